@@ -1,0 +1,48 @@
+"""Reading a checkpoint that somebody else may have written, without running what is in it."""
+
+import os
+import pickle
+
+import torch
+
+from .errors import UsageError
+
+
+def read_checkpoint(path, flag):
+    """A fairseq checkpoint as a dict, memory-mapped: only what is looked at is read.
+
+    Args:
+        path: a file written by fairseq-train.
+        flag: the command-line flag that names it, for messages.
+    Raises:
+        UsageError: missing, a folder, truncated, not a fairseq checkpoint, or a pickle that wants to run code.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"{flag}: {path} is a folder, expected a checkpoint file written by fairseq-train")
+    if not os.path.exists(path):
+        raise UsageError(f"{flag}: {path} does not exist, expected a checkpoint file written by fairseq-train")
+    state = _load(path, flag)
+    if not (isinstance(state, dict) and "model" in state and (state.get("cfg") or state.get("args"))):
+        raise UsageError(f"{flag}: {path} is no fairseq checkpoint, expected a dict with 'model' and 'cfg'")
+    return state
+
+
+def _load(path, flag):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except pickle.UnpicklingError as error:
+        reason = "holds more than tensors and plain values" if "global" in str(error).lower() else "cannot be read"
+        raise UsageError(f"{flag}: {path} {reason}; refused, nothing in it was run ({_first_line(error)})") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UsageError(f"{flag}: {path} is truncated or no checkpoint ({_first_line(error)})") from None
+
+
+def _is_zip(path):
+    """Only torch's zip format can be memory-mapped; checkpoints older than torch 1.6 are plain pickles."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _first_line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

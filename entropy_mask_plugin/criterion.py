@@ -1,0 +1,128 @@
+"""The loss: (1 - w) MLM + w KD (paper, section 3.6).
+
+Shapes: B sentences, T positions, V vocabulary, P positions whose logits are computed.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+
+from .errors import UsageError
+from .masking import schedule
+
+
+@dataclass
+class EntropyMaskedLMCriterionConfig(FairseqDataclass):
+    kd_weight: float = field(
+        default=0.0, metadata={"help": "w in (1-w) MLM + w KD, in [0, 1]; 0 = no distillation, the paper's is 0.5"}
+    )
+    kd_temperature: float = field(
+        default=1.0, metadata={"help": "T in T^2 KL(teacher_T || student_T), above 0"}
+    )
+    kd_start_epoch: int = field(
+        default=1, metadata={"help": "first epoch, from 1, with distillation: 1 = the paper's complete transfer, "
+                                     "2 = transfer after initialization"}
+    )
+    kd_positions: str = field(
+        default="masked", metadata={"help": "where student and teacher are compared: masked or all (padding never)"}
+    )
+
+
+@register_criterion("entropy_masked_lm", dataclass=EntropyMaskedLMCriterionConfig)
+class EntropyMaskedLMCriterion(FairseqCriterion):
+    """Masked language modelling with optional distillation from the task's teacher.
+
+    The loss is a sum over the selected tokens and sample_size their number, as fairseq wants it. A sequence's KD sum
+    over its n compared positions counts as its k selected ones, k/n each: a weight that only the sequence decides, so
+    the balance of the two losses is the same for every --update-freq, number of workers and batch.
+    """
+
+    def __init__(self, cfg, task):
+        super().__init__(task)
+        check_flags(cfg, task)
+        self.cfg = cfg
+
+    def forward(self, model, sample, reduce=True):
+        """Returns the loss (a sum, nats), sample_size, and sums for the log."""
+        src_tokens, target = sample["net_input"]["src_tokens"], sample["target"]
+        selected = target.ne(self.padding_idx)  # B x T
+        positions = src_tokens.ne(self.padding_idx) if self.compares_all() else selected
+        logits, _ = model(**sample["net_input"], masked_tokens=positions)  # P x V
+        mlm_logits = logits[selected[positions]] if self.compares_all() else logits
+        mlm_loss = F.cross_entropy(mlm_logits.float(), target[selected], reduction="sum")
+        kd_loss = mlm_loss.new_zeros(())
+        loss = mlm_loss
+        if self.distils():
+            teacher_logits = self.task.teacher_logits(src_tokens, positions)
+            weight = (selected.sum(1) / positions.sum(1).clamp(min=1))[:, None].expand_as(positions)[positions]  # P
+            kd_loss = (weight * distillation_loss(logits, teacher_logits, self.cfg.kd_temperature)).sum()
+            loss = (1 - self.cfg.kd_weight) * mlm_loss + self.cfg.kd_weight * kd_loss
+        sample_size = selected.sum()
+        return loss, sample_size, {
+            "loss": mlm_loss.detach(),  # without the KD term, so that curves compare
+            "kd_loss": kd_loss.detach(),
+            "kd_sample_size": sample_size * self.distils(),
+            "n_correct": mlm_logits.argmax(dim=-1).eq(target[selected]).sum(),
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": sample_size,
+        }
+
+    def distils(self):
+        """Validation loss is the MLM term alone."""
+        return self.training and schedule.distils(self.task.epoch, self.cfg.kd_weight, self.cfg.kd_start_epoch)
+
+    def compares_all(self):
+        return self.distils() and self.cfg.kd_positions == "all"
+
+    @staticmethod
+    def reduce_metrics(logging_outputs):
+        """Losses in bits per selected token."""
+        total = {key: sum(log.get(key, 0) for log in logging_outputs)
+                 for key in ("loss", "kd_loss", "kd_sample_size", "n_correct", "sample_size")}
+        n = total["sample_size"]
+        metrics.log_scalar("loss", total["loss"] / max(n, 1) / math.log(2), n, round=3)
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["loss"].avg))
+        metrics.log_scalar("accuracy", total["n_correct"] / max(n, 1), n, round=4)
+        if total["kd_sample_size"] > 0:  # in epochs without distillation there is no such number
+            n = total["kd_sample_size"]
+            metrics.log_scalar("kd_loss", total["kd_loss"] / n / math.log(2), n, round=3)
+
+    @staticmethod
+    def logging_outputs_can_be_summed():
+        return True
+
+
+def distillation_loss(student_logits, teacher_logits, temperature):
+    """T^2 KL(teacher_T || student_T), with P_T = softmax(logits / T) (Hinton, Vinyals, Dean 2015).
+
+    Args:
+        student_logits, teacher_logits: P x V.
+    Returns:
+        P, fp32, nats.
+    """
+    student = F.log_softmax(student_logits.float() / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
+
+
+def check_flags(cfg, task):
+    """Raise a UsageError that names the first flag out of its range."""
+    checks = (
+        ("--task", type(task).__name__, hasattr(task, "teacher_logits"),
+         "entropy_masked_lm, which --criterion entropy_masked_lm needs"),
+        ("--kd-weight", cfg.kd_weight, 0 <= cfg.kd_weight <= 1, "a weight in [0, 1]"),
+        ("--kd-temperature", cfg.kd_temperature, cfg.kd_temperature > 0, "a number above 0"),
+        ("--kd-start-epoch", cfg.kd_start_epoch, cfg.kd_start_epoch >= 1, "1 or more"),
+        ("--kd-positions", cfg.kd_positions, cfg.kd_positions in ("masked", "all"), "masked or all"),
+    )
+    for flag, found, fine, expected in checks:
+        if not fine:
+            raise UsageError(f"{flag}: {found} found, expected {expected}")
+    if cfg.kd_weight > 0 and not task.cfg.teacher:
+        raise UsageError(f"--kd-weight: {cfg.kd_weight} found without --teacher, expected a checkpoint to distil from")

@@ -1,0 +1,24 @@
+"""A user's mistake ends in one line: which flag or file, what was found, what was expected."""
+
+import sys
+
+
+class UsageError(ValueError):
+    """Something the user can put right. Shown as one line, without a traceback, exit status 1."""
+
+
+def show_usage_errors_as_one_line():
+    """Make a `UsageError` that nobody catches print its message alone; every other exception is shown as before.
+
+    fairseq's command lines have no place of their own for this: an error in a task's constructor would end in twenty
+    lines of traceback with the sentence that matters at the bottom.
+    """
+    show_other = sys.excepthook
+
+    def show(kind, error, traceback):
+        if issubclass(kind, UsageError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            show_other(kind, error, traceback)
+
+    sys.excepthook = show

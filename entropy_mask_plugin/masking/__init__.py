@@ -1,0 +1,8 @@
+"""How masks are made: pure tensor functions that import only torch.
+
+entropy     how uncertain is a model about each token?
+noise       uniform noise that is a function of (seed, epoch, sample id, position)
+selection   which positions does a strategy choose, and how many?
+corruption  what does the model see there, and what must it predict?
+schedule    whose entropies count in this epoch, which strategy in this update?
+"""

@@ -1,0 +1,3 @@
+"""The architectures. Importing this package registers them with fairseq."""
+
+from . import bert  # noqa: F401

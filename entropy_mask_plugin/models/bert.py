@@ -1,0 +1,216 @@
+"""BERT as published (Devlin et al. 2019), with the body and the output projection apart.
+
+Entropies and losses are needed at chosen positions and in chunks, so the steps can be called one by one:
+
+    encode       tokens           -> features      B x T x C
+    lm_hidden    tokens           -> hidden        B x T x C, the input of the output projection
+    output_projection             -> weight V x C, bias V
+    forward      tokens, positions -> logits       at those positions only
+
+Shapes: B sentences, T positions, C width, V vocabulary, K selected positions.
+"""
+
+from dataclasses import dataclass, field, fields, make_dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from fairseq import utils
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import FairseqEncoder, FairseqEncoderModel, register_model
+
+from ..errors import UsageError
+from .attention import SelfAttention
+from .classification import ClassificationHeads
+
+LAYER_NORM_EPS = 1e-12
+
+
+@dataclass
+class BertConfig(FairseqDataclass):
+    encoder_layers: int = field(default=12, metadata={"help": "number of layers"})
+    encoder_embed_dim: int = field(default=768, metadata={"help": "width of embeddings and layers"})
+    encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width inside the feed-forward blocks"})
+    encoder_attention_heads: int = field(default=12, metadata={"help": "number of attention heads; divides the width"})
+    encoder_normalize_before: bool = field(
+        default=False, metadata={"help": "LayerNorm before each block instead of after it (pre-LayerNorm layout)"}
+    )
+    dropout: float = field(default=0.1, metadata={"help": "dropout after embeddings and blocks, in [0, 1)"})
+    attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights, in [0, 1)"})
+    activation_dropout: float = field(default=0.0, metadata={"help": "dropout after the FFN's activation, in [0, 1)"})
+    pooler_dropout: float = field(default=0.1, metadata={"help": "dropout in classification heads, in [0, 1)"})
+    max_positions: int = field(default=512, metadata={"help": "number of learned positions, the longest sequence"})
+    init_std: float = field(default=0.02, metadata={"help": "standard deviation of the initial weights"})
+    load_checkpoint_heads: bool = field(
+        default=False, metadata={"help": "register and load the classification heads found in a checkpoint"}
+    )
+
+
+class FeedForward(nn.Module):
+    """C -> F -> C with GELU in its exact (erf) form."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.fc1 = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim)
+        self.fc2 = nn.Linear(cfg.encoder_ffn_embed_dim, cfg.encoder_embed_dim)
+        self.activation_dropout = nn.Dropout(cfg.activation_dropout)
+
+    def forward(self, x):
+        return self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
+
+
+class BertLayer(nn.Module):
+    """Attention, then feed-forward, each with dropout, a residual connection and LayerNorm after (or before) it."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.normalize_before = cfg.encoder_normalize_before
+        self.self_attn = SelfAttention(cfg.encoder_embed_dim, cfg.encoder_attention_heads, cfg.attention_dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(cfg.encoder_embed_dim, eps=LAYER_NORM_EPS)
+        self.ffn = FeedForward(cfg)
+        self.final_layer_norm = nn.LayerNorm(cfg.encoder_embed_dim, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def forward(self, x, attend):
+        if self.normalize_before:
+            x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), attend))
+            return x + self.dropout(self.ffn(self.final_layer_norm(x)))
+        x = self.self_attn_layer_norm(x + self.dropout(self.self_attn(x, attend)))
+        return self.final_layer_norm(x + self.dropout(self.ffn(x)))
+
+
+class BertEncoder(FairseqEncoder):
+    """Token and learned position embeddings, LayerNorm, the layers. BERT's token type 0 is folded into the positions."""
+
+    def __init__(self, cfg, dictionary):
+        super().__init__(dictionary)
+        self.padding_idx = dictionary.pad()
+        self.embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, self.padding_idx)
+        self.embed_positions = nn.Embedding(cfg.max_positions, cfg.encoder_embed_dim)
+        self.layernorm_embedding = nn.LayerNorm(cfg.encoder_embed_dim, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.layers = nn.ModuleList(BertLayer(cfg) for _ in range(cfg.encoder_layers))
+        self.layer_norm = (
+            nn.LayerNorm(cfg.encoder_embed_dim, eps=LAYER_NORM_EPS) if cfg.encoder_normalize_before else nn.Identity()
+        )
+
+    def forward(self, src_tokens, src_lengths=None, **unused):
+        """B x T int64 -> B x T x C."""
+        padding = src_tokens.eq(self.padding_idx)
+        attend = ~padding[:, None, None, :] if padding.any() else None
+        x = self.embed_tokens(src_tokens) + self.embed_positions.weight[: src_tokens.size(1)]
+        x = self.dropout(self.layernorm_embedding(x))
+        for layer in self.layers:
+            x = layer(x, attend)
+        return self.layer_norm(x)
+
+    def max_positions(self):
+        return self.embed_positions.num_embeddings
+
+
+class LMHead(nn.Module):
+    """BERT's transform before the output projection, and the bias after it. The matrix is the token embedding."""
+
+    def __init__(self, embed_dim, vocabulary):
+        super().__init__()
+        self.dense = nn.Linear(embed_dim, embed_dim)
+        self.layer_norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, features):
+        """... x C -> ... x C."""
+        return self.layer_norm(F.gelu(self.dense(features)))
+
+
+class BertModel(ClassificationHeads, FairseqEncoderModel):
+    """A masked language model that also works with fairseq's `masked_lm` and `sentence_prediction`."""
+
+    def __init__(self, cfg, encoder):
+        super().__init__(encoder)
+        self.cfg = cfg
+        self.lm_head = LMHead(cfg.encoder_embed_dim, encoder.embed_tokens.num_embeddings)
+        self.classification_heads = nn.ModuleDict()
+        self.apply(self.initialize)
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        """Build from a `BertConfig`.
+
+        Raises:
+            UsageError: the width is no multiple of the heads, or the task's sequences are longer than the positions.
+        """
+        if cfg.encoder_embed_dim % cfg.encoder_attention_heads:
+            raise UsageError(
+                f"--encoder-attention-heads: {cfg.encoder_attention_heads} found, "
+                f"expected a divisor of --encoder-embed-dim ({cfg.encoder_embed_dim})"
+            )
+        if task.max_positions() > cfg.max_positions:
+            raise UsageError(
+                f"--tokens-per-sample: {task.max_positions()} found, expected at most the model's "
+                f"{cfg.max_positions} positions (--max-positions)"
+            )
+        return cls(cfg, BertEncoder(cfg, task.source_dictionary))
+
+    def initialize(self, module):
+        """Normal weights with deviation --init-std, zero biases and padding; LayerNorm keeps torch's ones and zeros."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            module.weight.data.normal_(std=self.cfg.init_std)
+        if isinstance(module, nn.Linear):
+            module.bias.data.zero_()
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight.data[module.padding_idx].zero_()
+
+    def encode(self, src_tokens):
+        """B x T int64 -> features B x T x C."""
+        return self.encoder(src_tokens)
+
+    def lm_hidden(self, src_tokens):
+        """B x T int64 -> B x T x C, what the output projection turns into logits."""
+        return self.lm_head(self.encode(src_tokens))
+
+    def output_projection(self):
+        """weight V x C, bias V."""
+        return self.encoder.embed_tokens.weight, self.lm_head.bias
+
+    def forward(self, src_tokens, masked_tokens=None, features_only=False, classification_head_name=None, **unused):
+        """
+        Args:
+            src_tokens: B x T int64.
+            masked_tokens: B x T bool, the K positions whose logits are wanted; None = all.
+            features_only: return features instead of logits.
+            classification_head_name: return the output of this head, as `sentence_prediction` wants it.
+        Returns:
+            (logits K x V or B x T x V, features B x T x C, or classes B x N), and an empty dict for fairseq's sake.
+        """
+        features = self.encode(src_tokens)
+        if classification_head_name is not None:
+            return self.classification_heads[classification_head_name](features), {}
+        if features_only:
+            return features, {}
+        if masked_tokens is not None:
+            features = features[masked_tokens]  # K x C
+        return F.linear(self.lm_head(features), *self.output_projection()), {}
+
+    def get_normalized_probs(self, net_output, log_probs, sample=None):
+        """(Log) probabilities in fp32."""
+        normalize = utils.log_softmax if log_probs else utils.softmax
+        return normalize(net_output[0], dim=-1)
+
+
+def register_arch(name, model, config, **defaults):
+    """Offer `model` as `--arch name`, with other defaults than its config's.
+
+    Each arch is a registered model with a dataclass of its own: fairseq-hydra-train never calls the functions of
+    `register_model_architecture`, it only reads dataclasses.
+    """
+    changed = [(f.name, f.type, field(default=defaults[f.name], metadata=f.metadata)) for f in fields(config)
+               if f.name in defaults]
+    dataclass_of_arch = make_dataclass(f"{config.__name__}_{name}", changed, bases=(config,))
+    register_model(name, dataclass=dataclass_of_arch)(type(f"{model.__name__}_{name}", (model,), {}))
+
+
+register_arch("bert_base", BertModel, BertConfig)
+register_arch(
+    "bertlet", BertModel, BertConfig,
+    encoder_layers=4, encoder_embed_dim=512, encoder_ffn_embed_dim=2048, encoder_attention_heads=8,
+)

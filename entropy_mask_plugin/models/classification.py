@@ -1,0 +1,61 @@
+"""Classification heads for fairseq's `sentence_prediction`: built on demand, found again in checkpoints.
+
+Shapes: B sentences, T positions, C width, N classes.
+"""
+
+import logging
+
+import torch.nn as nn
+
+logger = logging.getLogger(__name__)
+
+
+class ClassificationHead(nn.Module):
+    """dropout, dense, tanh, dropout, projection on the first token (BERT's pooler and classifier)."""
+
+    def __init__(self, embed_dim, inner_dim, num_classes, dropout):
+        super().__init__()
+        self.dense = nn.Linear(embed_dim, inner_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(inner_dim, num_classes)
+
+    def forward(self, features):
+        """B x T x C -> B x N."""
+        x = self.dropout(features[:, 0])
+        return self.out_proj(self.dropout(self.dense(x).tanh()))
+
+
+class ClassificationHeads:
+    """Mix-in for a model with `classification_heads` (ModuleDict), `cfg` and `initialize`."""
+
+    def register_classification_head(self, name, num_classes=None, inner_dim=None, **unused):
+        """Add a head with fresh weights, or replace the one of that name."""
+        width = self.cfg.encoder_embed_dim
+        head = ClassificationHead(width, inner_dim or width, num_classes, self.cfg.pooler_dropout)
+        self.classification_heads[name] = head.apply(self.initialize)
+
+    def upgrade_state_dict_named(self, state_dict, name):
+        """Make the heads of a checkpoint and of the model the same: fine-tuning starts from checkpoints without its
+        head, and a fine-tuned checkpoint may be pretrained further."""
+        super().upgrade_state_dict_named(state_dict, name)
+        prefix = f"{name}.classification_heads." if name else "classification_heads."
+        for head in {key[len(prefix):].split(".")[0] for key in state_dict if key.startswith(prefix)}:
+            self._match_head(state_dict, prefix, head)
+        for key, value in self.classification_heads.state_dict().items():
+            state_dict.setdefault(prefix + key, value)
+
+    def _match_head(self, state_dict, prefix, head):
+        inner_dim = state_dict[f"{prefix}{head}.dense.weight"].size(0)
+        num_classes = state_dict[f"{prefix}{head}.out_proj.weight"].size(0)
+        if self.cfg.load_checkpoint_heads and head not in self.classification_heads:
+            self.register_classification_head(head, num_classes, inner_dim)
+        if not self._has_head(head, num_classes, inner_dim):
+            logger.warning(f"the checkpoint's classification head '{head}' ({num_classes} classes) is not in this model: left out")
+            for key in [key for key in state_dict if key.startswith(f"{prefix}{head}.")]:
+                del state_dict[key]
+
+    def _has_head(self, head, num_classes, inner_dim):
+        if head not in self.classification_heads:
+            return False
+        ours = self.classification_heads[head]
+        return (ours.out_proj.out_features, ours.dense.out_features) == (num_classes, inner_dim)

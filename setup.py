@@ -1,0 +1,24 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="entropy-mask-plugin",
+    version="0.1.0",
+    description="Entropy-aware masking for masked language modelling, as a fairseq plug-in",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["entropy_mask_plugin", "entropy_mask_plugin.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "torch>=2.6",  # the first whose torch.load refuses pickles that run code unless told otherwise
+        "fairseq-fixed==0.12.3.1",  # the fairseq that runs on Python 3.11; see scripts/install.sh for the order
+        "numpy>=1.26",
+        "sentencepiece>=0.2",
+        "datasets>=3.0",
+        "matplotlib>=3.8",
+        "tqdm>=4.60",
+    ],
+    extras_require={"test": ["pytest>=8", "hypothesis>=6.100"]},
+)

@@ -1,0 +1,110 @@
+"""A small data-bin of real text and ways to run fairseq on it.
+
+The text is docstrings of the standard library, cut into words, so that every machine has it and nothing is trained to
+make it. `train` runs fairseq-train's own main function in this process, which saves the ten seconds of imports that a
+new process costs; tests that are about processes (kill, ranks, hydra) start one.
+"""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import checkpoint_utils, options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq_cli import train as fairseq_train
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = str(ROOT / "entropy_mask_plugin")
+MODULES = ("argparse", "ast", "collections", "datetime", "decimal", "difflib", "fractions", "functools", "heapq",
+           "inspect", "logging", "pathlib", "random", "statistics", "string", "subprocess", "textwrap", "typing")
+
+TINY = ["--arch", "bertlet", "--encoder-layers", "2", "--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64",
+        "--encoder-attention-heads", "2", "--max-positions", "16"]
+TRAINING = ["--user-dir", PLUGIN, "--optimizer", "adam", "--lr", "0.01", "--lr-scheduler", "fixed", "--batch-size",
+            "64", "--cpu", "--log-format", "simple", "--log-interval", "1", "--num-workers", "0"]
+OURS = ["--task", "entropy_masked_lm", "--criterion", "entropy_masked_lm", "--tokens-per-sample", "16"]
+
+
+def docstrings(name):
+    """Words of every docstring of a standard module, without importing it."""
+    folder = Path(os.__file__).parent
+    file = folder / f"{name}.py" if (folder / f"{name}.py").exists() else folder / name / "__init__.py"
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+            yield re.findall(r"\w+|[^\w\s]", inspect.cleandoc(ast.get_docstring(node)).lower())
+
+
+def run(*command, **kwargs):
+    """Run a fairseq command line (`python -m COMMAND`) in a new process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, timeout=300,
+                          env=environment, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def data_bin(tmp_path_factory):
+    """A data-bin of about 10,000 words of train and 2,000 of valid, a dictionary of 400 types."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = [" ".join(words) for name in MODULES for words in docstrings(name) if len(words) > 8]
+    (folder / "train.txt").write_text("\n".join(lines[:160]) + "\n", encoding="utf-8")
+    (folder / "valid.txt").write_text("\n".join(lines[160:190]) + "\n", encoding="utf-8")
+    done = run("fairseq_cli.preprocess", "--only-source", "--trainpref", folder / "train.txt", "--validpref",
+               folder / "valid.txt", "--destdir", folder / "bin", "--nwordssrc", "400", "--padding-factor", "1")
+    assert done.returncode == 0, done.stderr
+    return str(folder / "bin")
+
+
+def parse(arguments):
+    parser = options.get_training_parser()
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, [str(a) for a in arguments]))
+
+
+def train(data, save_dir, *flags, model=TINY, task=OURS):
+    """fairseq-train in this process. Returns the path of its last checkpoint."""
+    # fairseq keeps the best score of a run on the function that saves: in a new process it would not be there
+    checkpoint_utils.save_checkpoint.__dict__.pop("best", None)
+    fairseq_train.main(parse([data, *TRAINING, *task, *model, "--save-dir", save_dir, *flags]))
+    return os.path.join(save_dir, "checkpoint_last.pt")
+
+
+def weights(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["model"]
+
+
+def same_weights(one, other):
+    one, other = weights(one), weights(other)
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="session")
+def teacher(data_bin, tmp_path_factory):
+    """A teacher trained for an epoch with random masks, 80/10/10."""
+    return train(data_bin, str(tmp_path_factory.mktemp("teacher")), "--mask-strategy", "random", "--max-epoch", "1",
+                 "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1", "--seed", "7")
+
+
+@pytest.fixture(scope="session")
+def make_task(data_bin):
+    """Build the task as fairseq-train would, from flags, and one batch of it with a model."""
+    from fairseq import tasks
+
+    def make(*flags, model=TINY):
+        cfg = parse([data_bin, *TRAINING, *OURS, *model, *flags])
+        task = tasks.setup_task(cfg.task)
+        task.load_dataset("train")
+        torch.manual_seed(cfg.common.seed)
+        return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+
+    return make
+
+
+def batch_of(task, ids):
+    dataset = task.dataset("train")
+    return dataset.collater([dataset[i] for i in ids])
