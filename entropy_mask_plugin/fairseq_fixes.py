@@ -7,7 +7,10 @@ import shutil
 
 import fairseq.models
 import torch
+from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
+from fairseq.models import distributed_fairseq_model
+from torch.nn.parallel import DistributedDataParallel
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +19,9 @@ def apply_fairseq_fixes():
     make_room_for_bert_base()
     allow_harmless_classes_in_checkpoints()
     copy_checkpoints_atomically()
+    listen_to_torchrun()
+    wrap_cpu_models_without_device_ids()
+    send_objects_between_ranks()
 
 
 def make_room_for_bert_base():
@@ -44,3 +50,48 @@ def copy_checkpoints_atomically():
         return dst_path
 
     PathManager.copy = staticmethod(copy)
+
+
+def listen_to_torchrun():
+    """fairseq takes the number of GPUs for the number of ranks, and looks at torchrun's environment only where that is
+    above 1: on a CPU, N processes would train N copies of the model, each overwriting the others' checkpoints."""
+    infer = distributed_utils.infer_init_method
+
+    def infer_init_method(cfg, force_distributed=False):
+        if started_by_torchrun() and cfg.distributed_init_method is None and not cfg.tpu:
+            cfg.distributed_init_method = "env://"
+            cfg.distributed_world_size = int(os.environ["WORLD_SIZE"])
+            cfg.distributed_rank = int(os.environ["RANK"])
+            cfg.device_id = int(os.environ["LOCAL_RANK"])
+            cfg.distributed_no_spawn = True
+        infer(cfg, force_distributed)
+
+    distributed_utils.infer_init_method = infer_init_method
+
+
+def started_by_torchrun():
+    """Whether this process is one of several that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def wrap_cpu_models_without_device_ids():
+    """fairseq gives every model a device id, with which torch's DistributedDataParallel refuses a model on the CPU."""
+
+    def wrap(module, device_ids, output_device, **kwargs):
+        if next(module.parameters()).device.type == "cpu":
+            device_ids = output_device = None
+        return DistributedDataParallel(module, device_ids, output_device, **kwargs)
+
+    distributed_fairseq_model.DistributedDataParallel = wrap
+
+
+def send_objects_between_ranks():
+    """On resume, fairseq's rank 0 sends what it read to the others through torch.save and torch.load, which since torch
+    2.6 refuses the configuration in it. It is rank 0's memory and no foreign file, so torch's own broadcast may do it."""
+
+    def broadcast(obj, src_rank, group, dist_device):
+        objects = [obj]
+        torch.distributed.broadcast_object_list(objects, src=src_rank, group=group, device=dist_device)
+        return objects[0]
+
+    distributed_utils._broadcast_object_slow = broadcast

@@ -24,12 +24,12 @@ from omegaconf import II, MISSING
 from .blocks import load_samples
 from .checkpoints import read_checkpoint
 from .errors import UsageError
+from .fairseq_fixes import started_by_torchrun
 from .masking import corruption, noise, schedule, selection
 from .masking.entropy import projected_entropy
 from .teacher import first_difference, load_teacher
 
-# Validation is the same for every run, whatever the flags and the seed, so that losses compare.
-VALID_MASK_PROB, VALID_SEED = 0.15, 0
+VALID_MASK_PROB = 0.15  # whatever --mask-prob is, so that validation losses of all runs compare
 
 
 @dataclass
@@ -105,6 +105,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """Build the task; for training (not when a checkpoint is loaded for something else) with its teacher."""
         task = super().setup_task(cfg, **kwargs)
         if not from_checkpoint:
+            check_ranks()
             check_restore_files(cfg)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
         return task
@@ -173,7 +174,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """A new sample with random masks that depend on the sample id alone."""
         tokens, ids = sample["net_input"]["src_tokens"], sample["id"]
         maskable = self.maskable(tokens)
-        scores = noise.uniform(VALID_SEED, 0, ids, tokens.size(1), noise.SELECTION)
+        scores = noise.uniform(0, 0, ids, tokens.size(1), noise.VALIDATION)
         selected = selection.highest(scores, maskable, selection.number_to_mask(maskable, VALID_MASK_PROB))
         return with_masks(sample, *corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad()))
 
@@ -275,6 +276,14 @@ def check_flags(cfg):
     for flag, found, fine, expected in checks:
         if not fine:
             raise UsageError(f"{flag}: {found} found, expected {expected}")
+
+
+def check_ranks():
+    if started_by_torchrun() and not torch.distributed.is_initialized():  # fairseq-hydra-train without a GPU
+        raise UsageError(
+            "torchrun: several processes found that do not know of each other, expected fairseq-train: each would train a "
+            "model of its own and overwrite the others' checkpoints"
+        )
 
 
 def check_restore_files(cfg):

@@ -33,7 +33,7 @@ def load_teacher(path, task):
     check_vocabulary(path, state, task)
     try:
         (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
-    except (RuntimeError, AssertionError, AttributeError, KeyError) as error:
+    except (RuntimeError, AssertionError, AttributeError, KeyError, ValueError) as error:
         raise UsageError(f"--teacher: {path} does not load: {' '.join(str(error).split())[:200]}") from error
     model = with_separate_projection(path, model)
     if model.max_positions() < task.max_positions():

@@ -19,6 +19,8 @@ from fairseq import checkpoint_utils, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import train as fairseq_train
 
+torch.set_num_threads(1)  # as in the processes that `run` starts: sums in another order are other sums
+
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = str(ROOT / "entropy_mask_plugin")
 MODULES = ("argparse", "ast", "collections", "datetime", "decimal", "difflib", "fractions", "functools", "heapq",

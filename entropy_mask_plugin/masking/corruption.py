@@ -19,14 +19,14 @@ def corrupt(tokens, selected, mask_idx, padding_idx):
 
 
 def soften(src_tokens, tokens, selected, leave_unmasked_prob, random_token_prob, noise, replacement):
-    """BERT's 80/10/10: put the clean token back at some of the selected positions, another token at some.
+    """BERT's 80/10/10: put the clean token back at some of the selected positions, a random one at some.
 
     Args:
         src_tokens: B x T int64, from `corrupt`.
         tokens, selected: as given to `corrupt`.
         leave_unmasked_prob, random_token_prob: shares of the selected positions.
         noise: B x T fp32 in [0, 1), decides which of the three a position becomes.
-        replacement: B x T int64, the other token for each position.
+        replacement: B x T int64, a random token for each position.
     Returns:
         src_tokens: B x T int64.
     """

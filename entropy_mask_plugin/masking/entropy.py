@@ -47,7 +47,8 @@ def projected_entropy(hidden, weight, bias, chunk_rows=CHUNK_ROWS):
     weight, bias = weight.float(), bias.float()
     rows = hidden.reshape(-1, hidden.size(-1))
     result = torch.empty(rows.size(0), dtype=torch.float32, device=hidden.device)
-    for start in range(0, rows.size(0), chunk_rows):
-        chunk = rows[start : start + chunk_rows].float()
-        result[start : start + chunk_rows] = entropy(F.linear(chunk, weight, bias))
+    with torch.autocast(hidden.device.type, enabled=False):  # a caller's autocast would round the logits to bf16
+        for start in range(0, rows.size(0), chunk_rows):
+            chunk = rows[start : start + chunk_rows].float()
+            result[start : start + chunk_rows] = entropy(F.linear(chunk, weight, bias))
     return result.view(hidden.shape[:-1])

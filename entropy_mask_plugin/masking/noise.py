@@ -7,7 +7,7 @@ Shapes: B sentences, T positions.
 import torch
 
 # What the noise is for. Different streams are independent.
-SELECTION, CORRUPTION, REPLACEMENT, COIN = range(4)
+SELECTION, CORRUPTION, REPLACEMENT, COIN, VALIDATION = range(5)
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # int64 arithmetic wraps around, so constants are written as signed
 _FACTORS = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))

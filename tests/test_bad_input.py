@@ -1,0 +1,115 @@
+"""A user's mistake ends in one line that names the flag, what was found and what was expected."""
+
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run, train
+
+from entropy_mask_plugin.errors import UsageError
+
+MISTAKES = [
+    (["--mask-strategy", "highest"], "--mask-strategy: highest found, expected one of random, high, low"),
+    (["--mask-strategy", "high"], "--teacher: none given found, expected a checkpoint for --mask-strategy high"),
+    (["--mask-strategy", "low", "--self-mask-from-epoch", "2"], "--teacher: none given"),
+    (["--mask-strategy", "random", "--mask-prob", "0"], "--mask-prob: 0.0 found, expected a share in (0, 1]"),
+    (["--mask-strategy", "random", "--mask-prob", "1.5"], "--mask-prob: 1.5 found"),
+    (["--mask-strategy", "random", "--mask-count", "0"], "--mask-count: 0 found, expected 1 or more"),
+    (["--self-mask-from-epoch", "0"], "--self-mask-from-epoch: 0 found, expected 1 (cold start) or more"),
+    (["--mask-strategy", "random", "--leave-unmasked-prob", "-0.1"], "--leave-unmasked-prob: -0.1 found"),
+    (["--mask-strategy", "random", "--leave-unmasked-prob", "0.6", "--random-token-prob", "0.6"],
+     "--random-token-prob: 0.6 found"),
+    (["--mask-strategy", "random", "--precision", "fp8"], "--precision: fp8 found, expected fp32 or bf16"),
+    (["--mask-strategy", "random", "--bf16"], "--bf16: given found, expected --precision bf16"),
+    (["--mask-strategy", "random", "--kd-weight", "0.5"], "--kd-weight: 0.5 found without --teacher"),
+    (["--mask-strategy", "random", "--kd-weight", "2"], "--kd-weight: 2.0 found, expected a weight in [0, 1]"),
+    (["--mask-strategy", "random", "--kd-temperature", "0"], "--kd-temperature: 0.0 found"),
+    (["--mask-strategy", "random", "--kd-start-epoch", "0"], "--kd-start-epoch: 0 found"),
+    (["--mask-strategy", "random", "--kd-positions", "some"], "--kd-positions: some found, expected masked or all"),
+    (["--mask-strategy", "random", "--tokens-per-sample", "32"],
+     "--tokens-per-sample: 32 found, expected at most the model's 16 positions"),
+    (["--mask-strategy", "random", "--encoder-attention-heads", "5"], "--encoder-attention-heads: 5 found"),
+]
+
+
+@pytest.mark.parametrize("flags, message", MISTAKES, ids=lambda value: value[-2] if isinstance(value, list) else "")
+def test_a_flag_out_of_range_is_named(flags, message, make_task):
+    with pytest.raises(UsageError) as caught:
+        make_task(*flags)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_tokens_per_sample_above_512_is_refused(make_task):
+    with pytest.raises(UsageError, match=r"^--tokens-per-sample: 513 found, expected at most the model's 512 positions"):
+        make_task("--mask-strategy", "random", "--tokens-per-sample", "513", model=["--arch", "bertlet"])
+
+
+def test_our_criterion_asks_for_our_task(data_bin, tmp_path):
+    with pytest.raises(UsageError, match="^--task: MaskedLMTask found, expected entropy_masked_lm"):
+        train(data_bin, str(tmp_path), task=["--task", "masked_lm", "--criterion", "entropy_masked_lm",
+                                             "--tokens-per-sample", "16"])
+
+
+def test_a_data_bin_without_dictionary_split_or_sequences_is_refused(data_bin, tmp_path):
+    def broken(name, change):
+        folder = tmp_path / name
+        shutil.copytree(data_bin, folder)
+        change(folder)
+        with pytest.raises(UsageError, match=f"^data: {folder}") as caught:
+            train(str(folder), str(tmp_path / "run"), "--mask-strategy", "random")
+        return str(caught.value)
+
+    def empty(folder):
+        (tmp_path / "nothing").touch()
+        done = run("fairseq_cli.preprocess", "--only-source", "--srcdict", folder / "dict.txt", "--trainpref",
+                   tmp_path / "nothing", "--destdir", folder)
+        assert done.returncode == 0, done.stderr
+
+    assert "dict.txt does not exist" in broken("no-dict", lambda folder: (folder / "dict.txt").unlink())
+    assert "train.bin and .idx not found" in broken("no-train", lambda folder: (folder / "train.idx").unlink())
+    assert "train.bin holds no sequences" in broken("empty", empty)
+    assert not (tmp_path / "run" / "checkpoint_last.pt").exists()
+
+
+def test_the_command_line_prints_the_sentence_alone(data_bin, tmp_path):
+    done = run("fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir", tmp_path, "--mask-prob", "7",
+               "--mask-strategy", "random")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: --mask-prob: 7.0 found, expected a share in (0, 1]"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_leaves_no_half_checkpoint_under_a_final_name(data_bin, tmp_path):
+    """The limit on file sizes stands for the disk: a checkpoint of this model needs 600 kB."""
+    command = [sys.executable, "-m", "fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir",
+               str(tmp_path), "--mask-strategy", "random", "--max-update", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, preexec_fn=lambda: (
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))))
+    assert done.returncode != 0
+    assert not list(tmp_path.glob("checkpoint*.pt")), done.stderr
+
+
+def test_checkpoints_are_copied_whole_or_not_at_all(tmp_path, monkeypatch):
+    from fairseq.file_io import PathManager
+
+    (tmp_path / "new.pt").write_text("new")
+    (tmp_path / "last.pt").write_text("old")
+
+    def dying_copy(source, target):
+        open(target, "w").write("ne")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(shutil, "copyfile", dying_copy)
+        PathManager.copy(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)
+    assert (tmp_path / "last.pt").read_text() == "old"
+    PathManager.copy(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)
+    assert (tmp_path / "last.pt").read_text() == "new"
+
+
+def test_other_errors_keep_their_traceback():
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import entropy_mask_plugin; raise KeyError('x')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "Traceback" in done.stderr and PLUGIN.endswith("entropy_mask_plugin")

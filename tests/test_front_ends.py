@@ -1,0 +1,83 @@
+"""fairseq-hydra-train, torchrun: processes of their own."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run, same_weights, train, weights
+
+RECIPES = ROOT / "examples" / "paper"
+
+
+def hydra(recipe, *overrides, cwd):
+    return run("fairseq_cli.hydra_train", "--config-dir", RECIPES, "--config-name", recipe,
+               f"common.user_dir={PLUGIN}", "common.cpu=true", *overrides, cwd=cwd)
+
+
+def test_the_shipped_yaml_trains_and_equals_the_same_flags_under_fairseq_train(data_bin, teacher, tmp_path):
+    done = hydra(
+        "bertlet", f"task.data={data_bin}", f"task.teacher={teacher}", "task.tokens_per_sample=16",
+        "task.precision=fp32", "+model.encoder_layers=2", "+model.encoder_embed_dim=32",
+        "+model.encoder_ffn_embed_dim=64", "+model.encoder_attention_heads=2", "+model.max_positions=16",
+        "dataset.batch_size=64", "dataset.num_workers=0", "lr_scheduler.warmup_updates=5", "optimization.max_epoch=2",
+        "criterion.kd_weight=0.5", f"checkpoint.save_dir={tmp_path}/hydra", cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    by_flags = train(
+        data_bin, str(tmp_path / "flags"), "--teacher", teacher, "--self-mask-from-epoch", "2", "--kd-weight", "0.5",
+        "--lr", "0.0001", "--lr-scheduler", "polynomial_decay", "--warmup-updates", "5", "--total-num-update", "28600",
+        "--clip-norm", "1.0", "--adam-betas", "(0.9,0.999)", "--max-epoch", "2",
+    )
+    assert same_weights(f"{tmp_path}/hydra/checkpoint_last.pt", by_flags)
+
+
+@pytest.mark.parametrize("recipe, parameters", [("bertlet", 28_794_170), ("bert_base", 109_512_762)])
+def test_the_shipped_yaml_has_the_published_number_of_parameters(recipe, parameters, tmp_path):
+    folder = tmp_path / "bin"  # a vocabulary of BERT's size, and text
+    folder.mkdir()
+    words = [f"w{i}" for i in range(30_522 - 5)]
+    (folder / "dict.in").write_text("".join(f"{word} 1\n" for word in words))
+    (folder / "text").write_text(" ".join(words[:600]) + "\n")
+    done = run("fairseq_cli.preprocess", "--only-source", "--srcdict", folder / "dict.in", "--trainpref",
+               folder / "text", "--validpref", folder / "text", "--destdir", folder)
+    assert done.returncode == 0, done.stderr
+    done = hydra(recipe, f"task.data={folder}", "task.teacher=null", "task.mask_strategy=random",
+                 "optimization.stop_min_lr=1", "dataset.num_workers=0", "dataset.batch_size=2", cwd=tmp_path)
+    printed = re.search(r"num. shared model params: ([\d,]+)", done.stdout + done.stderr)
+    assert printed and int(printed.group(1).replace(",", "")) == parameters, done.stdout + done.stderr
+
+
+def torchrun(ranks, data_bin, save_dir, *flags, cwd):
+    """fairseq-train on several CPU processes; from a folder where the plug-in's path is relative."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--master_port=0",
+               "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", "-m", "fairseq_cli.train", data_bin, *TRAINING,
+               *OURS, *TINY, "--save-dir", str(save_dir), "--distributed-backend", "gloo", *flags]
+    command[command.index(PLUGIN)] = os.path.relpath(PLUGIN, cwd)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return f"{save_dir}/checkpoint_last.pt"
+
+
+@pytest.mark.parametrize("backend", ["c10d", "legacy_ddp"])
+def test_two_ranks_train_and_resume_like_one(backend, data_bin, teacher, tmp_path):
+    """With dropout off, two ranks with batches of 32 make the steps of one rank with two such batches: they draw the
+    same random masks for the same samples, and KD has the same balance."""
+    flags = ["--mask-strategy", "random", "--teacher", teacher, "--kd-weight", "0.5", "--kd-positions", "all",
+             "--dropout", "0", "--attention-dropout", "0", "--optimizer", "sgd", "--lr", "0.1", "--max-update", "12",
+             "--batch-size", "32", "--ddp-backend", backend]
+    one = weights(train(data_bin, str(tmp_path / "one"), *flags, "--update-freq", "2"))
+    torchrun(2, data_bin, tmp_path / "two", *flags, "--max-update", "7", cwd=tmp_path)
+    two = weights(torchrun(2, data_bin, tmp_path / "two", *flags, cwd=tmp_path))
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
+
+
+def test_self_masking_on_two_ranks_resumes_bit_for_bit(data_bin, teacher, tmp_path):
+    flags = ["--teacher", teacher, "--self-mask-from-epoch", "2", "--batch-size", "32", "--ddp-backend", "c10d",
+             "--max-update", "15"]
+    straight = torchrun(2, data_bin, tmp_path / "straight", *flags, cwd=tmp_path)
+    torchrun(2, data_bin, tmp_path / "resumed", *flags, "--max-update", "12", cwd=tmp_path)
+    assert same_weights(straight, torchrun(2, data_bin, tmp_path / "resumed", *flags, cwd=tmp_path))

@@ -1,0 +1,168 @@
+"""The batch hook: who chooses the masks, when, and that a mask depends on nothing else."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import batch_of
+
+from entropy_mask_plugin.masking.selection import highest, number_to_mask
+
+
+@pytest.fixture
+def random_task(make_task):
+    return make_task("--mask-strategy", "random")[0]
+
+
+def masks(task, ids, model=None, update_num=0):
+    """{sample id: the clean row and where it is masked}."""
+    sample = task.mask_for_training(batch_of(task, ids), model, update_num)[0]
+    return {int(i): row.ne(1).nonzero().flatten().tolist() for i, row in zip(sample["id"], sample["target"])}
+
+
+def plant(model, per_token):
+    """Make the model's entropy at a position a function of the token there: the larger, the more uncertain."""
+    vocabulary = len(per_token)
+
+    def lm_hidden(src_tokens):
+        return per_token[src_tokens][..., None]  # B x T x 1
+
+    # logits = -score * (0, 1, 2, ...): a small score is a flat distribution
+    model.lm_hidden = lm_hidden
+    model.output_projection = lambda: (-torch.arange(vocabulary)[:, None].float(), torch.zeros(vocabulary))
+
+
+def test_epoch_1_masks_are_the_teachers_and_epoch_2_masks_the_models(make_task, teacher):
+    task, model, _ = make_task("--mask-strategy", "high", "--teacher", teacher, "--self-mask-from-epoch", "2")
+    n = len(task.dictionary)
+    flat_for_low_ids, flat_for_high_ids = torch.linspace(0.01, 1, n), torch.linspace(1, 0.01, n)
+    plant(task.teacher, flat_for_low_ids)
+    plant(model, flat_for_high_ids)
+    sample = batch_of(task, range(20))
+    tokens = sample["net_input"]["src_tokens"]
+    maskable = task.maskable(tokens)
+    k = number_to_mask(maskable, 0.15)
+    for epoch, lowest_first in ((1, True), (2, False), (3, False), (2, False), (1, True)):  # also back: no state
+        task.begin_epoch(epoch, model)
+        selected = task.mask_for_training(sample, model, 0)[0]["target"].ne(1)
+        expected = highest(-tokens.float() if lowest_first else tokens.float(), maskable, k)
+        # equal tokens tie, so compare the tokens that were chosen, not where
+        assert torch.equal(torch.where(selected, tokens, 0).sort().values, torch.where(expected, tokens, 0).sort().values)
+
+
+@pytest.mark.parametrize("source", ["teacher", "self"])
+def test_high_and_low_follow_the_entropies_of_the_source(make_task, teacher, source):
+    flags = ["--teacher", teacher] if source == "teacher" else ["--self-mask-from-epoch", "1"]
+    by_strategy = {}
+    for strategy in ("high", "low", "random"):
+        task, model, _ = make_task("--mask-strategy", strategy, *flags)
+        model.train()
+        sample = batch_of(task, range(40))
+        masked, log = task.mask_for_training(sample, model, 0)
+        reference = task.teacher if source == "teacher" else model.eval()
+        p = torch.softmax(reference(sample["net_input"]["src_tokens"])[0].double(), -1)
+        entropy = -(p * p.log()).sum(-1)
+        selected = masked["target"].ne(1)
+        by_strategy[strategy] = entropy[selected].mean()
+        if strategy != "random":
+            assert torch.allclose(log["entropy_masked_sum"].double(), entropy[selected].sum(), rtol=1e-5)
+            assert torch.allclose(log["entropy_sum"].double(), entropy[task.maskable(sample["net_input"]["src_tokens"])].sum(), rtol=1e-5)
+    assert by_strategy["low"] < by_strategy["random"] < by_strategy["high"]
+
+
+def test_the_self_pass_is_without_dropout_and_leaves_the_model_training(make_task):
+    task, model, _ = make_task("--mask-strategy", "high", "--self-mask-from-epoch", "1", "--dropout", "0.5")
+    model.train()
+    assert masks(task, range(30), model) == masks(task, range(30), model)
+    assert model.training and all(module.training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_mask_does_not_depend_on_batch_or_order(make_task, teacher):
+    for flags in (["random"], ["high", "--teacher", teacher], ["marginal", "--teacher", teacher]):
+        task, model, _ = make_task("--mask-strategy", *flags)
+        together = masks(task, range(30), model)
+        assert together == masks(task, reversed(range(30)), model)
+        assert together == {**masks(task, range(7), model), **masks(task, range(7, 30), model)}
+
+
+def test_random_masks_change_with_epoch_and_seed_only(make_task):
+    task = make_task("--mask-strategy", "random")[0]
+    seen = []
+    for epoch in (1, 2):
+        task.begin_epoch(epoch, torch.nn.Module.__new__(NoModel))
+        seen.append(masks(task, range(30)))
+        assert seen[-1] == masks(task, range(30), update_num=77)
+    seen.append(masks(make_task("--mask-strategy", "random", "--seed", "2")[0], range(30)))
+    assert all(one != other for one, other in itertools.combinations(seen, 2))
+
+
+class NoModel(torch.nn.Module):
+    def set_epoch(self, epoch):
+        pass
+
+
+def test_static_random_masks_and_their_corruption_repeat(make_task):
+    task = make_task("--mask-strategy", "random", "--static-masks", "--leave-unmasked-prob", "0.3",
+                     "--random-token-prob", "0.3")[0]
+    samples = []
+    for epoch in (1, 2, 5):
+        task.begin_epoch(epoch, torch.nn.Module.__new__(NoModel))
+        samples.append(task.mask_for_training(batch_of(task, range(30)), None, epoch)[0])
+    for sample in samples[1:]:
+        assert torch.equal(sample["target"], samples[0]["target"])
+        assert torch.equal(sample["net_input"]["src_tokens"], samples[0]["net_input"]["src_tokens"])
+
+
+def test_alternating_is_high_or_low_for_a_whole_update(make_task, teacher):
+    chosen = {}
+    for strategy in ("high", "low", "alternating"):
+        task, model, _ = make_task("--mask-strategy", strategy, "--teacher", teacher)
+        chosen[strategy] = [masks(task, range(10), model, update) for update in range(20)]
+    kinds = ["high" if a == h else "low" if a == l else None
+             for a, h, l in zip(chosen["alternating"], chosen["high"], chosen["low"])]
+    assert set(kinds) == {"high", "low"}
+
+
+def test_mask_count_masks_that_many(make_task):
+    task = make_task("--mask-strategy", "random", "--mask-count", "1")[0]
+    assert all(len(positions) == 1 for positions in masks(task, range(30)).values())
+
+
+def test_the_old_sample_stays_clean(random_task):
+    sample = batch_of(random_task, range(30))
+    before = sample["net_input"]["src_tokens"].clone()
+    masked, _ = random_task.mask_for_training(sample, None, 0)
+    random_task.mask_for_validation(sample)
+    assert torch.equal(sample["net_input"]["src_tokens"], before) and "target" not in sample
+    assert masked["net_input"]["src_tokens"].eq(random_task.mask_idx).any()
+
+
+def test_specials_are_never_masked_and_never_a_random_token(make_task):
+    task = make_task("--mask-strategy", "random", "--mask-prob", "1", "--random-token-prob", "1")[0]
+    masked = task.mask_for_training(batch_of(task, range(len(task.dataset("train")))), None, 0)[0]
+    specials = torch.tensor([task.dictionary.index(s) for s in ("<pad>", "<s>", "</s>", "<unk>", "<mask>")])
+    clean = batch_of(task, range(len(task.dataset("train"))))["net_input"]["src_tokens"]
+    assert torch.isin(clean, specials).any()
+    selected = masked["target"].ne(1)
+    assert torch.equal(selected, ~torch.isin(clean, specials))
+    assert not torch.isin(masked["net_input"]["src_tokens"][selected], specials).any()
+
+
+def test_data_workers_change_nothing(make_task):
+    task = make_task("--mask-strategy", "random")[0]
+    seen = []
+    for workers in (0, 2):
+        iterator = task.get_batch_iterator(task.dataset("train"), max_sentences=32, num_workers=workers, seed=1,
+                                           disable_iterator_cache=True)
+        batches = iterator.next_epoch_itr(shuffle=True)
+        seen.append([task.mask_for_training(batch, None, 0)[0]["target"] for batch in batches])
+    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+
+
+def test_every_block_is_seen_whatever_the_batch_size(make_task):
+    task = make_task("--mask-strategy", "random")[0]
+    dataset = task.dataset("train")
+    for size in (7, 16, 100_000):
+        batches = dataset.batch_by_size(dataset.ordered_indices(), max_sentences=size, required_batch_size_multiple=8)
+        assert sorted(i for batch in batches for i in batch) == list(range(len(dataset)))

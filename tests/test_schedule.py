@@ -1,0 +1,78 @@
+"""Who scores, which strategy, which noise: tables over epochs and updates."""
+
+import math
+
+import pytest
+
+from entropy_mask_plugin.masking.schedule import (
+    STRATEGIES,
+    distils,
+    entropy_source,
+    needs_teacher,
+    noise_epoch,
+    strategy_of_update,
+)
+
+WITH_ENTROPIES = ("high", "low", "mid", "marginal", "alternating")
+EPOCHS = (1, 2, 3, 4, 50)
+SOURCES = [  # --self-mask-from-epoch, the source in each of EPOCHS
+    (None, ["teacher"] * 5),
+    (1, ["self"] * 5),  # cold start: no teacher at all
+    (2, ["teacher", "self", "self", "self", "self"]),  # the paper's init
+    (4, ["teacher", "teacher", "teacher", "self", "self"]),
+    (51, ["teacher"] * 5),
+]
+
+
+def test_these_are_the_strategies():
+    assert set(STRATEGIES) == {"random", *WITH_ENTROPIES}
+
+
+@pytest.mark.parametrize("strategy", WITH_ENTROPIES)
+@pytest.mark.parametrize("self_mask_from_epoch, sources", SOURCES)
+def test_entropies_come_from_the_teacher_until_self_masking_starts(strategy, self_mask_from_epoch, sources):
+    assert [entropy_source(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS] == sources
+    assert needs_teacher(strategy, self_mask_from_epoch) == ("teacher" in sources)
+    # Asked in another order, as after a resume: the epoch alone decides.
+    assert [entropy_source(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS[::-1]] == sources[::-1]
+
+
+@pytest.mark.parametrize("self_mask_from_epoch", [None, 1, 2, 51])
+def test_random_masks_need_no_entropies_and_no_teacher(self_mask_from_epoch):
+    assert {entropy_source("random", epoch, self_mask_from_epoch) for epoch in EPOCHS} == {None}
+    assert needs_teacher("random", self_mask_from_epoch) is False
+
+
+def test_every_strategy_is_itself_in_every_update_but_alternating():
+    for strategy in set(STRATEGIES) - {"alternating"}:
+        assert {strategy_of_update(strategy, seed=1, update_num=update) for update in range(50)} == {strategy}
+
+
+def test_alternating_is_high_or_low_by_a_fair_coin_that_seed_and_update_decide():
+    n = 10_000
+    updates = [strategy_of_update("alternating", 1, update) for update in range(n)]
+    assert set(updates) == {"high", "low"}
+    assert abs(updates.count("high") / n - 0.5) < 4 * 0.5 / math.sqrt(n)
+    again = [strategy_of_update("alternating", 1, update) for update in reversed(range(300))]
+    assert again[::-1] == updates[:300]  # the same after a resume, whatever was asked before
+    other = [strategy_of_update("alternating", 2, update) for update in range(300)]
+    agreement = sum(a == b for a, b in zip(other, updates))
+    assert abs(agreement / 300 - 0.5) < 4 * 0.5 / math.sqrt(300)  # neither the same nor the opposite
+    repeats = sum(a == b for a, b in zip(updates, updates[1:]))
+    assert abs(repeats / n - 0.5) < 4 * 0.5 / math.sqrt(n)  # a coin, no turns
+
+
+def test_noise_has_an_epoch_unless_masks_are_static():
+    assert [noise_epoch(epoch, False) for epoch in EPOCHS] == list(EPOCHS)
+    assert len({noise_epoch(epoch, True) for epoch in EPOCHS}) == 1
+
+
+@pytest.mark.parametrize("kd_weight, kd_start_epoch, expected", [
+    (0.5, 1, [True, True, True, True, True]),  # complete transfer
+    (0.5, 2, [False, True, True, True, True]),  # transfer after initialization
+    (1.0, 4, [False, False, False, True, True]),
+    (0.0, 1, [False] * 5),
+    (0.0, 2, [False] * 5),
+])
+def test_distillation_starts_in_its_epoch_and_only_with_a_weight(kd_weight, kd_start_epoch, expected):
+    assert [distils(epoch, kd_weight, kd_start_epoch) for epoch in EPOCHS] == expected

@@ -1,0 +1,105 @@
+"""Which positions are masked, and how many: every strategy against sorted() on plain lists."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entropy_mask_plugin.masking import noise, schedule
+from entropy_mask_plugin.masking.selection import CHOOSE, number_to_mask
+
+DETERMINISTIC = settings(derandomize=True, deadline=None, max_examples=300)
+
+
+def chosen(strategy, scores, maskable, k):
+    """Reference for one row: the set of positions that a strategy masks (DESIGN, section 5)."""
+    positions = [j for j, allowed in enumerate(maskable) if allowed]
+    descending = sorted(positions, key=lambda j: (-scores[j], j))
+    first = (len(positions) - k) // 2
+    if strategy in ("high", "random"):
+        return set(descending[:k])
+    if strategy == "low":
+        return set(sorted(positions, key=lambda j: (scores[j], j))[:k])
+    if strategy == "mid":
+        return set(descending[first : first + k])
+    top = set(descending[: math.ceil(k / 2)])
+    others = sorted((j for j in positions if j not in top), key=lambda j: (scores[j], j))
+    return top | set(others[: k // 2])
+
+
+def check(strategy, scores, maskable, k):
+    result = CHOOSE[strategy](torch.tensor(scores), torch.tensor(maskable), torch.tensor(k))
+    assert result.dtype == torch.bool and result.shape == (len(scores), len(scores[0]))
+    got = [{j for j, selected in enumerate(row) if selected} for row in result.tolist()]
+    assert got == [chosen(strategy, *row) for row in zip(scores, maskable, k)]
+    assert [len(row) for row in got] == k  # exactly k, so that the reference cannot be short either
+
+
+@st.composite
+def batches(draw):
+    """Scores (mostly ties), maskable positions (random; none and all included), and any k from 0 to n."""
+    sentences, length = draw(st.integers(1, 4)), draw(st.integers(1, 14))
+    anything = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    score = draw(st.sampled_from([st.just(0.5), st.sampled_from([0.0, 1e-13, 1.0, 2.5]), anything]))
+    row = lambda values: st.lists(values, min_size=length, max_size=length)  # noqa: E731
+    scores = [draw(row(score)) for _ in range(sentences)]
+    some = st.sampled_from([st.just(True), st.just(False), st.booleans(), st.booleans()])
+    maskable = [draw(row(draw(some))) for _ in range(sentences)]
+    k = [draw(st.one_of(st.integers(0, sum(mask)), st.just(sum(mask)))) for mask in maskable]
+    return scores, maskable, k
+
+
+@pytest.mark.parametrize("strategy", CHOOSE)
+@DETERMINISTIC
+@given(batch=batches())
+def test_every_strategy_chooses_what_sorting_chooses(strategy, batch):
+    check(strategy, *batch)
+
+
+@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("values", [1, 3, 10**6])  # distinct scores: all ties, many ties, next to none
+def test_every_strategy_breaks_ties_by_position_in_long_rows_with_padding(strategy, values):
+    # Sorts that are not stable often are so below 16 elements, so the short rows above would not tell.
+    generator = torch.Generator().manual_seed(values)
+    lengths, length = [512, 511, 300, 17, 2, 1, 0], 512
+    scores = torch.randint(values, (7, length), generator=generator) / 7
+    maskable = torch.rand(7, length, generator=generator) < 0.9
+    maskable &= torch.arange(length) < torch.tensor(lengths)[:, None]
+    scores[~maskable] = 1e30  # whatever a model says about padding does not count
+    k = [(n * 15 + 50) // 100 for n in maskable.sum(dim=1).tolist()]
+    check(strategy, scores.tolist(), maskable.tolist(), k)
+
+
+def test_marginal_takes_the_odd_one_from_the_top_and_no_position_twice():
+    # By hand, so that the reference above is not the only witness.
+    scores, everything = torch.tensor([[3.0, 1.0, 3.0, 1.0, 2.0]]), torch.ones(1, 5, dtype=torch.bool)
+    selected = [CHOOSE["marginal"](scores, everything, torch.tensor([k]))[0].nonzero().flatten().tolist()
+                for k in range(6)]
+    assert selected == [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
+    tied = CHOOSE["marginal"](torch.zeros(1, 5), everything, torch.tensor([3]))
+    assert tied[0].tolist() == [True, True, True, False, False]  # 0 and 1 on top; of the others, the lowest position
+
+
+def test_every_strategy_but_alternating_has_its_choice_and_random_is_high_on_noise():
+    assert set(CHOOSE) == set(schedule.STRATEGIES) - {"alternating"}
+    scores = noise.uniform(1, 1, torch.arange(5), 40, noise.SELECTION)
+    maskable = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)) < 0.8
+    check("random", scores.tolist(), maskable.tolist(), number_to_mask(maskable, 0.15).tolist())
+
+
+def test_mask_prob_rounds_half_up_in_float64_and_masks_one_token_at_least():
+    # Every n up to 512 and every percentage: a product in fp32, or rounding half to even, differs at some of them.
+    n = range(513)
+    maskable = torch.arange(512) >= 512 - torch.tensor(n)[:, None]  # the n maskable tokens come last
+    for percent in range(1, 101):
+        expected = [min(m, max(1, math.floor(percent / 100 * m + 0.5))) for m in n]
+        assert number_to_mask(maskable, percent / 100).tolist() == expected
+    assert number_to_mask(maskable, 1e-9).tolist() == [min(m, 1) for m in n]
+
+
+@pytest.mark.parametrize("count", [1, 2, 76, 512, 10**6])
+def test_mask_count_replaces_mask_prob_and_stops_at_the_maskable_tokens(count):
+    maskable = torch.arange(512) < torch.arange(513)[:, None]
+    assert number_to_mask(maskable, 0.15, count).tolist() == [min(count, n) for n in range(513)]
