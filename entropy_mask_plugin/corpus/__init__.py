@@ -1,0 +1,14 @@
+"""From text to the data-bin that fairseq-train reads. Read in this order:
+
+    sources.py, docstrings.py   where documents come from
+    splits.py                   which documents are for validation
+    survey.py                   pass 1: what the source holds, a sample for the tokenizer
+    tokenizer.py                training or checking a SentencePiece model, and fairseq's dictionary
+    encoding.py                 pass 2: documents to pieces
+    binarize.py                 pieces to a data-bin, by fairseq-preprocess
+    settings.py, folder.py      what is asked for; what is already there
+    build.py                    the stages in order, each finished once
+    partial.py, progress.py     nothing half-written under a final name; what a waiting person sees
+
+Nothing is imported here: `scripts/prepare_corpus.py` calls `build.prepare_corpus`.
+"""

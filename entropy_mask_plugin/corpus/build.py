@@ -1,0 +1,115 @@
+"""The stages of a corpus: survey, tokenizer, encoded text, data-bin. A run that was interrupted goes on behind the last
+finished stage; a finished corpus is not made again."""
+
+import os
+from collections import Counter
+
+import sentencepiece
+
+from .binarize import binarize
+from .encoding import data_bin_tokens, encode_corpus
+from .folder import CONTENT, CorpusFolder, alone_in
+from .partial import completed, write
+from .progress import result_with_clock
+from .settings import parameters
+from .survey import survey
+from .tokenizer import Tokenizer, train_tokenizer
+
+
+def prepare_corpus(settings):
+    """Leave a finished corpus in `settings.out`, tell what is in it and return the path to give to fairseq-train.
+
+    Raises `UsageError` for a text, tokenizer or size that cannot work, a full disk, a folder that holds another corpus.
+    """
+    with alone_in(settings.out):
+        source, given = settings.source(), settings.given_tokenizer()
+        folder = CorpusFolder(settings.out, parameters(settings, source, given))
+        folder.refuse_another()
+        found = survey(source, settings.valid_fraction, settings.seed)
+        folder.parameters[CONTENT] = found.digest
+        folder.refuse_another()
+        if folder.is_whole():
+            print(f"{settings.out}: this corpus is already there")
+        else:
+            run_stages(folder, settings, source, given, found)
+    return tell(folder, settings)
+
+
+def run_stages(folder, settings, source, given, found):
+    folder.begin()
+    try:
+        tokenizer = tokenizer_stage(folder, settings, given, found.sample)
+        encoding_stage(folder, settings, source, tokenizer, found.limit)
+        data_bin_stage(folder, settings.workers)
+        folder.remember(workers=settings.workers, versions=versions())
+        folder.finish()
+    except BaseException:
+        folder.leave()
+        raise
+
+
+def tokenizer_stage(folder, settings, given, sample):
+    path = folder.path("tokenizer.model")
+    if folder.has("tokenizer.model"):
+        with open(path, "rb") as file:
+            return Tokenizer(file.read(), path)
+    tokenizer = given or trained(sample, settings)
+    with completed(path) as model:  # the outer name appears last and says that the stage is finished
+        write(model, tokenizer.model)
+        with completed(folder.path("tokenizer.vocab")) as vocabulary:
+            write(vocabulary, tokenizer.vocabulary().encode())
+    return tokenizer
+
+
+def trained(sample, settings):
+    sentence = f"Training the tokenizer on {sum(map(len, sample)) / 1e6:.1f} million characters"
+    model = result_with_clock(sentence, lambda: train_tokenizer(sample, settings.vocab_size, settings.seed))
+    return Tokenizer(model, "the tokenizer of this text")
+
+
+def encoding_stage(folder, settings, source, tokenizer, limit):
+    if folder.has("encoded"):
+        return
+    with completed(folder.path("encoded")) as beside:
+        counts, pieces = encode_corpus(source, tokenizer, limit, settings.shards, settings.workers, beside)
+        with completed(folder.path("dict.txt")) as dictionary:
+            write(dictionary, tokenizer.dictionary(pieces).encode())
+            tokens = {name: data_bin_tokens(counted) for name, counted in counts.items()}
+            folder.remember(splits=by_split(counts), data_bin_tokens=tokens)
+
+
+def data_bin_stage(folder, workers):
+    if not folder.has("bin"):
+        with completed(folder.path("bin")) as beside:
+            tokens = folder.record["data_bin_tokens"]
+            binarize(folder.path("encoded"), folder.path("dict.txt"), tokens, beside, workers)
+
+
+def by_split(counts):
+    """{"train": counts and shares} over all shards."""
+    splits = {}
+    for name, counted in counts.items():
+        splits.setdefault(os.path.basename(name), Counter()).update(counted)
+    return {name: {**total, **shares(total)} for name, total in splits.items()}
+
+
+def shares(total):
+    return {"unk_share": total["unk"] / total["tokens"], "tokens_per_word": total["tokens"] / total["words"]}
+
+
+def versions():
+    import fairseq  # takes seconds, and reading text does not need it
+
+    return {"sentencepiece": sentencepiece.__version__, "fairseq": fairseq.__version__}
+
+
+def tell(folder, settings):
+    for split, total in folder.record["splits"].items():
+        print(
+            f"{split}: {total['documents']:,} documents, {total['words']:,} words, {total['tokens']:,} tokens, "
+            f"{total['tokens_per_word']:.2f} tokens per word, {total['unk_share']:.3%} <unk>"
+        )
+    shards = [f"bin/shard{shard}" for shard in range(settings.shards)] if settings.shards > 1 else ["bin"]
+    path = ":".join(folder.path(shard) for shard in shards)
+    print(f"for fairseq-train: {path}")
+    return path

@@ -1,0 +1,78 @@
+"""What is asked for, checked before any work."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import List, Optional
+
+from ..errors import UsageError
+from .docstrings import Docstrings
+from .sources import PUBLIC_DATASETS, HuggingFaceDataset, TextFiles
+from .tokenizer import FEWEST_ENTRIES, read_tokenizer
+
+
+@dataclass
+class Settings:
+    """The flags of scripts/prepare_corpus.py. One of text, dataset and docstrings says where documents come from."""
+
+    out: str
+    text: Optional[List[str]] = None
+    dataset: Optional[str] = None
+    docstrings: bool = False
+    docstring_roots: Optional[List[str]] = None  # folders to search instead of the installed packages
+    tokenizer: Optional[str] = None
+    vocab_size: Optional[int] = None  # entries of fairseq's dictionary; 30000, or what the given tokenizer has
+    valid_fraction: float = 0.05
+    workers: Optional[int] = None  # all cores of this process
+    seed: int = 1
+    shards: int = 1
+
+    def __post_init__(self):
+        if self.vocab_size is None and not self.tokenizer:
+            self.vocab_size = 30000
+        if self.workers is None:
+            self.workers = len(os.sched_getaffinity(0))
+        if sum(map(bool, (self.text, self.dataset, self.docstrings))) != 1:
+            raise UsageError("no source or several found, expected one of --text, --dataset and --docstrings")
+        self.require("out", lambda value: os.pathsep not in value, f"no {os.pathsep!r}, where fairseq splits paths")
+        self.require("valid_fraction", lambda value: 0 < value < 1, "a number between 0 and 1")
+        self.require("vocab_size", lambda value: value is None or value >= FEWEST_ENTRIES, f"{FEWEST_ENTRIES} or more")
+        self.require("workers", lambda value: 1 <= value <= 1024, "1 to 1024")
+        self.require("shards", lambda value: value >= 1, "1 or more")
+        self.require("seed", lambda value: 0 <= value < 2**32, "0 to 4294967295")
+        known = ", ".join(PUBLIC_DATASETS)
+        self.require("dataset", lambda value: value is None or value in PUBLIC_DATASETS, f"one of {known}")
+
+    def require(self, name, is_good, expected):
+        value = getattr(self, name)
+        if not is_good(value):
+            raise UsageError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+
+    def source(self):
+        if self.text:
+            return TextFiles(self.text)
+        return HuggingFaceDataset(self.dataset) if self.dataset else Docstrings(self.docstring_roots)
+
+    def given_tokenizer(self):
+        if not self.tokenizer:
+            return None
+        given = read_tokenizer(self.tokenizer)
+        if self.vocab_size not in (None, given.dictionary_size):
+            raise UsageError(
+                f"--vocab-size {self.vocab_size}: {given.origin} makes a dictionary of {given.dictionary_size} "
+                "entries, expected that number or no --vocab-size"
+            )
+        return given
+
+
+def parameters(settings, source, given):
+    """Everything that decides the result; the number of workers does not."""
+    return {
+        **source.description,
+        "--tokenizer": settings.tokenizer and os.path.abspath(settings.tokenizer),
+        "content of the tokenizer": given and hashlib.blake2b(given.model, digest_size=16).hexdigest(),
+        "--vocab-size": given.dictionary_size if given else settings.vocab_size,
+        "--valid-fraction": settings.valid_fraction,
+        "--seed": settings.seed,
+        "--shards": settings.shards,
+    }

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Turn text into the data-bin that fairseq-train reads.
+
+    python scripts/prepare_corpus.py --text my_text.txt --out corpora/mine
+    python scripts/prepare_corpus.py --dataset wikitext-103 --out corpora/wikitext-103
+    python scripts/prepare_corpus.py --docstrings --out corpora/docstrings       (no network needed)
+"""
+
+import argparse
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the package beside this script
+
+LEAVES = """
+what it leaves in DIR:
+  bin/                 the data-bin: give this folder to fairseq-train
+                       (with --shards, the colon-separated path that is printed at the end)
+  tokenizer.model      the SentencePiece model, tokenizer.vocab its pieces and scores
+  dict.txt             fairseq's dictionary, with counts in the training text
+  encoded/             the text in pieces: one line a paragraph, an empty line between documents
+  corpus.json          every parameter, and the counts of documents, words and tokens
+
+An interrupted run goes on where it was when the same command is given again. A finished corpus is never overwritten.
+"""
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=LEAVES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the corpus; made if it is not there")
+    add_source(parser.add_argument_group("where the text comes from (one of these)"))
+    add_tokenizer(parser.add_argument_group("tokenizer"))
+    group = parser.add_argument_group("splits, shards, speed")
+    group.add_argument("--valid-fraction", type=float, default=0.05, metavar="F",
+                       help="share of the documents for validation, chosen by their text; "
+                            "not used where a dataset has official splits (default: %(default)s)")
+    group.add_argument("--shards", type=int, default=1, metavar="N",
+                       help="deal the training documents to N data-bins; fairseq reads one in each epoch (default: 1)")
+    group.add_argument("--workers", type=int, metavar="N",
+                       help="processor cores to use; the result does not depend on it (default: all)")
+    return parser.parse_args(arguments)
+
+
+def add_source(group):
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", nargs="+", metavar="FILE",
+                        help="UTF-8 text, one paragraph a line, blank lines between documents; "
+                             "several files are read one after the other")
+    source.add_argument("--dataset", choices=("wikitext-2", "wikitext-103", "bookcorpus"),
+                        help="a public dataset, downloaded by the package `datasets`. WikiText keeps its official "
+                             "splits; BookCorpus has none and no marks of its books: 512 sentences make a document")
+    source.add_argument("--docstrings", action="store_true",
+                        help="the docstrings of the standard library, torch, numpy, scipy and scikit-learn, "
+                             "as far as installed: English for trying things out")
+
+
+def add_tokenizer(group):
+    group.add_argument("--tokenizer", metavar="MODEL",
+                       help="use this SentencePiece model; without it one is trained on the training documents")
+    group.add_argument("--vocab-size", type=int, metavar="N",
+                       help="entries of fairseq's dictionary, its 5 special symbols included (default: 30000)")
+    group.add_argument("--seed", type=int, default=1, metavar="N",
+                       help="chooses the sample that the tokenizer is trained on (default: 1)")
+
+
+def main():
+    arguments = parse(None)  # before the imports, which take seconds
+    from entropy_mask_plugin.corpus.build import prepare_corpus
+    from entropy_mask_plugin.corpus.settings import Settings
+    from entropy_mask_plugin.errors import show_usage_errors_as_one_line
+
+    show_usage_errors_as_one_line()
+    prepare_corpus(Settings(**vars(arguments)))
+
+
+if __name__ == "__main__":
+    main()
