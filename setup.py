@@ -18,6 +18,7 @@ setup(
         "sentencepiece>=0.2",
         "datasets>=3.0",
         "matplotlib>=3.8",
+        "tabulate>=0.9",
         "tqdm>=4.60",
     ],
     extras_require={"test": ["pytest>=8", "hypothesis>=6.100"]},

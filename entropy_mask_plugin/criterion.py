@@ -12,7 +12,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
-from .errors import UsageError
+from .errors import require
 from .masking import schedule
 
 
@@ -113,16 +113,11 @@ def distillation_loss(student_logits, teacher_logits, temperature):
 
 def check_flags(cfg, task):
     """Raise a UsageError that names the first flag out of its range."""
-    checks = (
-        ("--task", type(task).__name__, hasattr(task, "teacher_logits"),
-         "entropy_masked_lm, which --criterion entropy_masked_lm needs"),
-        ("--kd-weight", cfg.kd_weight, 0 <= cfg.kd_weight <= 1, "a weight in [0, 1]"),
-        ("--kd-temperature", cfg.kd_temperature, cfg.kd_temperature > 0, "a number above 0"),
-        ("--kd-start-epoch", cfg.kd_start_epoch, cfg.kd_start_epoch >= 1, "1 or more"),
-        ("--kd-positions", cfg.kd_positions, cfg.kd_positions in ("masked", "all"), "masked or all"),
-    )
-    for flag, found, fine, expected in checks:
-        if not fine:
-            raise UsageError(f"{flag}: {found} found, expected {expected}")
-    if cfg.kd_weight > 0 and not task.cfg.teacher:
-        raise UsageError(f"--kd-weight: {cfg.kd_weight} found without --teacher, expected a checkpoint to distil from")
+    require("--task", type(task).__name__, hasattr(task, "teacher_logits"),
+            "entropy_masked_lm, which --criterion entropy_masked_lm needs")
+    require("--kd-weight", cfg.kd_weight, 0 <= cfg.kd_weight <= 1, "a weight in [0, 1]")
+    require("--kd-weight", f"{cfg.kd_weight} without --teacher", not cfg.kd_weight or task.cfg.teacher,
+            "a checkpoint to distil from")
+    require("--kd-temperature", cfg.kd_temperature, cfg.kd_temperature > 0, "a number above 0")
+    require("--kd-start-epoch", cfg.kd_start_epoch, cfg.kd_start_epoch >= 1, "1 or more")
+    require("--kd-positions", cfg.kd_positions, cfg.kd_positions in ("masked", "all"), "masked or all")

@@ -7,6 +7,12 @@ class UsageError(ValueError):
     """Something the user can put right. Shown as one line, without a traceback, exit status 1."""
 
 
+def require(flag, found, fine, expected):
+    """Raise the UsageError of a flag whose value is not fine."""
+    if not fine:
+        raise UsageError(f"{flag}: {found} found, expected {expected}")
+
+
 def show_usage_errors_as_one_line():
     """Make a `UsageError` that nobody catches print its message alone; every other exception is shown as before.
 

@@ -22,12 +22,13 @@ from fairseq.tasks.masked_lm import MaskedLMTask
 from omegaconf import II, MISSING
 
 from .blocks import load_samples
-from .checkpoints import read_checkpoint
-from .errors import UsageError
+from .checkpoints import check_vocabulary, read_checkpoint, vocabulary_record
+from .errors import UsageError, require
 from .fairseq_fixes import started_by_torchrun
 from .masking import corruption, noise, schedule, selection
 from .masking.entropy import projected_entropy
-from .teacher import first_difference, load_teacher
+from .masking.statistics import SUMS, mask_statistics
+from .teacher import load_teacher
 
 VALID_MASK_PROB = 0.15  # whatever --mask-prob is, so that validation losses of all runs compare
 
@@ -106,7 +107,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         task = super().setup_task(cfg, **kwargs)
         if not from_checkpoint:
             check_ranks()
-            check_restore_files(cfg)
+            check_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
         return task
 
@@ -122,17 +123,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         self.datasets[split] = load_samples(self.cfg, self.dictionary, split, epoch, combine)
 
-    # ---- what a checkpoint tells about its vocabulary: ids are worthless without it
-
     def get_checkpoint_dict(self):
-        return {type(self).__name__: {"symbols": list(self.dictionary.symbols)}}
-
-    def set_checkpoint_dict(self, record):
-        if record["symbols"] != self.dictionary.symbols:
-            raise UsageError(
-                "--restore-file: the checkpoint has another vocabulary than the data: "
-                + first_difference(record["symbols"], self.dictionary.symbols)
-            )
+        return vocabulary_record(self)
 
     # ---- the batch hook
 
@@ -140,43 +132,56 @@ class EntropyMaskedLMTask(MaskedLMTask):
         super().begin_epoch(epoch, model)
         self.epoch = epoch  # set, never counted: fairseq calls this again after a resume in mid-epoch
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False, **kwargs):
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         masked, statistics = self.mask_for_training(sample, model, update_num)
         loss, sample_size, logging_output = super().train_step(
-            masked, model, self.in_precision(criterion), optimizer, update_num, ignore_grad, **kwargs
+            masked, model, self.in_precision(criterion), optimizer, update_num, ignore_grad
         )
         return loss, sample_size, {**logging_output, **statistics}
 
-    def valid_step(self, sample, model, criterion, **kwargs):
-        return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion), **kwargs)
+    def valid_step(self, sample, model, criterion):
+        return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion))
 
     def mask_for_training(self, sample, model, update_num):
         """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
-        tokens, ids = sample["net_input"]["src_tokens"], sample["id"]
-        epoch = schedule.noise_epoch(self.epoch, self.cfg.static_masks)
-        draw = lambda stream: noise.uniform(self.cfg.seed, epoch, ids, tokens.size(1), stream)  # noqa: E731
+        tokens = sample["net_input"]["src_tokens"]
         maskable = self.maskable(tokens)
         entropies = self.entropies(tokens, model)
-        scores = draw(noise.SELECTION) if entropies is None else entropies
-        strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
+        scores = self.draw(sample, noise.SELECTION) if entropies is None else entropies
         k = selection.number_to_mask(maskable, self.cfg.mask_prob, self.cfg.mask_count)
+        strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
         selected = selection.CHOOSE[strategy](scores, maskable, k)
-        src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
+        masked = self.masked(sample, selected)
         if self.cfg.leave_unmasked_prob or self.cfg.random_token_prob:
-            src_tokens = corruption.soften(
-                src_tokens, tokens, selected, self.cfg.leave_unmasked_prob, self.cfg.random_token_prob,
-                draw(noise.CORRUPTION),
-                corruption.random_tokens(draw(noise.REPLACEMENT), self.ordinary.to(tokens.device)),
-            )
-        return with_masks(sample, src_tokens, target), mask_statistics(maskable, selected, entropies)
+            masked["net_input"]["src_tokens"] = self.softened(sample, masked, selected)
+        return masked, mask_statistics(maskable, selected, entropies)
 
     def mask_for_validation(self, sample):
         """A new sample with random masks that depend on the sample id alone."""
-        tokens, ids = sample["net_input"]["src_tokens"], sample["id"]
+        tokens = sample["net_input"]["src_tokens"]
         maskable = self.maskable(tokens)
-        scores = noise.uniform(0, 0, ids, tokens.size(1), noise.VALIDATION)
-        selected = selection.highest(scores, maskable, selection.number_to_mask(maskable, VALID_MASK_PROB))
-        return with_masks(sample, *corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad()))
+        scores = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
+        return self.masked(sample, selection.highest(scores, maskable, selection.number_to_mask(maskable, VALID_MASK_PROB)))
+
+    def masked(self, sample, selected):
+        """The sample with <mask> at the selected positions and their tokens as target."""
+        tokens = sample["net_input"]["src_tokens"]
+        src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
+        return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target}
+
+    def softened(self, sample, masked, selected):
+        """BERT's 80/10/10 instead of 100 % <mask>: B x T int64."""
+        tokens = sample["net_input"]["src_tokens"]
+        replacement = corruption.random_tokens(self.draw(sample, noise.REPLACEMENT), self.ordinary.to(tokens.device))
+        return corruption.soften(
+            masked["net_input"]["src_tokens"], tokens, selected, self.cfg.leave_unmasked_prob,
+            self.cfg.random_token_prob, self.draw(sample, noise.CORRUPTION), replacement,
+        )
+
+    def draw(self, sample, stream):
+        """B x T fp32 in [0, 1), a function of (seed, epoch, sample id, position)."""
+        epoch = schedule.noise_epoch(self.epoch, self.cfg.static_masks)
+        return noise.uniform(self.cfg.seed, epoch, sample["id"], sample["net_input"]["src_tokens"].size(1), stream)
 
     def maskable(self, tokens):
         """B x T bool: everything but <pad>, <s>, </s>, <mask>, <unk>."""
@@ -226,23 +231,10 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)
-        total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in STATISTICS}
+        total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in SUMS}
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
         log_ratio("entropy", total["entropy_sum"], total["n_scored"])
         log_ratio("entropy_masked", total["entropy_masked_sum"], total["n_scored_selected"])
-
-
-STATISTICS = ("n_maskable", "n_selected", "n_scored", "n_scored_selected", "entropy_sum", "entropy_masked_sum")
-
-
-def mask_statistics(maskable, selected, entropies):
-    """Sums for the log, always the same keys: fairseq adds them up over workers by name."""
-    n_maskable, n_selected = maskable.sum(), selected.sum()
-    if entropies is None:
-        zero = torch.zeros_like(n_maskable)
-        return dict(zip(STATISTICS, (n_maskable, n_selected, zero, zero, zero.float(), zero.float())))
-    sums = ((entropies * positions).sum() for positions in (maskable, selected))
-    return dict(zip(STATISTICS, (n_maskable, n_selected, n_maskable, n_selected, *sums)))
 
 
 def log_ratio(name, total, count):
@@ -250,32 +242,23 @@ def log_ratio(name, total, count):
         metrics.log_scalar(name, total / count, count, round=3)
 
 
-def with_masks(sample, src_tokens, target):
-    return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target}
-
-
 def check_flags(cfg):
     """Raise a UsageError that names the first flag out of its range."""
-    checks = (
-        ("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in schedule.STRATEGIES,
-         "one of " + ", ".join(schedule.STRATEGIES)),
-        ("--mask-prob", cfg.mask_prob, 0 < cfg.mask_prob <= 1, "a share in (0, 1]"),
-        ("--mask-count", cfg.mask_count, cfg.mask_count is None or cfg.mask_count >= 1, "1 or more"),
-        ("--leave-unmasked-prob", cfg.leave_unmasked_prob, 0 <= cfg.leave_unmasked_prob <= 1, "a share in [0, 1]"),
-        ("--random-token-prob", cfg.random_token_prob, 0 <= cfg.random_token_prob <= 1 - cfg.leave_unmasked_prob,
-         "a share in [0, 1], at most 1 together with --leave-unmasked-prob"),
-        ("--self-mask-from-epoch", cfg.self_mask_from_epoch,
-         cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more"),
-        ("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16"),
-        ("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more"),
-        ("--bf16", "given", not cfg.tpu, "--precision bf16: fairseq-train takes --bf16 for a TPU and ignores the GPU"),
-        ("--teacher", "none given", cfg.teacher or not schedule.needs_teacher(
-            cfg.mask_strategy, cfg.self_mask_from_epoch),
-         f"a checkpoint for --mask-strategy {cfg.mask_strategy} (or --self-mask-from-epoch 1, or random masks)"),
-    )
-    for flag, found, fine, expected in checks:
-        if not fine:
-            raise UsageError(f"{flag}: {found} found, expected {expected}")
+    first, leave = cfg.self_mask_from_epoch, cfg.leave_unmasked_prob
+    require("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in schedule.STRATEGIES,
+            "one of " + ", ".join(schedule.STRATEGIES))
+    require("--mask-prob", cfg.mask_prob, 0 < cfg.mask_prob <= 1, "a share in (0, 1]")
+    require("--mask-count", cfg.mask_count, cfg.mask_count is None or cfg.mask_count >= 1, "1 or more")
+    require("--leave-unmasked-prob", leave, 0 <= leave <= 1, "a share in [0, 1]")
+    require("--random-token-prob", cfg.random_token_prob, 0 <= cfg.random_token_prob <= 1 - leave,
+            "a share in [0, 1], at most 1 together with --leave-unmasked-prob")
+    require("--self-mask-from-epoch", first, first is None or first >= 1, "1 (cold start) or more")
+    require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
+    require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
+    require("--bf16", "a TPU flag", not cfg.tpu,
+            "--precision bf16: with --bf16, fairseq-train leaves a GPU unused")
+    require("--teacher", "none", cfg.teacher or not schedule.needs_teacher(cfg.mask_strategy, first),
+            f"a checkpoint for --mask-strategy {cfg.mask_strategy} (or --self-mask-from-epoch 1, or random masks)")
 
 
 def check_ranks():
@@ -286,13 +269,16 @@ def check_ranks():
         )
 
 
-def check_restore_files(cfg):
-    """fairseq starts from scratch, without a word, where --restore-file does not exist; and a checkpoint that cannot
-    be read ends in a page of traceback."""
+def check_restore_file(task):
+    """Look at the checkpoint that fairseq is going to load: where --restore-file does not exist, it starts from scratch
+    without a word; where it cannot be read, a page of traceback follows; another vocabulary of the same size is loaded."""
+    cfg = task.cfg
     last = os.path.join(cfg.save_dir, "checkpoint_last.pt")
     if cfg.restore_file != "checkpoint_last.pt":
-        read_checkpoint(cfg.restore_file, "--restore-file")
+        flag, path = "--restore-file", cfg.restore_file
     elif os.path.exists(last):
-        read_checkpoint(last, "--save-dir")
-    elif cfg.finetune_from_model:
-        read_checkpoint(cfg.finetune_from_model, "--finetune-from-model")
+        flag, path = "--save-dir", last
+    else:
+        flag, path = "--finetune-from-model", cfg.finetune_from_model
+    if path:
+        check_vocabulary(read_checkpoint(path, flag), path, flag, task)

@@ -12,8 +12,8 @@ from entropy_mask_plugin.errors import UsageError
 
 MISTAKES = [
     (["--mask-strategy", "highest"], "--mask-strategy: highest found, expected one of random, high, low"),
-    (["--mask-strategy", "high"], "--teacher: none given found, expected a checkpoint for --mask-strategy high"),
-    (["--mask-strategy", "low", "--self-mask-from-epoch", "2"], "--teacher: none given"),
+    (["--mask-strategy", "high"], "--teacher: none found, expected a checkpoint for --mask-strategy high"),
+    (["--mask-strategy", "low", "--self-mask-from-epoch", "2"], "--teacher: none found"),
     (["--mask-strategy", "random", "--mask-prob", "0"], "--mask-prob: 0.0 found, expected a share in (0, 1]"),
     (["--mask-strategy", "random", "--mask-prob", "1.5"], "--mask-prob: 1.5 found"),
     (["--mask-strategy", "random", "--mask-count", "0"], "--mask-count: 0 found, expected 1 or more"),
@@ -22,8 +22,8 @@ MISTAKES = [
     (["--mask-strategy", "random", "--leave-unmasked-prob", "0.6", "--random-token-prob", "0.6"],
      "--random-token-prob: 0.6 found"),
     (["--mask-strategy", "random", "--precision", "fp8"], "--precision: fp8 found, expected fp32 or bf16"),
-    (["--mask-strategy", "random", "--bf16"], "--bf16: given found, expected --precision bf16"),
-    (["--mask-strategy", "random", "--kd-weight", "0.5"], "--kd-weight: 0.5 found without --teacher"),
+    (["--mask-strategy", "random", "--bf16"], "--bf16: a TPU flag found, expected --precision bf16"),
+    (["--mask-strategy", "random", "--kd-weight", "0.5"], "--kd-weight: 0.5 without --teacher found, expected a checkpoint"),
     (["--mask-strategy", "random", "--kd-weight", "2"], "--kd-weight: 2.0 found, expected a weight in [0, 1]"),
     (["--mask-strategy", "random", "--kd-temperature", "0"], "--kd-temperature: 0.0 found"),
     (["--mask-strategy", "random", "--kd-start-epoch", "0"], "--kd-start-epoch: 0 found"),

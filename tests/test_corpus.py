@@ -347,21 +347,21 @@ def test_the_dictionary_counts_the_training_text(text, tokenizer_file, tmp_path,
 
 
 @pytest.mark.parametrize("wrong, reason", [
-    (dict(valid_fraction=0.0), "--valid-fraction 0.0: expected"),
-    (dict(valid_fraction=1.0), "--valid-fraction 1.0: expected"),
-    (dict(valid_fraction=float("nan")), "--valid-fraction nan: expected"),
-    (dict(vocab_size=5), "--vocab-size 5: expected 6 or more"),
-    (dict(shards=0), "--shards 0: expected 1 or more"),
+    (dict(valid_fraction=0.0), "--valid-fraction: 0.0 found, expected"),
+    (dict(valid_fraction=1.0), "--valid-fraction: 1.0 found, expected"),
+    (dict(valid_fraction=float("nan")), "--valid-fraction: nan found, expected"),
+    (dict(vocab_size=5), "--vocab-size: 5 found, expected 6 or more"),
+    (dict(shards=0), "--shards: 0 found, expected 1 or more"),
     (dict(shards=1000), "--shards 1000: fewer documents"),
-    (dict(workers=0), "--workers 0: expected"),
-    (dict(seed=-1), "--seed -1: expected"),
+    (dict(workers=0), "--workers: 0 found, expected"),
+    (dict(seed=-1), "--seed: -1 found, expected"),
     (dict(text=["/nowhere"]), "--text /nowhere: is no file"),
     (dict(text=["/"]), "--text /: is no file"),
     (dict(docstrings=True), "expected one of --text, --dataset and --docstrings"),
     (dict(tokenizer="/nowhere"), "--tokenizer /nowhere: No such file"),
     (dict(vocab_size=77), "--vocab-size 77: .*a dictionary of 400 entries"),
     (dict(out="/dev/null"), "--out /dev/null: File exists"),
-    (dict(out="a:b"), "--out a:b: expected"),
+    (dict(out="a:b"), "--out: a:b found, expected"),
 ])
 def test_a_mistake_ends_in_one_line_that_names_the_flag(wrong, reason, text, tokenizer_file, tmp_path, without_fairseq):
     arguments = dict(out=str(tmp_path / "out"), text=[text], tokenizer=tokenizer_file, workers=1)

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import OURS, TINY, TRAINING, run, train
+from conftest import TINY, TRAINING, run, train
 
 from entropy_mask_plugin.errors import UsageError
 
@@ -128,12 +128,12 @@ def test_a_model_without_masked_lm_head_of_a_known_kind_is_refused_by_name(make_
         make_task("--teacher", state)
 
 
-def test_resume_with_another_dictionary_is_refused(teacher, data_bin, tmp_path):
+@pytest.mark.parametrize("flag", ["--restore-file", "--finetune-from-model", "--save-dir"])
+def test_going_on_from_a_checkpoint_with_another_dictionary_is_refused(flag, teacher, make_task, tmp_path):
     state = torch.load(teacher, weights_only=True)
     symbols = state["extra_state"]["EntropyMaskedLMTask"]["symbols"]
     symbols[10], symbols[11] = symbols[11], symbols[10]
-    (tmp_path / "run").mkdir()
-    torch.save(state, tmp_path / "run" / "checkpoint_last.pt")
-    with pytest.raises(UsageError, match="^--restore-file: .*another vocabulary than the data"):
-        train(data_bin, str(tmp_path / "run"), "--mask-strategy", "random", "--max-epoch", "2", task=OURS)
-
+    torch.save(state, tmp_path / "checkpoint_last.pt")
+    value = tmp_path if flag == "--save-dir" else tmp_path / "checkpoint_last.pt"
+    with pytest.raises(UsageError, match=f"^{flag}: .* has another vocabulary than the data: .* at id 10"):
+        make_task("--mask-strategy", "random", flag, value)

@@ -1,6 +1,7 @@
 """Whole runs of fairseq's command lines on real text."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -64,7 +65,8 @@ def test_a_process_killed_with_sigkill_is_resumed_from_its_last_checkpoint(data_
     straight = train(data_bin, str(tmp_path / "straight"), *flags)
     command = [sys.executable, "-m", "fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir",
                str(tmp_path / "killed"), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"})
     while not (tmp_path / "killed" / "checkpoint_last.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

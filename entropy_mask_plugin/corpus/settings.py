@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from typing import List, Optional
 
-from ..errors import UsageError
+from ..errors import UsageError, require
 from .docstrings import Docstrings
 from .sources import PUBLIC_DATASETS, HuggingFaceDataset, TextFiles
 from .tokenizer import FEWEST_ENTRIES, read_tokenizer
@@ -34,19 +34,15 @@ class Settings:
             self.workers = len(os.sched_getaffinity(0))
         if sum(map(bool, (self.text, self.dataset, self.docstrings))) != 1:
             raise UsageError("no source or several found, expected one of --text, --dataset and --docstrings")
-        self.require("out", lambda value: os.pathsep not in value, f"no {os.pathsep!r}, where fairseq splits paths")
-        self.require("valid_fraction", lambda value: 0 < value < 1, "a number between 0 and 1")
-        self.require("vocab_size", lambda value: value is None or value >= FEWEST_ENTRIES, f"{FEWEST_ENTRIES} or more")
-        self.require("workers", lambda value: 1 <= value <= 1024, "1 to 1024")
-        self.require("shards", lambda value: value >= 1, "1 or more")
-        self.require("seed", lambda value: 0 <= value < 2**32, "0 to 4294967295")
-        known = ", ".join(PUBLIC_DATASETS)
-        self.require("dataset", lambda value: value is None or value in PUBLIC_DATASETS, f"one of {known}")
-
-    def require(self, name, is_good, expected):
-        value = getattr(self, name)
-        if not is_good(value):
-            raise UsageError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+        require("--out", self.out, os.pathsep not in self.out, f"no {os.pathsep!r}, where fairseq splits paths")
+        require("--valid-fraction", self.valid_fraction, 0 < self.valid_fraction < 1, "a number between 0 and 1")
+        require("--vocab-size", self.vocab_size, self.vocab_size is None or self.vocab_size >= FEWEST_ENTRIES,
+                f"{FEWEST_ENTRIES} or more")
+        require("--workers", self.workers, 1 <= self.workers <= 1024, "1 to 1024")
+        require("--shards", self.shards, self.shards >= 1, "1 or more")
+        require("--seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
+        require("--dataset", self.dataset, self.dataset is None or self.dataset in PUBLIC_DATASETS,
+                f"one of {', '.join(PUBLIC_DATASETS)}")
 
     def source(self):
         if self.text:

@@ -19,7 +19,7 @@ from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqEncoder, FairseqEncoderModel, register_model
 
-from ..errors import UsageError
+from ..errors import require
 from .attention import SelfAttention
 from .classification import ClassificationHeads
 
@@ -139,16 +139,11 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         Raises:
             UsageError: the width is no multiple of the heads, or the task's sequences are longer than the positions.
         """
-        if cfg.encoder_embed_dim % cfg.encoder_attention_heads:
-            raise UsageError(
-                f"--encoder-attention-heads: {cfg.encoder_attention_heads} found, "
-                f"expected a divisor of --encoder-embed-dim ({cfg.encoder_embed_dim})"
-            )
-        if task.max_positions() > cfg.max_positions:
-            raise UsageError(
-                f"--tokens-per-sample: {task.max_positions()} found, expected at most the model's "
-                f"{cfg.max_positions} positions (--max-positions)"
-            )
+        require("--encoder-attention-heads", cfg.encoder_attention_heads,
+                cfg.encoder_embed_dim % cfg.encoder_attention_heads == 0,
+                f"a divisor of --encoder-embed-dim ({cfg.encoder_embed_dim})")
+        require("--tokens-per-sample", task.max_positions(), task.max_positions() <= cfg.max_positions,
+                f"at most the model's {cfg.max_positions} positions (--max-positions)")
         return cls(cfg, BertEncoder(cfg, task.source_dictionary))
 
     def initialize(self, module):

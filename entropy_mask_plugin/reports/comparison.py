@@ -1,0 +1,84 @@
+"""Several runs side by side: a Markdown table and a picture of their curves."""
+
+import os
+
+import matplotlib
+from tabulate import tabulate
+
+matplotlib.use("Agg")  # a file, no window
+from matplotlib import pyplot  # noqa: E402
+
+LEFT_THE_PLATEAU = 0.3  # bits below the unigram entropy
+
+
+def table(runs, plateau):
+    """One row for each run.
+
+    Args:
+        runs: list of Run.
+        plateau: unigram entropy of the training text in bits.
+    Returns:
+        Markdown.
+    """
+    header = ["run", "masks", "valid loss", "valid accuracy", "loss on its own masks", "tokens/s", "entropy of its masks",
+              "of the text", "updates"]
+    return tabulate([row(run) for run in runs], header, tablefmt="github", disable_numparse=True) + (
+        "\n\nValid: random masks, all <mask>, the same for every run. Its own masks: the training loss of the last epoch. "
+        f"Losses in bits, entropies in nats; the unigram entropy of the text is {plateau:.2f} bits."
+    )
+
+
+def row(run):
+    valid, train = run.valid[-1], run.train[-1]
+    speed = run.tokens_per_second()
+    return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}", f"{valid['accuracy']:.1%}",
+            f"{train['loss']:.3f}", f"{speed:,.0f}" if speed else "–", known(train, "entropy_masked"), known(train, "entropy"),
+            f"{valid['num_updates']:.0f}"]
+
+
+def known(log, name):
+    return f"{log[name]:.2f}" if name in log else "–"
+
+
+def describe_masks(flags):
+    """In words: strategy, source of the entropies, distillation."""
+    task, criterion = flags["task"], flags["criterion"]
+    words = task["mask_strategy"]
+    if words != "random":
+        first = task["self_mask_from_epoch"]
+        words += {None: ", teacher", 1: ", self"}.get(first, f", teacher, self from epoch {first}")
+    if criterion["kd_weight"]:
+        words += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"
+    return words
+
+
+def plateau_warnings(runs, plateau):
+    """One line for each run that predicts tokens under random masks hardly better than their frequencies do."""
+    return [
+        f"{run.name} has not left the unigram plateau: valid loss {run.valid[-1]['loss']:.2f} bits, expected at least "
+        f"{LEFT_THE_PLATEAU} below {plateau:.2f}"
+        for run in runs
+        if run.valid[-1]["loss"] > plateau - LEFT_THE_PLATEAU
+    ]
+
+
+def draw(runs, plateau, file):
+    """Loss and accuracy over updates, with the unigram entropy and the switch from teacher to self."""
+    figure, (loss, accuracy) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for run in runs:
+        updates = [log["num_updates"] for log in run.valid]
+        loss.plot(updates, [log["loss"] for log in run.valid], marker=".", label=run.name)
+        accuracy.plot(updates, [100 * log["accuracy"] for log in run.valid], marker=".", label=run.name)
+    loss.axhline(plateau, color="grey", linestyle="--", linewidth=1, label="unigram entropy")
+    for switch in sorted({run.switch() for run in runs} - {None}):
+        for axis in (loss, accuracy):
+            axis.axvline(switch, color="grey", linestyle=":", linewidth=1)
+        names = ", ".join(run.name for run in runs if run.switch() == switch)
+        accuracy.annotate(f"self-masking begins\n({names})", (switch, 1), (4, -4), xycoords=("data", "axes fraction"),
+                          textcoords="offset points", va="top", fontsize=8, color="dimgrey")
+    loss.set(xlabel="updates", ylabel="bits per masked token", title="validation loss")
+    accuracy.set(xlabel="updates", ylabel="% of masked tokens", title="validation accuracy")
+    loss.legend(fontsize=8)
+    figure.savefig(file + ".partial", dpi=130, format="png")
+    pyplot.close(figure)
+    os.replace(file + ".partial", file)

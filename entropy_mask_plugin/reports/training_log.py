@@ -1,0 +1,90 @@
+"""A finished or unfinished run, read from its folder: the checkpoint knows the flags, the log the numbers."""
+
+import math
+import os
+import re
+from dataclasses import dataclass
+
+from fairseq.data import Dictionary
+
+from ..checkpoints import read_checkpoint
+from ..errors import UsageError
+
+LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
+LINE = re.compile(r"\| (train|valid) \| epoch (\d+) \|(.*)")
+NUMBER = re.compile(r"(\w+) (-?[\d.]+(?:e-?\d+)?)(?= \||$)")
+
+
+@dataclass
+class Run:
+    """One training run.
+
+    name: its folder's.
+    flags: {"task": …, "criterion": …}, as the checkpoint holds them.
+    valid: validations in order, each a dict of what fairseq printed (loss in bits, accuracy, num_updates, …).
+    train: the same for the end of every epoch.
+    """
+
+    name: str
+    flags: dict
+    valid: list
+    train: list
+
+    def switch(self):
+        """The update after which the model chose its own masks; None where it never did."""
+        epoch = self.flags["task"]["self_mask_from_epoch"]
+        if self.flags["task"]["mask_strategy"] == "random" or epoch is None:
+            return None
+        ends = {log["epoch"]: log["num_updates"] for log in self.train}
+        return 0 if epoch == 1 else ends.get(epoch - 1)
+
+    def tokens_per_second(self):
+        """Over all epochs, the time of training steps alone; None for a run of less than a second."""
+        ends = [0, *(log["num_updates"] for log in self.train)]
+        tokens = sum(log["wpb"] * (end - start) for log, start, end in zip(self.train, ends, ends[1:]))
+        seconds = sum(log["train_wall"] for log in self.train)
+        return tokens / seconds if seconds else None
+
+
+def read_run(folder):
+    """Read a folder that fairseq-train was given as --save-dir, with its output in train.log.
+
+    Raises:
+        UsageError: no checkpoint or no log there, or nothing was validated yet.
+    """
+    log = os.path.join(folder, LOG)
+    if not os.path.exists(log):
+        raise UsageError(f"{folder}: no {LOG} found, expected the output of fairseq-train there")
+    state = read_checkpoint(os.path.join(folder, CHECKPOINT), folder)
+    with open(log, encoding="utf-8", errors="replace") as file:
+        lines = list(parse_log(file))
+    valid, train = ([numbers for kind, numbers in lines if kind == wanted] for wanted in ("valid", "train"))
+    if not valid or not train:
+        raise UsageError(f"{log}: no validation found, expected at least one finished epoch")
+    return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], last_of(valid), last_of(train))
+
+
+def parse_log(lines):
+    """Yield ("train" | "valid", {name: number}) for each line of statistics that fairseq printed."""
+    for line in lines:
+        match = LINE.search(line)
+        if match:
+            kind, epoch, rest = match.groups()
+            yield kind, {"epoch": int(epoch), **{name: float(number) for name, number in NUMBER.findall(rest)}}
+
+
+def last_of(logs):
+    """By update: a resumed run repeats what it had printed after its last checkpoint, and the last word counts."""
+    return sorted({log["num_updates"]: log for log in logs}.values(), key=lambda log: log["num_updates"])
+
+
+def unigram_entropy(dictionary):
+    """Entropy of the token frequencies of a dict.txt, in bits: the loss of a model that knows nothing but these.
+
+    Args:
+        dictionary: path; its counts are those of the training text, without <s>, </s>, <pad>, <unk>.
+    """
+    symbols = Dictionary.load(dictionary)
+    counts = [count for count in symbols.count[symbols.nspecial :] if count > 0]
+    total = sum(counts)
+    return -sum(count / total * math.log2(count / total) for count in counts)

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Compare training runs:   python scripts/compare_runs.py RUN ... --dict DATA-BIN/dict.txt [--out DIR]
+
+RUN is a --save-dir of fairseq-train whose output went to RUN/train.log (`fairseq-train … | tee -a RUN/train.log`).
+Prints a table; with --out also writes comparison.md and comparison.png there.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this script
+
+from entropy_mask_plugin.reports import comparison, training_log  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run")
+    parser.add_argument("--dict", required=True, metavar="FILE", help="dict.txt of the data-bin that they trained on")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where comparison.md and comparison.png go")
+    args = parser.parse_args()
+
+    runs = [training_log.read_run(folder) for folder in args.runs]
+    plateau = training_log.unigram_entropy(args.dict)
+    text = "\n".join([comparison.table(runs, plateau), *comparison.plateau_warnings(runs, plateau)])
+    print(text)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "comparison.md").write_text(text + "\n", encoding="utf-8")
+        comparison.draw(runs, plateau, str(args.out / "comparison.png"))
+        print(f"\npicture: {args.out / 'comparison.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The comparison says what the runs printed, and warns of runs that learned nothing."""
+
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import OURS, ROOT, TINY, TRAINING, run
+
+from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.reports import comparison, training_log
+
+
+@pytest.fixture(scope="module")
+def runs(data_bin, teacher, tmp_path_factory):
+    """Two real runs with their logs, as the quick start keeps them."""
+    folder = tmp_path_factory.mktemp("runs")
+    policies = {"random": ["--mask-strategy", "random"],
+                "init": ["--mask-strategy", "high", "--teacher", teacher, "--self-mask-from-epoch", "2"]}
+    for name, flags in policies.items():
+        done = run("fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir", folder / name, "--max-epoch", "2",
+                   "--save-interval-updates", "4", *flags)
+        assert done.returncode == 0, done.stderr
+        (folder / name / "train.log").write_text(done.stdout)
+    return folder
+
+
+def test_a_run_is_read_as_fairseq_printed_it(runs):
+    init = training_log.read_run(str(runs / "init"))
+    printed = re.findall(r"\| valid \|.* loss ([\d.]+) \| accuracy ([\d.]+).* num_updates (\d+)", (runs / "init" / "train.log").read_text())
+    assert [(log["loss"], log["accuracy"], log["num_updates"]) for log in init.valid] == [
+        tuple(map(float, numbers)) for numbers in printed]
+    assert [log["epoch"] for log in init.train] == [1, 2]
+    assert init.switch() == init.train[0]["num_updates"]  # after the last update of epoch 1
+    assert training_log.read_run(str(runs / "random")).switch() is None
+
+
+def test_a_resumed_log_counts_each_update_once(runs):
+    lines = (runs / "random" / "train.log").read_text().splitlines()
+    valid = [log for kind, log in training_log.parse_log(lines + lines) if kind == "valid"]
+    once = training_log.last_of(valid)
+    assert len(valid) == 2 * len(once)
+    assert [log["num_updates"] for log in once] == sorted({log["num_updates"] for log in once})
+
+
+def test_the_table_shows_the_last_validation_and_unknown_entropies_as_such(runs):
+    both = [training_log.read_run(str(runs / name)) for name in ("random", "init")]
+    header, _, random, init = ([cell.strip() for cell in line.split("|")[1:-1]]
+                               for line in comparison.table(both, 8.0).splitlines()[:4])
+    random, init = dict(zip(header, random)), dict(zip(header, init))
+    assert init["masks"] == "high, teacher, self from epoch 2" and random["masks"] == "random"
+    assert init["valid loss"] == f"{both[1].valid[-1]['loss']:.3f}"
+    assert float(init["entropy of its masks"]) > float(init["of the text"]) > 0
+    assert random["entropy of its masks"] == random["of the text"] == "–"  # nothing was scored
+
+
+def test_unigram_entropy_is_that_of_the_counts(tmp_path):
+    (tmp_path / "dict.txt").write_text("a 2\nb 1\nc 1\nnever 0\n")
+    assert training_log.unigram_entropy(str(tmp_path / "dict.txt")) == pytest.approx(1.5)
+
+
+def test_a_run_on_the_plateau_is_named(runs):
+    random = training_log.read_run(str(runs / "random"))
+    loss = random.valid[-1]["loss"]
+    assert "random has not left the unigram plateau" in comparison.plateau_warnings([random], loss)[0]
+    assert comparison.plateau_warnings([random], loss + 0.31) == []
+    assert math.isfinite(loss)
+
+
+def test_the_command_prints_a_table_and_writes_a_picture(runs, data_bin):
+    command = [sys.executable, ROOT / "scripts" / "compare_runs.py", runs / "random", runs / "init", "--dict",
+               f"{data_bin}/dict.txt", "--out", runs / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (runs / "out" / "comparison.md").read_text() in done.stdout
+    assert (runs / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no train.log found"):
+        training_log.read_run(str(tmp_path))
