@@ -6,9 +6,11 @@ Prints a table; with --out also writes comparison.md and comparison.png there.
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
+logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this script
 
 from entropy_mask_plugin.reports import comparison, training_log  # noqa: E402

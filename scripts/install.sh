@@ -33,7 +33,7 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 venv=$(cd "$venv" && pwd)
 python=$venv/bin/python
-pip() { "$python" -m pip --disable-pip-version-check -q "$@"; }
+pip() { "$python" -m pip --disable-pip-version-check "$@"; } # not -q: its progress bars are the progress
 
 # What is installed is written down when all of it is there: the next call has nothing to do until this changes.
 stamp=$venv/entropy-mask-plugin.installed

@@ -7,9 +7,11 @@
 """
 
 import argparse
+import logging
 import os
 import sys
 
+logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the package beside this script
 
 LEAVES = """
