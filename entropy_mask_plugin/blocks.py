@@ -70,8 +70,8 @@ def check_split(prefix):
 
 
 class EveryBlockDataset(SortDataset):
-    """fairseq drops a last batch whose size is no multiple of --required-batch-size-multiple (8 by default). Which blocks
-    that are depends on the seed, so validation losses of two runs would not be about the same text."""
+    """fairseq drops a last batch whose size is no multiple of --required-batch-size-multiple (8 by default). Which
+    blocks that are depends on the seed, so validation losses of two runs would not be about the same text."""
 
     def batch_by_size(self, indices, **kwargs):
         batches = list(super().batch_by_size(indices, **kwargs))

@@ -86,8 +86,8 @@ def wrap_cpu_models_without_device_ids():
 
 
 def send_objects_between_ranks():
-    """On resume, fairseq's rank 0 sends what it read to the others through torch.save and torch.load, which since torch
-    2.6 refuses the configuration in it. It is rank 0's memory and no foreign file, so torch's own broadcast may do it."""
+    """On resume, fairseq's rank 0 sends what it read to the others through torch.save and torch.load, which since
+    torch 2.6 refuses the configuration in it. It is rank 0's memory and no file, so torch's own broadcast may do it."""
 
     def broadcast(obj, src_rank, group, dist_device):
         objects = [obj]

@@ -45,7 +45,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
                           "block; eos: one sentence a block"},
     )
     shorten_method: SHORTEN_METHOD_CHOICES = field(
-        default="none", metadata={"help": "what becomes of lines longer than --tokens-per-sample before blocks are made"}
+        default="none", metadata={"help": "what becomes of lines longer than a block: none, truncate or random_crop"}
     )
     shorten_data_split_list: str = field(
         default="", metadata={"help": "comma-separated splits to shorten, e.g. train,valid (default: all)"}
@@ -161,7 +161,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         tokens = sample["net_input"]["src_tokens"]
         maskable = self.maskable(tokens)
         scores = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
-        return self.masked(sample, selection.highest(scores, maskable, selection.number_to_mask(maskable, VALID_MASK_PROB)))
+        k = selection.number_to_mask(maskable, VALID_MASK_PROB)
+        return self.masked(sample, selection.highest(scores, maskable, k))
 
     def masked(self, sample, selected):
         """The sample with <mask> at the selected positions and their tokens as target."""
@@ -264,14 +265,15 @@ def check_flags(cfg):
 def check_ranks():
     if started_by_torchrun() and not torch.distributed.is_initialized():  # fairseq-hydra-train without a GPU
         raise UsageError(
-            "torchrun: several processes found that do not know of each other, expected fairseq-train: each would train a "
-            "model of its own and overwrite the others' checkpoints"
+            "torchrun: several processes found that do not know of each other, expected fairseq-train: each would "
+            "train a model of its own and overwrite the others' checkpoints"
         )
 
 
 def check_restore_file(task):
-    """Look at the checkpoint that fairseq is going to load: where --restore-file does not exist, it starts from scratch
-    without a word; where it cannot be read, a page of traceback follows; another vocabulary of the same size is loaded."""
+    """Look at the checkpoint that fairseq is going to load. Where --restore-file does not exist, it starts from scratch
+    without a word; where it cannot be read, a page of traceback follows; and it loads another vocabulary of equal size.
+    """
     cfg = task.cfg
     last = os.path.join(cfg.save_dir, "checkpoint_last.pt")
     if cfg.restore_file != "checkpoint_last.pt":

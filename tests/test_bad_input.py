@@ -23,7 +23,8 @@ MISTAKES = [
      "--random-token-prob: 0.6 found"),
     (["--mask-strategy", "random", "--precision", "fp8"], "--precision: fp8 found, expected fp32 or bf16"),
     (["--mask-strategy", "random", "--bf16"], "--bf16: a TPU flag found, expected --precision bf16"),
-    (["--mask-strategy", "random", "--kd-weight", "0.5"], "--kd-weight: 0.5 without --teacher found, expected a checkpoint"),
+    (["--mask-strategy", "random", "--kd-weight", "0.5"],
+     "--kd-weight: 0.5 without --teacher found, expected a checkpoint"),
     (["--mask-strategy", "random", "--kd-weight", "2"], "--kd-weight: 2.0 found, expected a weight in [0, 1]"),
     (["--mask-strategy", "random", "--kd-temperature", "0"], "--kd-temperature: 0.0 found"),
     (["--mask-strategy", "random", "--kd-start-epoch", "0"], "--kd-start-epoch: 0 found"),
@@ -42,7 +43,7 @@ def test_a_flag_out_of_range_is_named(flags, message, make_task):
 
 
 def test_tokens_per_sample_above_512_is_refused(make_task):
-    with pytest.raises(UsageError, match=r"^--tokens-per-sample: 513 found, expected at most the model's 512 positions"):
+    with pytest.raises(UsageError, match="^--tokens-per-sample: 513 found, expected at most the model's 512"):
         make_task("--mask-strategy", "random", "--tokens-per-sample", "513", model=["--arch", "bertlet"])
 
 

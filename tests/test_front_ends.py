@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run, same_weights, train, weights
 
 RECIPES = ROOT / "examples" / "paper"

@@ -47,7 +47,8 @@ def test_epoch_1_masks_are_the_teachers_and_epoch_2_masks_the_models(make_task, 
         selected = task.mask_for_training(sample, model, 0)[0]["target"].ne(1)
         expected = highest(-tokens.float() if lowest_first else tokens.float(), maskable, k)
         # equal tokens tie, so compare the tokens that were chosen, not where
-        assert torch.equal(torch.where(selected, tokens, 0).sort().values, torch.where(expected, tokens, 0).sort().values)
+        one, other = (torch.where(chosen, tokens, 0).sort().values for chosen in (selected, expected))
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("source", ["teacher", "self"])
@@ -66,7 +67,8 @@ def test_high_and_low_follow_the_entropies_of_the_source(make_task, teacher, sou
         by_strategy[strategy] = entropy[selected].mean()
         if strategy != "random":
             assert torch.allclose(log["entropy_masked_sum"].double(), entropy[selected].sum(), rtol=1e-5)
-            assert torch.allclose(log["entropy_sum"].double(), entropy[task.maskable(sample["net_input"]["src_tokens"])].sum(), rtol=1e-5)
+            of_text = entropy[task.maskable(sample["net_input"]["src_tokens"])].sum()
+            assert torch.allclose(log["entropy_sum"].double(), of_text, rtol=1e-5)
     assert by_strategy["low"] < by_strategy["random"] < by_strategy["high"]
 
 
@@ -119,8 +121,8 @@ def test_alternating_is_high_or_low_for_a_whole_update(make_task, teacher):
     for strategy in ("high", "low", "alternating"):
         task, model, _ = make_task("--mask-strategy", strategy, "--teacher", teacher)
         chosen[strategy] = [masks(task, range(10), model, update) for update in range(20)]
-    kinds = ["high" if a == h else "low" if a == l else None
-             for a, h, l in zip(chosen["alternating"], chosen["high"], chosen["low"])]
+    kinds = ["high" if update == high else "low" if update == low else None
+             for update, high, low in zip(chosen["alternating"], chosen["high"], chosen["low"])]
     assert set(kinds) == {"high", "low"}
 
 

@@ -19,8 +19,8 @@ def runs(data_bin, teacher, tmp_path_factory):
     policies = {"random": ["--mask-strategy", "random"],
                 "init": ["--mask-strategy", "high", "--teacher", teacher, "--self-mask-from-epoch", "2"]}
     for name, flags in policies.items():
-        done = run("fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir", folder / name, "--max-epoch", "2",
-                   "--save-interval-updates", "4", *flags)
+        done = run("fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir", folder / name,
+                   "--max-epoch", "2", "--save-interval-updates", "4", *flags)
         assert done.returncode == 0, done.stderr
         (folder / name / "train.log").write_text(done.stdout)
     return folder
@@ -28,7 +28,8 @@ def runs(data_bin, teacher, tmp_path_factory):
 
 def test_a_run_is_read_as_fairseq_printed_it(runs):
     init = training_log.read_run(str(runs / "init"))
-    printed = re.findall(r"\| valid \|.* loss ([\d.]+) \| accuracy ([\d.]+).* num_updates (\d+)", (runs / "init" / "train.log").read_text())
+    printed = re.findall(r"\| valid \|.* loss ([\d.]+) \| accuracy ([\d.]+).* num_updates (\d+)",
+                         (runs / "init" / "train.log").read_text())
     assert [(log["loss"], log["accuracy"], log["num_updates"]) for log in init.valid] == [
         tuple(map(float, numbers)) for numbers in printed]
     assert [log["epoch"] for log in init.train] == [1, 2]

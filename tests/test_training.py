@@ -124,7 +124,8 @@ def test_validation_does_not_depend_on_strategy_seed_corruption_or_rate(data_bin
         caplog.clear()
         with caplog.at_level("INFO"):  # lr 0: all three validate the teacher's weights
             train(data_bin, str(tmp_path / "never"), *flags, "--restore-file", teacher, "--reset-optimizer",
-                  "--reset-dataloader", "--reset-meters", "--lr", "0", "--max-update", "1", "--no-save", "--stop-min-lr", "-1")
+                  "--reset-dataloader", "--reset-meters", "--lr", "0", "--max-update", "1", "--no-save",
+                  "--stop-min-lr", "-1")
         losses.add(re.search(r"loss [\d.]+ \| accuracy [\d.]+", next(
             record.message for record in caplog.records if record.name == "valid")).group())
     assert len(losses) == 1
@@ -148,7 +149,8 @@ def test_every_break_mode_trains(data_bin, tmp_path):
 
 
 def test_fairseqs_own_masked_lm_task_and_criterion_train_our_archs(data_bin, tmp_path):
-    train(data_bin, str(tmp_path), "--max-update", "3", task=["--task", "masked_lm", "--criterion", "masked_lm", "--tokens-per-sample", "16"])
+    train(data_bin, str(tmp_path), "--max-update", "3",
+          task=["--task", "masked_lm", "--criterion", "masked_lm", "--tokens-per-sample", "16"])
 
 
 def test_our_task_trains_with_fairseqs_own_criterion(data_bin, teacher, tmp_path):

@@ -42,7 +42,7 @@ def _hash(*counters):
 
 
 def _mix(x):
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit flips every output bit half of the time."""
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): each input bit flips each output bit half of the time."""
     x = (x ^ _shift_right(x, 30)) * _FACTORS[0]
     x = (x ^ _shift_right(x, 27)) * _FACTORS[1]
     return x ^ _shift_right(x, 31)

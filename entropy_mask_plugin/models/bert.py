@@ -80,7 +80,7 @@ class BertLayer(nn.Module):
 
 
 class BertEncoder(FairseqEncoder):
-    """Token and learned position embeddings, LayerNorm, the layers. BERT's token type 0 is folded into the positions."""
+    """Token and learned position embeddings, LayerNorm, layers. BERT's token type 0 is folded into the positions."""
 
     def __init__(self, cfg, dictionary):
         super().__init__(dictionary)

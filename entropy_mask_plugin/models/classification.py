@@ -50,7 +50,8 @@ class ClassificationHeads:
         if self.cfg.load_checkpoint_heads and head not in self.classification_heads:
             self.register_classification_head(head, num_classes, inner_dim)
         if not self._has_head(head, num_classes, inner_dim):
-            logger.warning(f"the checkpoint's classification head '{head}' ({num_classes} classes) is not in this model: left out")
+            logger.warning(f"classification head '{head}' ({num_classes} classes) of the checkpoint is left out: "
+                           "this model has none of that name and size")
             for key in [key for key in state_dict if key.startswith(f"{prefix}{head}.")]:
                 del state_dict[key]
 
