@@ -86,16 +86,20 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
         total = {key: sum(log.get(key, 0) for log in logging_outputs)
                  for key in ("loss", "kd_loss", "kd_sample_size", "n_correct", "sample_size")}
         n = total["sample_size"]
-        metrics.log_scalar("loss", total["loss"] / max(n, 1) / math.log(2), n, round=3)
+        metrics.log_scalar("loss", ratio(total["loss"], n) / math.log(2), n, round=3)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["loss"].avg))
-        metrics.log_scalar("accuracy", total["n_correct"] / max(n, 1), n, round=4)
+        metrics.log_scalar("accuracy", ratio(total["n_correct"], n), n, round=4)
         if total["kd_sample_size"] > 0:  # in epochs without distillation there is no such number
-            n = total["kd_sample_size"]
-            metrics.log_scalar("kd_loss", total["kd_loss"] / n / math.log(2), n, round=3)
+            kd_loss = total["kd_loss"] / total["kd_sample_size"] / math.log(2)
+            metrics.log_scalar("kd_loss", kd_loss, total["kd_sample_size"], round=3)
 
     @staticmethod
     def logging_outputs_can_be_summed():
         return True
+
+
+def ratio(total, count):
+    return total / count if count > 0 else math.nan  # nothing was masked: a loss of 0 would mislead
 
 
 def distillation_loss(student_logits, teacher_logits, temperature):

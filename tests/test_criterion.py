@@ -1,5 +1,7 @@
 """The loss against a plain reference, and its balance under every way of cutting a batch."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -112,3 +114,18 @@ def test_distillation_loss_is_t_squared_kl_from_teacher_to_student():
         q = torch.distributions.Categorical(logits=student / temperature)
         expected = temperature**2 * torch.distributions.kl_divergence(p, q)
         assert torch.allclose(distillation_loss(student, teacher, temperature), expected, atol=1e-5)
+
+
+def test_the_log_of_nothing_is_not_a_loss_of_zero():
+    from fairseq.logging import metrics
+
+    from entropy_mask_plugin.criterion import EntropyMaskedLMCriterion
+
+    nothing = {"loss": 0.0, "kd_loss": 0.0, "kd_sample_size": 0, "n_correct": 0, "sample_size": 0}
+    something = {"loss": 6.0, "kd_loss": 0.0, "kd_sample_size": 0, "n_correct": 1, "sample_size": 2}
+    with metrics.aggregate(new_root=True) as log:
+        EntropyMaskedLMCriterion.reduce_metrics([nothing])
+        assert math.isnan(log.get_smoothed_values()["loss"])
+        EntropyMaskedLMCriterion.reduce_metrics([something])
+        assert log.get_smoothed_values()["loss"] == round(3 / math.log(2), 3)
+        assert log.get_smoothed_values()["accuracy"] == 0.5

@@ -88,6 +88,14 @@ def test_a_mask_does_not_depend_on_batch_or_order(make_task, teacher):
         assert together == {**masks(task, range(7), model), **masks(task, range(7, 30), model)}
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_random_mask_does_not_depend_on_the_device(random_task):
+    sample = batch_of(random_task, range(30))
+    on_gpu = {"id": sample["id"].cuda(), "net_input": {"src_tokens": sample["net_input"]["src_tokens"].cuda()}}
+    one, other = (random_task.mask_for_training(batch, None, 0)[0]["target"] for batch in (sample, on_gpu))
+    assert torch.equal(one, other.cpu())
+
+
 def test_random_masks_change_with_epoch_and_seed_only(make_task):
     task = make_task("--mask-strategy", "random")[0]
     seen = []

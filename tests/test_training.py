@@ -131,6 +131,19 @@ def test_validation_does_not_depend_on_strategy_seed_corruption_or_rate(data_bin
     assert len(losses) == 1
 
 
+@pytest.mark.parametrize("positions", ["masked", "all"])
+def test_update_freq_2_with_part_of_the_batch_equals_one_full_batch(positions, data_bin, teacher, tmp_path):
+    """All 160 sentences in one update, whole or cut into 96 and the rest, of other lengths."""
+    flags = ["--mask-strategy", "random", "--teacher", teacher, "--kd-weight", "0.5", "--kd-positions", positions,
+             "--sample-break-mode", "eos", "--shorten-method", "truncate", "--dropout", "0", "--attention-dropout", "0",
+             "--optimizer", "sgd", "--lr", "0.5", "--max-epoch", "4"]
+    full = weights(train(data_bin, str(tmp_path / "full"), *flags, "--batch-size", "1000"))
+    cut = train(data_bin, str(tmp_path / "cut"), *flags, "--batch-size", "96", "--update-freq", "2")
+    assert torch.load(cut, weights_only=True)["optimizer_history"][-1]["num_updates"] == 4
+    cut = weights(cut)
+    assert max(float((full[key] - cut[key]).abs().max()) for key in full) < 1e-5
+
+
 @pytest.mark.parametrize("name", ["random", "kd"])
 def test_bf16_trains_under_autocast_with_fp32_weights(name, data_bin, teacher, tmp_path):
     flags = [*flags_of(name, teacher), "--max-epoch", "2"]
