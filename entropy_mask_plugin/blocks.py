@@ -51,7 +51,10 @@ def load_blocks(cfg, dictionary, split, epoch, combine):
     prefix = os.path.join(paths[(epoch - 1) % len(paths)], split)
     check_split(prefix)
     length = cfg.tokens_per_sample - 1  # without <s>
-    lines = data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
+    try:
+        lines = data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
+    except (ValueError, AssertionError, OSError) as error:
+        raise UsageError(f"data: {prefix}.bin or .idx cannot be read ({error}), expected whole files") from error
     lines = maybe_shorten_dataset(
         lines, split, cfg.shorten_data_split_list, cfg.shorten_method, length, cfg.seed
     )

@@ -1,18 +1,11 @@
-"""Reading a checkpoint that somebody else may have written, without running what is in it; and comparing vocabularies:
-the ids in a checkpoint are worthless without the symbols they stand for, so our task records them in every one."""
+"""Reading a checkpoint that somebody else may have written, without running what is in it."""
 
-import logging
 import os
 import pickle
-from itertools import zip_longest
 
 import torch
-from fairseq import utils
-from fairseq.data import Dictionary
 
 from .errors import UsageError
-
-logger = logging.getLogger(__name__)
 
 
 def read_checkpoint(path, flag):
@@ -29,57 +22,9 @@ def read_checkpoint(path, flag):
     if not os.path.exists(path):
         raise UsageError(f"{flag}: {path} does not exist, expected a checkpoint file written by fairseq-train")
     state = _load(path, flag)
-    if not (isinstance(state, dict) and "model" in state and (state.get("cfg") or state.get("args"))):
+    if not (isinstance(state, dict) and "model" in state and (isinstance(state.get("cfg"), dict) or state.get("args"))):
         raise UsageError(f"{flag}: {path} is no fairseq checkpoint, expected a dict with 'model' and 'cfg'")
     return state
-
-
-def vocabulary_record(task):
-    """What a task adds to its checkpoints; fairseq files it in `extra_state` under the name of the task's class."""
-    return {type(task).__name__: {"symbols": list(task.source_dictionary.symbols)}}
-
-
-def check_vocabulary(state, path, flag, task):
-    """Refuse a checkpoint whose ids mean other symbols than the data's.
-
-    Raises:
-        UsageError: with both sizes and the first symbol that differs.
-    """
-    theirs, ours = symbols_of_checkpoint(state, path, task), task.source_dictionary.symbols
-    if theirs is None:
-        logger.warning(f"{flag}: {path} does not say its vocabulary: only its size can be compared with the data's")
-    elif theirs != ours:
-        raise UsageError(f"{flag}: {path} has another vocabulary than the data: {first_difference(theirs, ours)}")
-
-
-def first_difference(theirs, ours):
-    """One clause with both sizes and the first id at which two lists of symbols differ."""
-    at, their, our = next((i, a, b) for i, (a, b) in enumerate(zip_longest(theirs, ours)) if a != b)
-    return f"{len(theirs)} symbols, expected {len(ours)}; at id {at} it has {their!r}, expected {our!r}"
-
-
-def symbols_of_checkpoint(state, path, task):
-    """The symbols that a checkpoint was trained with: its own record, or the dict.txt beside it
-    or in the data-bin it was trained on. None where there is none of these."""
-    record = (state.get("extra_state") or {}).get(type(task).__name__)
-    if record:
-        return record["symbols"]
-    for folder in (os.path.dirname(path), data_bin(state)):
-        file = os.path.join(folder, "dict.txt")
-        if os.path.exists(file):
-            return with_mask(Dictionary.load(file)).symbols
-    return None
-
-
-def data_bin(state):
-    """The first folder of the data that a checkpoint was trained on."""
-    data = state["cfg"]["task"].get("data") if state.get("cfg") else getattr(state["args"], "data", None)
-    return utils.split_paths(data)[0] if data else ""
-
-
-def with_mask(dictionary):
-    dictionary.add_symbol("<mask>")
-    return dictionary
 
 
 def _load(path, flag):

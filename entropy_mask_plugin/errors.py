@@ -2,9 +2,14 @@
 
 import sys
 
+from hydra.errors import CompactHydraException
 
-class UsageError(ValueError):
-    """Something the user can put right. Shown as one line, without a traceback, exit status 1."""
+
+class UsageError(CompactHydraException, ValueError):
+    """Something the user can put right. Shown as one line, without a traceback, exit status 1.
+
+    fairseq-hydra-train prints the errors of hydra's own kind without a traceback, and no others.
+    """
 
 
 def require(flag, found, fine, expected):

@@ -1,16 +1,20 @@
 """Every place where the plug-in changes something of fairseq itself, and why. Nothing else in the package does."""
 
 import argparse
+import contextlib
 import logging
 import os
 import shutil
 
 import fairseq.models
 import torch
+from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.models import distributed_fairseq_model
 from torch.nn.parallel import DistributedDataParallel
+
+from .errors import UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +23,7 @@ def apply_fairseq_fixes():
     make_room_for_bert_base()
     allow_harmless_classes_in_checkpoints()
     copy_checkpoints_atomically()
+    say_that_a_checkpoint_cannot_be_written()
     listen_to_torchrun()
     wrap_cpu_models_without_device_ids()
     send_objects_between_ranks()
@@ -44,12 +49,38 @@ def copy_checkpoints_atomically():
     """fairseq writes checkpoint1.pt atomically and then copies it over checkpoint_last.pt byte by byte: a run killed in
     that moment could not be resumed."""
 
+    fairseq_copy = PathManager.copy
+
     def copy(src_path, dst_path, overwrite=False):
-        shutil.copyfile(src_path, dst_path + ".tmp")
-        os.replace(dst_path + ".tmp", dst_path)
+        if PathManager.path_requires_pathmanager(dst_path):  # not on this machine's disks
+            return fairseq_copy(src_path, dst_path, overwrite)
+        with no_leftovers(dst_path):
+            shutil.copyfile(src_path, dst_path + ".tmp")
+            os.replace(dst_path + ".tmp", dst_path)
         return dst_path
 
     PathManager.copy = staticmethod(copy)
+
+
+def say_that_a_checkpoint_cannot_be_written():
+    """On a full disk fairseq leaves checkpoint.pt.tmp behind, after a page of traceback."""
+    fairseq_save = checkpoint_utils.torch_persistent_save
+
+    def save(obj, filename, async_write=False):
+        with no_leftovers(filename):
+            fairseq_save(obj, filename, async_write)
+
+    checkpoint_utils.torch_persistent_save = save
+
+
+@contextlib.contextmanager
+def no_leftovers(filename):
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if os.path.exists(filename + ".tmp"):
+            os.remove(filename + ".tmp")
+        raise UsageError(f"--save-dir: {filename} cannot be written ({error})") from error
 
 
 def listen_to_torchrun():
@@ -58,7 +89,8 @@ def listen_to_torchrun():
     infer = distributed_utils.infer_init_method
 
     def infer_init_method(cfg, force_distributed=False):
-        if started_by_torchrun() and cfg.distributed_init_method is None and not cfg.tpu:
+        alone = cfg.distributed_world_size == 1 and cfg.distributed_init_method is None and not cfg.tpu
+        if started_by_torchrun() and alone:
             cfg.distributed_init_method = "env://"
             cfg.distributed_world_size = int(os.environ["WORLD_SIZE"])
             cfg.distributed_rank = int(os.environ["RANK"])
@@ -95,3 +127,12 @@ def send_objects_between_ranks():
         return objects[0]
 
     distributed_utils._broadcast_object_slow = broadcast
+
+
+def refuse_unconnected_ranks():
+    """Under fairseq-hydra-train, this module is imported after fairseq has looked for other ranks."""
+    if started_by_torchrun() and not torch.distributed.is_initialized():
+        raise UsageError(
+            "torchrun: several processes found that do not know of each other, expected fairseq-train: each would "
+            "train a model of its own and overwrite the others' checkpoints"
+        )

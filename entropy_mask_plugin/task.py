@@ -8,84 +8,25 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 """
 
 import contextlib
-import os
-from dataclasses import dataclass, field
-from typing import Optional
 
 import torch
 from fairseq import utils
-from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
-from fairseq.tasks.language_modeling import SAMPLE_BREAK_MODE_CHOICES, SHORTEN_METHOD_CHOICES
 from fairseq.tasks.masked_lm import MaskedLMTask
-from omegaconf import II, MISSING
 
 from .blocks import load_samples
-from .checkpoints import check_vocabulary, read_checkpoint, vocabulary_record
-from .errors import UsageError, require
-from .fairseq_fixes import started_by_torchrun
+from .config import EntropyMaskedLMConfig, check_flags, warn_of_unused_flags
+from .errors import UsageError
+from .fairseq_fixes import refuse_unconnected_ranks
 from .masking import corruption, noise, schedule, selection
 from .masking.entropy import projected_entropy
 from .masking.statistics import SUMS, mask_statistics
+from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher
+from .vocabulary import RECORD, read_dictionary_of_shards
 
 VALID_MASK_PROB = 0.15  # whatever --mask-prob is, so that validation losses of all runs compare
-
-
-@dataclass
-class EntropyMaskedLMConfig(FairseqDataclass):
-    data: str = field(
-        default=MISSING, metadata={"help": "data-bin folder; several, separated by colons, are shards: one per epoch"}
-    )
-    tokens_per_sample: int = field(default=512, metadata={"help": "positions of a block, <s> included"})
-    sample_break_mode: SAMPLE_BREAK_MODE_CHOICES = field(
-        default="none",
-        metadata={"help": "none: full blocks; complete: whole sentences; complete_doc: also no new document within a "
-                          "block; eos: one sentence a block"},
-    )
-    shorten_method: SHORTEN_METHOD_CHOICES = field(
-        default="none", metadata={"help": "what becomes of lines longer than a block: none, truncate or random_crop"}
-    )
-    shorten_data_split_list: str = field(
-        default="", metadata={"help": "comma-separated splits to shorten, e.g. train,valid (default: all)"}
-    )
-    mask_strategy: str = field(
-        default="high", metadata={"help": "which tokens are masked, by entropy: " + ", ".join(schedule.STRATEGIES)}
-    )
-    mask_prob: float = field(
-        default=0.15, metadata={"help": "share of the maskable tokens of each sequence that is masked, in (0, 1]"}
-    )
-    mask_count: Optional[int] = field(
-        default=None, metadata={"help": "mask this many tokens of each sequence instead (1 or more)"}
-    )
-    static_masks: bool = field(
-        default=False, metadata={"help": "noise does not depend on the epoch: random masks repeat (control for a "
-                                         "static teacher)"}
-    )
-    leave_unmasked_prob: float = field(
-        default=0.0, metadata={"help": "share of the masked tokens that stays as it is, in [0, 1] (BERT: 0.1)"}
-    )
-    random_token_prob: float = field(
-        default=0.0, metadata={"help": "share of the masked tokens that becomes a random token, in [0, 1] (BERT: 0.1)"}
-    )
-    teacher: Optional[str] = field(
-        default=None, metadata={"help": "checkpoint of the reference model; same vocabulary as the data"}
-    )
-    self_mask_from_epoch: Optional[int] = field(
-        default=None,
-        metadata={"help": "first epoch, from 1, whose entropies come from the model being trained: 1 = cold start, "
-                          "2 = the paper's init (default: never)"},
-    )
-    precision: str = field(
-        default="fp32", metadata={"help": "fp32, or bf16: autocast with fp32 weights, on GPU and CPU"}
-    )
-    # fairseq's own settings that the task must see. Without a help text they are no flags of ours.
-    seed: int = II("common.seed")
-    tpu: bool = II("common.tpu")
-    save_dir: str = II("checkpoint.save_dir")
-    restore_file: str = II("checkpoint.restore_file")
-    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
 
 
 @register_task("entropy_masked_lm", dataclass=EntropyMaskedLMConfig)
@@ -96,7 +37,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         check_flags(cfg)
         super().__init__(cfg, dictionary)
         self.epoch = 1  # set by begin_epoch
-        self.teacher = None
+        self.teacher = self.restored = None  # see setup_task
         specials = {self.dictionary.index(s) for s in ("<pad>", "<s>", "</s>", "<unk>", "<mask>")}
         self.specials = torch.tensor(sorted(specials))
         self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
@@ -106,25 +47,34 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """Build the task; for training (not when a checkpoint is loaded for something else) with its teacher."""
         task = super().setup_task(cfg, **kwargs)
         if not from_checkpoint:
-            check_ranks()
-            check_restore_file(task)
+            refuse_unconnected_ranks()
+            warn_of_unused_flags(cfg)
+            task.restored = read_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
         return task
 
     @classmethod
     def load_dict(cls, cfg):
-        file = os.path.join(utils.split_paths(cfg.data)[0], "dict.txt")
-        if not os.path.exists(file):
-            raise UsageError(f"data: {file} does not exist, expected a folder written by fairseq-preprocess")
-        return super().load_dict(cfg)
+        return read_dictionary_of_shards(utils.split_paths(cfg.data))
+
+    def build_model(self, cfg, from_checkpoint=False):
+        model = super().build_model(cfg, from_checkpoint)
+        if self.restored is not None and not from_checkpoint:
+            check_shapes(self.restored, model)
+        return model
 
     # ---- data
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
-        self.datasets[split] = load_samples(self.cfg, self.dictionary, split, epoch, combine)
+        samples = load_samples(self.cfg, self.dictionary, split, epoch, combine)
+        first = (samples[i]["net_input.src_tokens"] for i in range(min(len(samples), 1000)))
+        if not any(self.maskable(tokens).any() for tokens in first):
+            raise UsageError(f"data: {split} in {self.cfg.data} begins with 1,000 sequences without anything to mask, "
+                             "expected text in the symbols of dict.txt (is all of it <unk>?)")
+        self.datasets[split] = samples
 
     def get_checkpoint_dict(self):
-        return vocabulary_record(self)
+        return {RECORD: list(self.dictionary.symbols)}
 
     # ---- the batch hook
 
@@ -241,46 +191,3 @@ class EntropyMaskedLMTask(MaskedLMTask):
 def log_ratio(name, total, count):
     if count > 0:  # nothing counted, nothing known: a zero would mislead
         metrics.log_scalar(name, total / count, count, round=3)
-
-
-def check_flags(cfg):
-    """Raise a UsageError that names the first flag out of its range."""
-    first, leave = cfg.self_mask_from_epoch, cfg.leave_unmasked_prob
-    require("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in schedule.STRATEGIES,
-            "one of " + ", ".join(schedule.STRATEGIES))
-    require("--mask-prob", cfg.mask_prob, 0 < cfg.mask_prob <= 1, "a share in (0, 1]")
-    require("--mask-count", cfg.mask_count, cfg.mask_count is None or cfg.mask_count >= 1, "1 or more")
-    require("--leave-unmasked-prob", leave, 0 <= leave <= 1, "a share in [0, 1]")
-    require("--random-token-prob", cfg.random_token_prob, 0 <= cfg.random_token_prob <= 1 - leave,
-            "a share in [0, 1], at most 1 together with --leave-unmasked-prob")
-    require("--self-mask-from-epoch", first, first is None or first >= 1, "1 (cold start) or more")
-    require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
-    require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
-    require("--bf16", "a TPU flag", not cfg.tpu,
-            "--precision bf16: with --bf16, fairseq-train leaves a GPU unused")
-    require("--teacher", "none", cfg.teacher or not schedule.needs_teacher(cfg.mask_strategy, first),
-            f"a checkpoint for --mask-strategy {cfg.mask_strategy} (or --self-mask-from-epoch 1, or random masks)")
-
-
-def check_ranks():
-    if started_by_torchrun() and not torch.distributed.is_initialized():  # fairseq-hydra-train without a GPU
-        raise UsageError(
-            "torchrun: several processes found that do not know of each other, expected fairseq-train: each would "
-            "train a model of its own and overwrite the others' checkpoints"
-        )
-
-
-def check_restore_file(task):
-    """Look at the checkpoint that fairseq is going to load. Where --restore-file does not exist, it starts from scratch
-    without a word; where it cannot be read, a page of traceback follows; and it loads another vocabulary of equal size.
-    """
-    cfg = task.cfg
-    last = os.path.join(cfg.save_dir, "checkpoint_last.pt")
-    if cfg.restore_file != "checkpoint_last.pt":
-        flag, path = "--restore-file", cfg.restore_file
-    elif os.path.exists(last):
-        flag, path = "--save-dir", last
-    else:
-        flag, path = "--finetune-from-model", cfg.finetune_from_model
-    if path:
-        check_vocabulary(read_checkpoint(path, flag), path, flag, task)

@@ -9,8 +9,9 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.models.roberta import RobertaModel
 
-from .checkpoints import check_vocabulary, read_checkpoint
+from .checkpoints import read_checkpoint
 from .errors import UsageError, require
+from .vocabulary import check_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def load_teacher(path, task):
     try:
         (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
     except (RuntimeError, AssertionError, AttributeError, KeyError, ValueError) as error:
-        raise UsageError(f"--teacher: {path} does not load: {' '.join(str(error).split())[:200]}") from error
+        raise UsageError(f"--teacher: {path} does not load: {' '.join(str(error).split())[:400]}") from error
     model = with_separate_projection(path, model)
     require("--teacher", f"{path} with {model.max_positions()} positions",
             model.max_positions() >= task.max_positions(), f"at least --tokens-per-sample ({task.max_positions()})")

@@ -9,7 +9,9 @@
 import argparse
 import logging
 import os
+import resource
 import sys
+import time
 
 logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the package beside this script
@@ -74,7 +76,10 @@ def main():
     from entropy_mask_plugin.errors import show_usage_errors_as_one_line
 
     show_usage_errors_as_one_line()
+    begin = time.monotonic()
     prepare_corpus(Settings(**vars(arguments)))
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{time.monotonic() - begin:,.0f} seconds, {megabytes:,.0f} MB of memory at most, fairseq-preprocess apart")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ masking=(--task entropy_masked_lm --criterion entropy_masked_lm --tokens-per-sam
     --leave-unmasked-prob 0.1 --random-token-prob 0.1)
 training=(--optimizer adam --adam-betas "(0.9, 0.98)" --clip-norm 1.0 --lr 4e-3 --lr-scheduler polynomial_decay
     --warmup-updates 40 --total-num-update 510 --batch-size 256 --max-epoch 3 --cpu --num-workers 0 --seed 1)
-saving=(--no-epoch-checkpoints --save-interval-updates 50 --keep-interval-updates 1 --log-interval 20)
+saving=(--no-epoch-checkpoints --save-interval-updates 57 --keep-interval-updates 1 --log-interval 20)
 
 say() { printf '\n==== %s\n' "$*"; }
 

@@ -75,13 +75,13 @@ def test_a_teacher_is_frozen_in_eval_mode_and_outside_the_model(make_task, teach
 
 def test_a_teacher_with_another_vocabulary_is_refused_with_sizes_and_first_difference(teacher, make_task, tmp_path):
     state = torch.load(teacher, weights_only=True)
-    symbols = state["extra_state"]["EntropyMaskedLMTask"]["symbols"]
+    symbols = state["extra_state"]["vocabulary"]
     cases = {
         "401 symbols, expected 401; at id 9 it has 'other', expected": [*symbols[:9], "other", *symbols[10:]],
         "402 symbols, expected 401; at id 401 it has 'more', expected None": [*symbols, "more"],
     }
     for message, changed in cases.items():
-        state["extra_state"]["EntropyMaskedLMTask"]["symbols"] = changed
+        state["extra_state"]["vocabulary"] = changed
         torch.save(state, tmp_path / "other.pt")
         with pytest.raises(UsageError, match=f"^--teacher: .*{message}"):
             make_task("--teacher", tmp_path / "other.pt")
@@ -89,7 +89,7 @@ def test_a_teacher_with_another_vocabulary_is_refused_with_sizes_and_first_diffe
 
 def test_without_a_record_the_dictionary_beside_the_checkpoint_counts(teacher, make_task, data_bin, tmp_path):
     state = torch.load(teacher, weights_only=True)
-    del state["extra_state"]["EntropyMaskedLMTask"]
+    del state["extra_state"]["vocabulary"]
     torch.save(state, tmp_path / "model.pt")
     make_task("--teacher", tmp_path / "model.pt")  # the data-bin it was trained on is there, and is this one
     lines = open(f"{data_bin}/dict.txt", encoding="utf-8").readlines()
@@ -126,7 +126,7 @@ def test_a_model_of_another_kind_is_refused_by_name():
 @pytest.mark.parametrize("flag", ["--restore-file", "--finetune-from-model", "--save-dir"])
 def test_going_on_from_a_checkpoint_with_another_dictionary_is_refused(flag, teacher, make_task, tmp_path):
     state = torch.load(teacher, weights_only=True)
-    symbols = state["extra_state"]["EntropyMaskedLMTask"]["symbols"]
+    symbols = state["extra_state"]["vocabulary"]
     symbols[10], symbols[11] = symbols[11], symbols[10]
     torch.save(state, tmp_path / "checkpoint_last.pt")
     value = tmp_path if flag == "--save-dir" else tmp_path / "checkpoint_last.pt"

@@ -2,8 +2,6 @@
 finished stage; a finished corpus is not made again."""
 
 import os
-import resource
-import time
 from collections import Counter
 
 import sentencepiece
@@ -23,7 +21,6 @@ def prepare_corpus(settings):
 
     Raises `UsageError` for a text, tokenizer or size that cannot work, a full disk, a folder that holds another corpus.
     """
-    begin = time.monotonic()
     with alone_in(settings.out):
         source, given = settings.source(), settings.given_tokenizer()
         folder = CorpusFolder(settings.out, parameters(settings, source, given))
@@ -35,8 +32,6 @@ def prepare_corpus(settings):
             print(f"{settings.out}: this corpus is already there")
         else:
             run_stages(folder, settings, source, given, found)
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{time.monotonic() - begin:,.0f} seconds, {megabytes:,.0f} MB of memory at most, fairseq-preprocess apart")
     return tell(folder, settings)
 
 

@@ -19,7 +19,6 @@ class Settings:
     text: Optional[List[str]] = None
     dataset: Optional[str] = None
     docstrings: bool = False
-    docstring_roots: Optional[List[str]] = None  # folders to search instead of the installed packages
     tokenizer: Optional[str] = None
     vocab_size: Optional[int] = None  # entries of fairseq's dictionary; 30000, or what the given tokenizer has
     valid_fraction: float = 0.05
@@ -47,7 +46,7 @@ class Settings:
     def source(self):
         if self.text:
             return TextFiles(self.text)
-        return HuggingFaceDataset(self.dataset) if self.dataset else Docstrings(self.docstring_roots)
+        return HuggingFaceDataset(self.dataset) if self.dataset else Docstrings()
 
     def given_tokenizer(self):
         if not self.tokenizer:

@@ -139,6 +139,11 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         Raises:
             UsageError: the width is no multiple of the heads, or the task's sequences are longer than the positions.
         """
+        for name in ("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads"):
+            require("--" + name.replace("_", "-"), getattr(cfg, name), getattr(cfg, name) >= 1, "1 or more")
+        for name in ("dropout", "attention_dropout", "activation_dropout", "pooler_dropout"):
+            require("--" + name.replace("_", "-"), getattr(cfg, name), 0 <= getattr(cfg, name) < 1, "a share in [0, 1)")
+        require("--init-std", cfg.init_std, cfg.init_std > 0, "a number above 0")
         require("--encoder-attention-heads", cfg.encoder_attention_heads,
                 cfg.encoder_embed_dim % cfg.encoder_attention_heads == 0,
                 f"a divisor of --encoder-embed-dim ({cfg.encoder_embed_dim})")

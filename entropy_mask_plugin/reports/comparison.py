@@ -20,19 +20,19 @@ def table(runs, plateau):
     Returns:
         Markdown.
     """
-    header = ["run", "masks", "valid loss", "valid accuracy", "loss on its own masks", "tokens/s",
-              "entropy of its masks", "of the text", "updates"]
+    header = ["run", "masks", "valid loss", "valid accuracy", "tokens/s", "entropy of its masks", "of the text",
+              "updates"]
     return tabulate([row(run) for run in runs], header, tablefmt="github", disable_numparse=True) + (
-        "\n\nValid: random masks, all <mask>, the same for every run. Its own masks: training loss of the last epoch. "
-        f"Losses in bits, entropies in nats; the unigram entropy of the text is {plateau:.2f} bits."
+        "\n\nValid: random masks, all <mask>, the same for every run; in bits. Entropies: in nats, last epoch, as the "
+        f"model that chose the masks saw them. The unigram entropy of the text is {plateau:.2f} bits."
     )
 
 
 def row(run):
     valid, train = run.valid[-1], run.train[-1]
-    speed = run.tokens_per_second()
+    speed = run.tokens_per_second() and round(run.tokens_per_second(), -2)  # fairseq rounds the time to seconds
     return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}", f"{valid['accuracy']:.1%}",
-            f"{train['loss']:.3f}", f"{speed:,.0f}" if speed else "–",
+            f"{speed:,.0f}" if speed else "–",
             known(train, "entropy_masked"), known(train, "entropy"), f"{valid['num_updates']:.0f}"]
 
 

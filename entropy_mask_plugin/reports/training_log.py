@@ -12,7 +12,7 @@ from ..errors import UsageError
 
 LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
 LINE = re.compile(r"\| (train|valid) \| epoch (\d+) \|(.*)")
-NUMBER = re.compile(r"(\w+) (-?[\d.]+(?:e-?\d+)?)(?= \||$)")
+NUMBER = re.compile(r"(\w+) (-?[\d.]+(?:e-?\d+)?|nan)(?= \||$)")
 
 
 @dataclass
@@ -55,7 +55,7 @@ def read_run(folder):
     log = os.path.join(folder, LOG)
     if not os.path.exists(log):
         raise UsageError(f"{folder}: no {LOG} found, expected the output of fairseq-train there")
-    state = read_checkpoint(os.path.join(folder, CHECKPOINT), folder)
+    state = read_checkpoint(os.path.join(folder, CHECKPOINT), "RUN")
     with open(log, encoding="utf-8", errors="replace") as file:
         lines = list(parse_log(file))
     valid, train = ([numbers for kind, numbers in lines if kind == wanted] for wanted in ("valid", "train"))

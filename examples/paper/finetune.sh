@@ -11,7 +11,7 @@ updates=$(((rows + 255) / 256 * 50))
 
 fairseq-train "$data" --user-dir "$(cd "$(dirname "$0")/../.." && pwd)/entropy_mask_plugin" \
     --task sentence_prediction --criterion sentence_prediction --arch "$arch" --num-classes "$classes" \
-    --init-token 0 --separator-token 2 --restore-file "$checkpoint" \
+    --init-token 0 --separator-token 2 --shorten-method truncate --restore-file "$checkpoint" \
     --reset-optimizer --reset-dataloader --reset-meters --reset-lr-scheduler \
     --optimizer adam --adam-betas "(0.9,0.999)" --adam-eps 1e-8 --clip-norm 1 \
     --lr 5e-5 --lr-scheduler polynomial_decay --total-num-update "$updates" \

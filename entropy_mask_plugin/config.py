@@ -1,0 +1,96 @@
+"""The flags of the task, and which values make sense."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks.language_modeling import SAMPLE_BREAK_MODE_CHOICES, SHORTEN_METHOD_CHOICES
+from omegaconf import II, MISSING
+
+from .errors import UsageError, require
+from .masking import schedule
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EntropyMaskedLMConfig(FairseqDataclass):
+    data: str = field(
+        default=MISSING, metadata={"help": "data-bin folder; several, separated by colons, are shards: one per epoch"}
+    )
+    tokens_per_sample: int = field(default=512, metadata={"help": "positions of a block, <s> included"})
+    sample_break_mode: SAMPLE_BREAK_MODE_CHOICES = field(
+        default="none",
+        metadata={"help": "none: full blocks; complete: whole sentences; complete_doc: also no new document within a "
+                          "block; eos: one sentence a block"},
+    )
+    shorten_method: SHORTEN_METHOD_CHOICES = field(
+        default="none", metadata={"help": "what becomes of lines longer than a block: none, truncate or random_crop"}
+    )
+    shorten_data_split_list: str = field(
+        default="", metadata={"help": "comma-separated splits to shorten, e.g. train,valid (default: all)"}
+    )
+    mask_strategy: str = field(
+        default="high", metadata={"help": "which tokens are masked, by entropy: " + ", ".join(schedule.STRATEGIES)}
+    )
+    mask_prob: float = field(
+        default=0.15, metadata={"help": "share of the maskable tokens of each sequence that is masked, in (0, 1]"}
+    )
+    mask_count: Optional[int] = field(
+        default=None, metadata={"help": "mask this many tokens of each sequence instead (1 or more)"}
+    )
+    static_masks: bool = field(
+        default=False, metadata={"help": "noise does not depend on the epoch: random masks repeat (control for a "
+                                         "static teacher)"}
+    )
+    leave_unmasked_prob: float = field(
+        default=0.0, metadata={"help": "share of the masked tokens that stays as it is, in [0, 1] (BERT: 0.1)"}
+    )
+    random_token_prob: float = field(
+        default=0.0, metadata={"help": "share of the masked tokens that becomes a random token, in [0, 1] (BERT: 0.1)"}
+    )
+    teacher: Optional[str] = field(
+        default=None, metadata={"help": "checkpoint of the reference model; same vocabulary as the data"}
+    )
+    self_mask_from_epoch: Optional[int] = field(
+        default=None,
+        metadata={"help": "first epoch, from 1, whose entropies come from the model being trained: 1 = cold start, "
+                          "2 = the paper's init (default: never)"},
+    )
+    precision: str = field(
+        default="fp32", metadata={"help": "fp32, or bf16: autocast with fp32 weights, on GPU and CPU"}
+    )
+    # fairseq's own settings that the task must see. Without a help text they are no flags of ours.
+    seed: int = II("common.seed")
+    tpu: bool = II("common.tpu")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+
+
+def check_flags(cfg):
+    """Raise a UsageError that names the first flag out of its range."""
+    require("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in schedule.STRATEGIES,
+            "one of " + ", ".join(schedule.STRATEGIES))
+    require("--mask-prob", cfg.mask_prob, 0 < cfg.mask_prob <= 1, "a share in (0, 1]")
+    require("--mask-count", cfg.mask_count, cfg.mask_count is None or cfg.mask_count >= 1, "1 or more")
+    require("--leave-unmasked-prob", cfg.leave_unmasked_prob, 0 <= cfg.leave_unmasked_prob <= 1, "a share in [0, 1]")
+    require("--random-token-prob", cfg.random_token_prob, 0 <= cfg.random_token_prob <= 1 - cfg.leave_unmasked_prob,
+            "a share in [0, 1], at most 1 together with --leave-unmasked-prob")
+    require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
+            cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
+    require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
+    require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
+    require("--bf16 or --tpu", "a TPU", not cfg.tpu,
+            "--precision bf16: with --bf16, fairseq-train leaves a GPU unused")
+    if not cfg.teacher and schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
+        raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
+                         "(or --self-mask-from-epoch 1, or --mask-strategy random)")
+
+
+def warn_of_unused_flags(cfg):
+    if cfg.mask_strategy == "random" and cfg.self_mask_from_epoch is not None:
+        logger.warning("--self-mask-from-epoch has no effect with --mask-strategy random")
+    if cfg.teacher and not schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
+        logger.warning("--teacher chooses no masks with these flags: it only distils, where --kd-weight says so")

@@ -1,0 +1,45 @@
+"""The checkpoint that fairseq is going to load, looked at in time.
+
+Where --restore-file does not exist, fairseq starts from scratch without a word; where it cannot be read, a page of
+traceback follows; and it loads another vocabulary of equal size.
+"""
+
+import os
+
+from .checkpoints import read_checkpoint
+from .errors import UsageError
+from .vocabulary import check_vocabulary
+
+
+def read_restore_file(task):
+    """(flag, path, {name: shape}) of the checkpoint, or None where training starts from scratch.
+
+    Raises:
+        UsageError: see `read_checkpoint` and `check_vocabulary`.
+    """
+    cfg = task.cfg
+    last = os.path.join(cfg.save_dir, "checkpoint_last.pt")
+    if cfg.restore_file != "checkpoint_last.pt":
+        flag, path = "--restore-file", cfg.restore_file
+    elif os.path.exists(last):
+        flag, path = "--save-dir", last
+    else:
+        flag, path = "--finetune-from-model", cfg.finetune_from_model
+    if not path:
+        return None
+    state = read_checkpoint(path, flag)
+    check_vocabulary(state, path, flag, task)
+    return flag, path, {name: tuple(tensor.shape) for name, tensor in state["model"].items()}
+
+
+def check_shapes(restored, model):
+    """Refuse a checkpoint of another model than the flags describe."""
+    flag, path, theirs = restored
+    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    theirs = {name: shape for name, shape in theirs.items() if not name.startswith("classification_heads.")}
+    for name in (*ours, *theirs):
+        if ours.get(name) != theirs.get(name):
+            raise UsageError(
+                f"{flag}: {path} is of another model: {name} is {theirs.get(name, 'missing')}, expected "
+                f"{ours.get(name, 'none')}; give the --arch and --encoder-… flags that it was trained with"
+            )
