@@ -18,6 +18,7 @@ import torch
 from fairseq import checkpoint_utils, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import train as fairseq_train
+from torch.utils._python_dispatch import TorchDispatchMode
 
 torch.set_num_threads(1)  # as in the processes that `run` starts: sums in another order are other sums
 
@@ -105,6 +106,18 @@ def make_task(data_bin):
         return task, task.build_model(cfg.model), task.build_criterion(cfg.criterion)
 
     return make
+
+
+class LargestOutput(TorchDispatchMode):
+    """Watches every torch operation; `numel` is the size of the largest tensor that one of them returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
+        self.numel = max([self.numel, *(x.numel() for x in outputs if isinstance(x, torch.Tensor))])
+        return result
 
 
 def batch_of(task, ids):

@@ -6,9 +6,9 @@ from decimal import Decimal, localcontext
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import LargestOutput
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from entropy_mask_plugin.masking.entropy import entropy, projected_entropy
 
@@ -125,18 +125,6 @@ def test_projected_entropy_stays_in_fp32_under_a_callers_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = projected_entropy(hidden, weight, bias)
     assert torch.equal(result, projected_entropy(hidden, weight, bias))
-
-
-class LargestOutput(TorchDispatchMode):
-    """Watches every torch operation; `numel` is the size of the largest tensor that one of them returned."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        outputs = result if isinstance(result, (tuple, list)) else (result,)
-        self.numel = max([self.numel, *(x.numel() for x in outputs if isinstance(x, torch.Tensor))])
-        return result
 
 
 @pytest.mark.parametrize("hidden_type", [torch.float32, torch.bfloat16])

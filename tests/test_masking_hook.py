@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import batch_of
+from conftest import LargestOutput, batch_of
 
 from entropy_mask_plugin.masking.selection import highest, number_to_mask
 
@@ -100,14 +100,14 @@ def test_random_masks_change_with_epoch_and_seed_only(make_task):
     task = make_task("--mask-strategy", "random")[0]
     seen = []
     for epoch in (1, 2):
-        task.begin_epoch(epoch, torch.nn.Module.__new__(NoModel))
+        task.begin_epoch(epoch, NoModel())
         seen.append(masks(task, range(30)))
         assert seen[-1] == masks(task, range(30), update_num=77)
     seen.append(masks(make_task("--mask-strategy", "random", "--seed", "2")[0], range(30)))
     assert all(one != other for one, other in itertools.combinations(seen, 2))
 
 
-class NoModel(torch.nn.Module):
+class NoModel:
     def set_epoch(self, epoch):
         pass
 
@@ -117,11 +117,93 @@ def test_static_random_masks_and_their_corruption_repeat(make_task):
                      "--random-token-prob", "0.3")[0]
     samples = []
     for epoch in (1, 2, 5):
-        task.begin_epoch(epoch, torch.nn.Module.__new__(NoModel))
+        task.begin_epoch(epoch, NoModel())
         samples.append(task.mask_for_training(batch_of(task, range(30)), None, epoch)[0])
     for sample in samples[1:]:
         assert torch.equal(sample["target"], samples[0]["target"])
         assert torch.equal(sample["net_input"]["src_tokens"], samples[0]["net_input"]["src_tokens"])
+
+
+def test_80_10_10_of_the_hook(make_task):
+    """Over 100,000 selected tokens. Only half are selected: were all, no stream of noise could be the wrong one."""
+    task = make_task("--mask-strategy", "random", "--mask-prob", "0.5", "--leave-unmasked-prob", "0.1",
+                     "--random-token-prob", "0.1")[0]
+    sample = batch_of(task, range(len(task.dataset("train"))))
+    clean = sample["net_input"]["src_tokens"]
+    seen, truth = [], []
+    for epoch in range(1, 36):
+        task.begin_epoch(epoch, NoModel())
+        masked, _ = task.mask_for_training(sample, None, 0)
+        selected = masked["target"].ne(1)
+        assert torch.equal(masked["net_input"]["src_tokens"][~selected], clean[~selected])
+        seen.append(masked["net_input"]["src_tokens"][selected])
+        truth.append(clean[selected])
+    seen, truth = torch.cat(seen), torch.cat(truth)
+    assert len(seen) > 100_000
+    is_mask, is_kept = seen.eq(task.mask_idx), seen.eq(truth)
+    assert abs(is_mask.float().mean() - 0.8) < 0.01
+    assert abs(is_kept.float().mean() - 0.1) < 0.01
+    swapped = seen[~is_mask & ~is_kept].bincount(minlength=len(task.dictionary))[task.ordinary]
+    assert abs(swapped.sum() / len(seen) - 0.1) < 0.01
+    assert swapped.min() > 0.4 * swapped.float().mean() and swapped.max() < 1.8 * swapped.float().mean()
+
+
+def test_validation_masks_are_the_same_in_every_epoch(make_task):
+    task = make_task("--mask-strategy", "random")[0]
+    targets = []
+    for epoch in (1, 2):
+        task.begin_epoch(epoch, NoModel())
+        targets.append(task.mask_for_validation(batch_of(task, range(30)))["target"])
+    assert torch.equal(*targets)
+
+
+@pytest.mark.parametrize("flags", [["--teacher", "TEACHER", "--kd-weight", "0.5"], ["--self-mask-from-epoch", "1"]])
+def test_a_step_never_holds_tokens_times_vocabulary(flags, make_task, teacher):
+    """64 x 16 tokens are four chunks of the entropy pass; the LM head runs at the masked ones."""
+    task, model, criterion = make_task("--mask-strategy", "high", *(teacher if f == "TEACHER" else f for f in flags))
+    sample, optimizer = batch_of(task, range(64)), OnlyBackward()
+    tokens = sample["net_input"]["src_tokens"].numel()
+    with LargestOutput() as watch:
+        task.train_step(sample, model, criterion, optimizer, 0)
+    with LargestOutput() as naive:
+        model(sample["net_input"]["src_tokens"])
+    assert naive.numel >= tokens * len(task.dictionary) > watch.numel
+
+
+class OnlyBackward:
+    def backward(self, loss):
+        loss.backward()
+
+
+def test_the_teacher_does_not_move_and_the_model_does(make_task, teacher):
+    task, model, criterion = make_task("--mask-strategy", "high", "--teacher", teacher, "--kd-weight", "0.5")
+    before, ours = ({name: tensor.clone() for name, tensor in module.state_dict().items()}
+                    for module in (task.teacher, model))
+    descent = torch.optim.SGD(model.parameters(), lr=0.1)
+    for update in range(3):
+        task.train_step(batch_of(task, range(64)), model, criterion, OnlyBackward(), update)
+        descent.step()
+    assert all(torch.equal(before[name], tensor) for name, tensor in task.teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.teacher.parameters())
+    assert not torch.equal(ours["lm_head.dense.weight"], model.state_dict()["lm_head.dense.weight"])
+
+
+def test_bf16_reaches_the_entropy_pass_and_entropies_stay_fp32(make_task, teacher):
+    task, _, _ = make_task("--mask-strategy", "high", "--teacher", teacher, "--precision", "bf16")
+    types, hidden = [], task.teacher.lm_head.dense.register_forward_hook(lambda *io: types.append(io[2].dtype))
+    entropies = task.entropies(batch_of(task, range(8))["net_input"]["src_tokens"], None)
+    hidden.remove()
+    assert types == [torch.bfloat16] and entropies.dtype == torch.float32
+
+
+def test_the_coin_of_alternating_depends_on_the_seed(make_task, teacher):
+    """The chosen masks of twenty updates are high's or low's: which, differs between seeds."""
+    kinds = []
+    for seed in ("1", "2"):
+        tasks = [make_task("--mask-strategy", strategy, "--teacher", teacher, "--seed", seed)[0]
+                 for strategy in ("alternating", "high")]
+        kinds.append([masks(tasks[0], range(4), None, n) == masks(tasks[1], range(4), None, n) for n in range(20)])
+    assert kinds[0] != kinds[1]
 
 
 def test_alternating_is_high_or_low_for_a_whole_update(make_task, teacher):
