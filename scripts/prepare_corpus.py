@@ -79,7 +79,8 @@ def main():
     begin = time.monotonic()
     prepare_corpus(Settings(**vars(arguments)))
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{time.monotonic() - begin:,.0f} seconds, {megabytes:,.0f} MB of memory at most, fairseq-preprocess apart")
+    print(f"{time.monotonic() - begin:,.0f} seconds, {megabytes:,.0f} MB of memory at most, fairseq-preprocess apart",
+          file=sys.stderr)  # the last line of standard output is the path
 
 
 if __name__ == "__main__":
