@@ -1,5 +1,6 @@
 """Pieces to a data-bin, by fairseq-preprocess in a process of its own."""
 
+import ctypes
 import glob
 import os
 import signal
@@ -12,6 +13,7 @@ from ..errors import UsageError
 from .partial import DISK_TROUBLE
 from .progress import bar
 
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 LARGEST_SHORT_DICTIONARY = 65500  # entries; fairseq stores ids of smaller dictionaries in 2 bytes, others in 4
 
 
@@ -55,7 +57,8 @@ def show_growth(shown, before, destination):
 def run(command, destination, while_waiting):
     """Run in the folder `destination`, where no file of the user's can be mistaken for a Python module."""
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, cwd=destination, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, cwd=destination, stdout=log, stderr=log, start_new_session=True,
+                                   preexec_fn=end_with_parent)
         try:
             while process.poll() is None:
                 while_waiting()
@@ -68,6 +71,11 @@ def run(command, destination, while_waiting):
         if process.returncode:
             log.seek(0)
             raise failure(process.returncode, log.read())
+
+
+def end_with_parent():
+    """After kill -9 of this program, fairseq-preprocess would go on for minutes and write into the next run's folder."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def failure(status, log):
