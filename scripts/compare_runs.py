@@ -13,6 +13,7 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this script
 
+from entropy_mask_plugin.partial import completed, write  # noqa: E402
 from entropy_mask_plugin.reports import comparison, training_log  # noqa: E402
 
 
@@ -29,7 +30,8 @@ def main():
     print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "comparison.md").write_text(text + "\n", encoding="utf-8")
+        with completed(args.out / "comparison.md") as beside:
+            write(beside, (text + "\n").encode())
         comparison.draw(runs, plateau, str(args.out / "comparison.png"))
         print(f"\npicture: {args.out / 'comparison.png'}")
 

@@ -17,7 +17,8 @@ def runs(data_bin, teacher, tmp_path_factory):
     """Two real runs with their logs, as the quick start keeps them."""
     folder = tmp_path_factory.mktemp("runs")
     policies = {"random": ["--mask-strategy", "random"],
-                "init": ["--mask-strategy", "high", "--teacher", teacher, "--self-mask-from-epoch", "2"]}
+                "init": ["--mask-strategy", "high", "--teacher", teacher, "--self-mask-from-epoch", "2",
+                         "--kd-weight", "0.5"]}
     for name, flags in policies.items():
         done = run("fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir", folder / name,
                    "--max-epoch", "2", "--save-interval-updates", "4", *flags)
@@ -33,8 +34,9 @@ def test_a_run_is_read_as_fairseq_printed_it(runs):
     assert [(log["loss"], log["accuracy"], log["num_updates"]) for log in init.valid] == [
         tuple(map(float, numbers)) for numbers in printed]
     assert [log["epoch"] for log in init.train] == [1, 2]
-    assert init.switch() == init.train[0]["num_updates"]  # after the last update of epoch 1
-    assert training_log.read_run(str(runs / "random")).switch() is None
+    after_epoch_1 = init.train[0]["num_updates"]
+    assert init.events() == [(after_epoch_1, "self-masking begins"), (0, "distillation begins")]
+    assert training_log.read_run(str(runs / "random")).events() == []
 
 
 def test_a_resumed_log_counts_each_update_once(runs):
@@ -50,7 +52,7 @@ def test_the_table_shows_the_last_validation_and_unknown_entropies_as_such(runs)
     header, _, random, init = ([cell.strip() for cell in line.split("|")[1:-1]]
                                for line in comparison.table(both, 8.0).splitlines()[:4])
     random, init = dict(zip(header, random)), dict(zip(header, init))
-    assert init["masks"] == "high, teacher, self from epoch 2" and random["masks"] == "random"
+    assert init["masks"] == "high, teacher, self from epoch 2, KD 0.5 from epoch 1" and random["masks"] == "random"
     assert init["valid loss"] == f"{both[1].valid[-1]['loss']:.3f}"
     assert float(init["entropy of its masks"]) > float(init["of the text"]) > 0
     assert random["entropy of its masks"] == random["of the text"] == "–"  # nothing was scored

@@ -8,7 +8,7 @@
     binarize.py                 pieces to a data-bin, by fairseq-preprocess
     settings.py, folder.py      what is asked for; what is already there
     build.py                    the stages in order, each finished once
-    partial.py, progress.py     nothing half-written under a final name; what a waiting person sees
+    progress.py                 what a waiting person sees
 
 Nothing is imported here: `scripts/prepare_corpus.py` calls `build.prepare_corpus`.
 """

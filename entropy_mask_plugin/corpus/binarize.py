@@ -10,7 +10,7 @@ import tempfile
 import time
 
 from ..errors import UsageError
-from .partial import DISK_TROUBLE
+from ..partial import DISK_TROUBLE
 from .progress import bar
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends

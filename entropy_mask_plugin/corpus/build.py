@@ -9,7 +9,7 @@ import sentencepiece
 from .binarize import binarize
 from .encoding import data_bin_tokens, encode_corpus
 from .folder import CONTENT, CorpusFolder, alone_in
-from .partial import completed, write
+from ..partial import completed, write
 from .progress import result_with_clock
 from .settings import parameters
 from .survey import survey

@@ -10,7 +10,7 @@ import json
 import os
 
 from ..errors import UsageError
-from .partial import remove, remove_leftovers, write_json
+from ..partial import remove, remove_leftovers, write_json
 
 PRODUCTS = ("tokenizer.vocab", "tokenizer.model", "dict.txt", "encoded", "bin")
 CONTENT = "content of the source"  # the parameter that is known only after pass 1

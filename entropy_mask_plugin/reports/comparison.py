@@ -1,9 +1,11 @@
 """Several runs side by side: a Markdown table and a picture of their curves."""
 
-import os
+from collections import defaultdict
 
 import matplotlib
 from tabulate import tabulate
+
+from ..partial import completed
 
 matplotlib.use("Agg")  # a file, no window
 from matplotlib import pyplot  # noqa: E402
@@ -63,22 +65,32 @@ def plateau_warnings(runs, plateau):
 
 
 def draw(runs, plateau, file):
-    """Loss and accuracy over updates, with the unigram entropy and the switch from teacher to self."""
+    """Loss and accuracy over updates, with the unigram entropy, the switch from teacher to self and the start of
+    distillation."""
     figure, (loss, accuracy) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for run in runs:
         updates = [log["num_updates"] for log in run.valid]
         loss.plot(updates, [log["loss"] for log in run.valid], marker=".", label=run.name)
         accuracy.plot(updates, [100 * log["accuracy"] for log in run.valid], marker=".", label=run.name)
     loss.axhline(plateau, color="grey", linestyle="--", linewidth=1, label="unigram entropy")
-    for switch in sorted({run.switch() for run in runs} - {None}):
-        for axis in (loss, accuracy):
-            axis.axvline(switch, color="grey", linestyle=":", linewidth=1)
-        names = ", ".join(run.name for run in runs if run.switch() == switch)
-        accuracy.annotate(f"self-masking begins\n({names})", (switch, 1), (4, -4), xycoords=("data", "axes fraction"),
-                          textcoords="offset points", va="top", fontsize=8, color="dimgrey")
+    mark_events(runs, loss, accuracy)
     loss.set(xlabel="updates", ylabel="bits per masked token", title="validation loss")
     accuracy.set(xlabel="updates", ylabel="% of masked tokens", title="validation accuracy")
     loss.legend(fontsize=8)
-    figure.savefig(file + ".partial", dpi=130, format="png")
+    with completed(file) as beside:
+        figure.savefig(beside, dpi=130, format="png")
     pyplot.close(figure)
-    os.replace(file + ".partial", file)
+
+
+def mark_events(runs, loss, accuracy):
+    """A dotted line at each update after which something begins, and in words what, and in which runs."""
+    names = defaultdict(lambda: defaultdict(list))  # update -> what -> runs
+    for run in runs:
+        for update, what in run.events():
+            names[update][what].append(run.name)
+    for update, begins in names.items():
+        for axis in (loss, accuracy):
+            axis.axvline(update, color="grey", linestyle=":", linewidth=1)
+        words = "\n".join(f"{what}\n({', '.join(runs)})" for what, runs in begins.items())
+        accuracy.annotate(words, (update, 1), (4, -4), xycoords=("data", "axes fraction"),
+                          textcoords="offset points", va="top", fontsize=8, color="dimgrey")

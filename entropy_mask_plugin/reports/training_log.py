@@ -30,13 +30,16 @@ class Run:
     valid: list
     train: list
 
-    def switch(self):
-        """The update after which the model chose its own masks; None where it never did."""
-        epoch = self.flags["task"]["self_mask_from_epoch"]
-        if self.flags["task"]["mask_strategy"] == "random" or epoch is None:
-            return None
-        ends = {log["epoch"]: log["num_updates"] for log in self.train}
-        return 0 if epoch == 1 else ends.get(epoch - 1)
+    def events(self):
+        """[(update, what begins after it)]: self-masking and distillation, where the run has reached them."""
+        task, criterion = self.flags["task"], self.flags["criterion"]
+        epochs = {}
+        if task["mask_strategy"] != "random":
+            epochs["self-masking begins"] = task["self_mask_from_epoch"]
+        if criterion["kd_weight"]:
+            epochs["distillation begins"] = criterion["kd_start_epoch"]
+        ends = {0: 0, **{log["epoch"]: log["num_updates"] for log in self.train}}
+        return [(ends[epoch - 1], what) for what, epoch in epochs.items() if epoch and epoch - 1 in ends]
 
     def tokens_per_second(self):
         """Over all epochs, the time of training steps alone; None for a run of less than a second."""

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 
-from ..errors import UsageError
+from .errors import UsageError
 
 DISK_TROUBLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
