@@ -16,10 +16,15 @@ setup(
         "fairseq-fixed==0.12.3.1",  # the fairseq that runs on Python 3.11; see scripts/install.sh for the order
         "numpy>=1.26",
         "sentencepiece>=0.2",
+        "tokenizers>=0.20",  # WordPiece, and SentencePiece for transformers
+        "safetensors>=0.4",
+        "protobuf>=4.21",  # sentencepiece's own description of its models needs it
+        "huggingface_hub>=0.24",
+        "pyyaml>=6",
         "datasets>=3.0",
         "matplotlib>=3.8",
         "tabulate>=0.9",
         "tqdm>=4.60",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6.100"]},
+    extras_require={"test": ["pytest>=8", "hypothesis>=6.100", "transformers>=4.48"]},
 )

@@ -1,9 +1,10 @@
-"""A frozen reference model from a fairseq checkpoint.
+"""A frozen reference model from a fairseq checkpoint or a Hugging Face folder.
 
 It belongs to the task, which is no nn.Module, so nothing of it enters a checkpoint, an optimizer or a DDP wrapper.
 """
 
 import logging
+import os
 
 import torch
 from fairseq import checkpoint_utils
@@ -11,7 +12,8 @@ from fairseq.models.roberta import RobertaModel
 
 from .checkpoints import read_checkpoint
 from .errors import UsageError, require
-from .vocabulary import check_vocabulary
+from .huggingface.importing import NO_HEAD, read_bert
+from .vocabulary import check_symbols, check_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -20,23 +22,46 @@ def load_teacher(path, task):
     """Load, check and freeze a teacher.
 
     Args:
-        path: checkpoint of one of our archs or of fairseq's `roberta`, trained on the same vocabulary.
-        task: an EntropyMaskedLMTask; the teacher is built with its dictionary.
+        path: checkpoint of one of our archs or of fairseq's `roberta`, or the Hugging Face folder of a BERT; trained on
+            the same vocabulary.
+        task: an EntropyMaskedLMTask; a checkpoint's model is built with its dictionary.
     Returns:
         a model in eval mode whose parameters need no gradient, with `lm_hidden` and `output_projection`.
     Raises:
-        UsageError: see `read_checkpoint`; another vocabulary; too few positions; a model without a masked-LM head.
+        UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; too few positions; a model without a
+            (trained) masked-LM head.
     """
-    check_vocabulary(read_checkpoint(path, "--teacher"), path, "--teacher", task)
-    try:
-        (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
-    except (RuntimeError, AssertionError, AttributeError, KeyError, ValueError) as error:
-        raise UsageError(f"--teacher: {path} does not load: {' '.join(str(error).split())[:400]}") from error
-    model = with_separate_projection(path, model)
+    model = from_huggingface(path, task) if os.path.isdir(path) else from_checkpoint(path, task)
     require("--teacher", f"{path} with {model.max_positions()} positions",
             model.max_positions() >= task.max_positions(), f"at least --tokens-per-sample ({task.max_positions()})")
     logger.info(f"teacher: {path}, {sum(p.numel() for p in model.parameters()):,} parameters, frozen")
     return model.requires_grad_(False).eval()
+
+
+def from_huggingface(folder, task):
+    require("--teacher", f"{folder} without config.json", os.path.exists(os.path.join(folder, "config.json")),
+            "a checkpoint file or a Hugging Face folder")
+    bert = read_bert(folder, "--teacher")
+    refuse_headless(bert.has_head, folder)
+    check_symbols(bert.vocabulary.symbols(), folder, "--teacher", task)
+    return bert.model()
+
+
+def from_checkpoint(path, task):
+    state = read_checkpoint(path, "--teacher")
+    refuse_headless(NO_HEAD not in (state.get("extra_state") or {}), path)
+    check_vocabulary(state, path, "--teacher", task)
+    try:
+        (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
+    except (RuntimeError, AssertionError, AttributeError, KeyError, ValueError) as error:
+        raise UsageError(f"--teacher: {path} does not load: {' '.join(str(error).split())[:400]}") from error
+    return with_separate_projection(path, model)
+
+
+def refuse_headless(has_head, path):
+    if not has_head:
+        raise UsageError(f"--teacher: {path} has no trained masked-LM head, expected one: without it there are no "
+                         "predictions whose entropy could be taken")
 
 
 def with_separate_projection(path, model):

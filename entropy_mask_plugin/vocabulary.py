@@ -24,10 +24,16 @@ def check_vocabulary(state, path, flag, task):
     Raises:
         UsageError: with both sizes and, where the symbols are known, the first that differs.
     """
-    theirs, ours = symbols_of_checkpoint(state, path), task.source_dictionary.symbols
+    theirs = symbols_of_checkpoint(state, path)
     if theirs is None:
-        check_size(state, path, flag, len(ours))
-    elif theirs != ours:
+        check_size(state, path, flag, len(task.source_dictionary))
+    else:
+        check_symbols(theirs, path, flag, task)
+
+
+def check_symbols(theirs, path, flag, task):
+    ours = task.source_dictionary.symbols
+    if theirs != ours:
         raise UsageError(f"{flag}: {path} has another vocabulary than the data: {first_difference(theirs, ours)}")
 
 
@@ -52,7 +58,9 @@ def symbols_of_checkpoint(state, path):
     recorded = (state.get("extra_state") or {}).get(RECORD)
     if recorded:
         return recorded
-    for folder in (os.path.dirname(path), data_bin(state)):
+    data = data_bin(state)
+    of_data = [data, os.path.join(data, "input0")] if data else []  # the second is sentence_prediction's
+    for folder in (os.path.dirname(path), *of_data):
         file = os.path.join(folder, "dict.txt")
         if os.path.exists(file):
             theirs = Dictionary.load(file)

@@ -58,6 +58,9 @@ command -v g++ > /dev/null || { echo "error: g++ not found, expected a C++ compi
 
 say "4/4 the plug-in and the rest of its requirements"
 pip install -c "$venv/keep-torch.txt" --no-build-isolation -e "$root[$EXTRAS]"
+# fairseq declares torchaudio and never imports it here; transformers imports it wherever it is installed, and fails
+# where its wheel was built for another torch (CUDA's, on a machine without).
+"$python" -c 'import torchaudio' 2>/dev/null || pip uninstall -y -q torchaudio
 # fairseq looks for --user-dir in the current folder and in site-packages only, which an editable install leaves empty.
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 ln -sfn "$root/entropy_mask_plugin" "$site/entropy_mask_plugin"

@@ -2,6 +2,7 @@
 """Turn text into the data-bin that fairseq-train reads.
 
     python scripts/prepare_corpus.py --text my_text.txt --out corpora/mine
+    python scripts/prepare_corpus.py --text my_text.txt --out corpora/mine --bert-vocab models/bert-base-uncased
     python scripts/prepare_corpus.py --dataset wikitext-103 --out corpora/wikitext-103
     python scripts/prepare_corpus.py --docstrings --out corpora/docstrings       (no network needed)
 """
@@ -20,7 +21,8 @@ LEAVES = """
 what it leaves in DIR:
   bin/                 the data-bin: give this folder to fairseq-train
                        (with --shards, the colon-separated path that is printed at the end)
-  tokenizer.model      the SentencePiece model, tokenizer.vocab its pieces and scores
+  tokenizer.model      the SentencePiece model, tokenizer.vocab its pieces and scores;
+                       with --bert-vocab, tokenizer.json and vocab.txt
   dict.txt             fairseq's dictionary, with counts in the training text
   encoded/             the text in pieces: one line a paragraph, an empty line between documents
   corpus.json          every parameter, and the counts of documents, words and tokens
@@ -63,6 +65,9 @@ def add_source(group):
 def add_tokenizer(group):
     group.add_argument("--tokenizer", metavar="MODEL",
                        help="use this SentencePiece model; without it one is trained on the training documents")
+    group.add_argument("--bert-vocab", metavar="PATH",
+                       help="use BERT's WordPiece: a vocab.txt or a Hugging Face folder, uncased or cased as it says "
+                            "(or, where it does not, as the vocabulary is)")
     group.add_argument("--vocab-size", type=int, metavar="N",
                        help="entries of fairseq's dictionary, its 5 special symbols included (default: 30000)")
     group.add_argument("--seed", type=int, default=1, metavar="N",

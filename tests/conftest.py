@@ -64,6 +64,15 @@ def data_bin(tmp_path_factory):
     return str(folder / "bin")
 
 
+def make_bert_vocabulary(size=None):
+    """BERT's special tokens in their places, letters and words of the docstrings: all as WordPiece has them."""
+    words = {word for name in MODULES[:6] for words in docstrings(name) for word in words}
+    letters = sorted({letter for word in words for letter in word})
+    tokens = ["[PAD]", *(f"[unused{i}]" for i in range(9)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters,
+              *(f"##{letter}" for letter in letters), *sorted(word for word in words if len(word) > 1)]
+    return tokens + [f"[unused{i}]" for i in range(9, 9 + (size or len(tokens)) - len(tokens))]
+
+
 def parse(arguments):
     parser = options.get_training_parser()
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, [str(a) for a in arguments]))

@@ -4,6 +4,7 @@
     splits.py                   which documents are for validation
     survey.py                   pass 1: what the source holds, a sample for the tokenizer
     tokenizer.py                training or checking a SentencePiece model, and fairseq's dictionary
+    wordpiece.py                the same for BERT's vocabularies
     encoding.py                 pass 2: documents to pieces
     binarize.py                 pieces to a data-bin, by fairseq-preprocess
     settings.py, folder.py      what is asked for; what is already there

@@ -74,7 +74,7 @@ def run(command, destination, while_waiting):
 
 
 def end_with_parent():
-    """After kill -9 of this program, fairseq-preprocess would go on for minutes and write into the next run's folder."""
+    """After kill -9 of this program, fairseq-preprocess would go on for minutes and write into the next run's files."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -1,19 +1,21 @@
 """The stages of a corpus: survey, tokenizer, encoded text, data-bin. A run that was interrupted goes on behind the last
 finished stage; a finished corpus is not made again."""
 
+import contextlib
 import os
 from collections import Counter
 
 import sentencepiece
+import tokenizers
 
+from ..partial import completed, write
 from .binarize import binarize
 from .encoding import data_bin_tokens, encode_corpus
 from .folder import CONTENT, CorpusFolder, alone_in
-from ..partial import completed, write
 from .progress import result_with_clock
 from .settings import parameters
 from .survey import survey
-from .tokenizer import Tokenizer, train_tokenizer
+from .tokenizer import Tokenizer, read_tokenizer, train_tokenizer
 
 
 def prepare_corpus(settings):
@@ -49,15 +51,13 @@ def run_stages(folder, settings, source, given, found):
 
 
 def tokenizer_stage(folder, settings, given, sample):
-    path = folder.path("tokenizer.model")
-    if folder.has("tokenizer.model"):
-        with open(path, "rb") as file:
-            return Tokenizer(file.read(), path)
+    if given is None and folder.has("tokenizer.model"):
+        return read_tokenizer(folder.path("tokenizer.model"))
     tokenizer = given or trained(sample, settings)
-    with completed(path) as model:  # the outer name appears last and says that the stage is finished
-        write(model, tokenizer.model)
-        with completed(folder.path("tokenizer.vocab")) as vocabulary:
-            write(vocabulary, tokenizer.vocabulary().encode())
+    folder.remember(tokenizer=list(tokenizer.files))
+    with contextlib.ExitStack() as all_or_none:
+        for name, content in tokenizer.files.items():  # the first appears last: it says that the stage is finished
+            write(all_or_none.enter_context(completed(folder.path(name))), content)
     return tokenizer
 
 
@@ -100,7 +100,7 @@ def shares(total):
 def versions():
     import fairseq  # takes seconds, and reading text does not need it
 
-    return {"sentencepiece": sentencepiece.__version__, "fairseq": fairseq.__version__}
+    return {package.__name__: package.__version__ for package in (sentencepiece, tokenizers, fairseq)}
 
 
 def tell(folder, settings):

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import UsageError
 from .progress import documents_with_bar
@@ -67,18 +68,29 @@ def refuse_missing(files, shards):
 
 
 def encoded_documents(source, tokenizer, workers):
-    """Yield (document, [(line, its piece ids)]) in the source's order, whatever the number of workers.
-
-    SentencePiece's own threads share one model and need no copies of the text, unlike a pool of processes.
-    """
-    for batch in batches(documents_with_bar(source, "Encoding the text")):
-        lines = [line for document in batch for line in document.lines]
-        encoded = iter(zip(lines, tokenizer.processor.encode(lines, num_threads=workers)))
+    """Yield (document, [(line, its piece ids)]) in the source's order, whatever the number of workers."""
+    for batch, encoded in encoded_batches(documents_with_bar(source, "Encoding the text"), tokenizer, workers):
+        encoded = iter(encoded)
         for document in batch:
+            paragraphs = zip(document.lines, itertools.islice(encoded, len(document.lines)))
             # A line may encode to nothing (control characters alone). Empty, it would look like the end of a document.
-            paragraphs = [(line, ids) for line, ids in itertools.islice(encoded, len(document.lines)) if ids]
+            paragraphs = [(line, ids) for line, ids in paragraphs if ids]
             if paragraphs:
                 yield document, paragraphs
+
+
+def encoded_batches(documents, tokenizer, workers):
+    """Yield (documents, piece ids of all their lines). One batch is encoded while the one before it is written."""
+    with ThreadPoolExecutor(1) as encoder:
+        before = None
+        for batch in batches(documents):
+            lines = [line for document in batch for line in document.lines]
+            now = batch, encoder.submit(tokenizer.encode, lines, workers)
+            if before:
+                yield before[0], before[1].result()
+            before = now
+        if before:
+            yield before[0], before[1].result()
 
 
 def batches(documents):

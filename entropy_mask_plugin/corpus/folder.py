@@ -12,7 +12,9 @@ import os
 from ..errors import UsageError
 from ..partial import remove, remove_leftovers, write_json
 
-PRODUCTS = ("tokenizer.vocab", "tokenizer.model", "dict.txt", "encoded", "bin")
+TOKENIZERS = ("tokenizer.vocab", "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+              "special_tokens_map.json", "added_tokens.json")
+PRODUCTS = (*TOKENIZERS, "dict.txt", "encoded", "bin")
 CONTENT = "content of the source"  # the parameter that is known only after pass 1
 
 
@@ -66,7 +68,7 @@ class CorpusFolder:
 
     def is_whole(self):
         """Finished, and nothing that fairseq needs was deleted since."""
-        return self.finished and all(self.has(name) for name in PRODUCTS if name != "encoded")
+        return self.finished and all(self.has(name) for name in (*self.record["tokenizer"], "dict.txt", "bin"))
 
     def finish(self):
         os.replace(self.path("unfinished.json"), self.path("corpus.json"))

@@ -9,6 +9,7 @@ from ..errors import UsageError, require
 from .docstrings import Docstrings
 from .sources import PUBLIC_DATASETS, HuggingFaceDataset, TextFiles
 from .tokenizer import FEWEST_ENTRIES, read_tokenizer
+from .wordpiece import WordPieceTokenizer
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Settings:
     dataset: Optional[str] = None
     docstrings: bool = False
     tokenizer: Optional[str] = None
+    bert_vocab: Optional[str] = None
     vocab_size: Optional[int] = None  # entries of fairseq's dictionary; 30000, or what the given tokenizer has
     valid_fraction: float = 0.05
     workers: Optional[int] = None  # all cores of this process
@@ -27,7 +29,9 @@ class Settings:
     shards: int = 1
 
     def __post_init__(self):
-        if self.vocab_size is None and not self.tokenizer:
+        if self.tokenizer and self.bert_vocab:
+            raise UsageError("--tokenizer and --bert-vocab: both found, expected one of them")
+        if self.vocab_size is None and not (self.tokenizer or self.bert_vocab):
             self.vocab_size = 30000
         if self.workers is None:
             self.workers = len(os.sched_getaffinity(0))
@@ -49,9 +53,9 @@ class Settings:
         return HuggingFaceDataset(self.dataset) if self.dataset else Docstrings()
 
     def given_tokenizer(self):
-        if not self.tokenizer:
+        if not (self.tokenizer or self.bert_vocab):
             return None
-        given = read_tokenizer(self.tokenizer)
+        given = read_tokenizer(self.tokenizer) if self.tokenizer else WordPieceTokenizer(self.bert_vocab)
         if self.vocab_size not in (None, given.dictionary_size):
             raise UsageError(
                 f"--vocab-size {self.vocab_size}: {given.origin} makes a dictionary of {given.dictionary_size} "
@@ -65,7 +69,8 @@ def parameters(settings, source, given):
     return {
         **source.description,
         "--tokenizer": settings.tokenizer and os.path.abspath(settings.tokenizer),
-        "content of the tokenizer": given and hashlib.blake2b(given.model, digest_size=16).hexdigest(),
+        **({"--bert-vocab": os.path.abspath(settings.bert_vocab)} if settings.bert_vocab else {}),
+        "content of the tokenizer": given and hashlib.blake2b(given.content, digest_size=16).hexdigest(),
         "--vocab-size": given.dictionary_size if given else settings.vocab_size,
         "--valid-fraction": settings.valid_fraction,
         "--seed": settings.seed,

@@ -11,11 +11,13 @@ import io
 import re
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 
 from ..errors import UsageError
 
 FAIRSEQ_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 FEWEST_ENTRIES = len(FAIRSEQ_SPECIALS) + 1
+SCORE_UNIT = 2.0**-8  # exact in fp32 up to a sum of 2**16: a line of some 8,000 pieces
 TRAINING = dict(
     model_type="unigram",  # encodes four times as fast as bpe in as many pieces, and trains in seconds
     control_symbols=["<pad>", "<mask>"],
@@ -37,7 +39,19 @@ def train_tokenizer(lines, vocab_size, seed):
         )
     except (RuntimeError, OSError) as error:
         raise UsageError(f"--vocab-size {vocab_size}: {reason_of_failure(str(error))}") from error
-    return model.getvalue()
+    return with_exact_scores(model.getvalue())
+
+
+def with_exact_scores(model):
+    """The same model, its scores rounded to multiples of SCORE_UNIT.
+
+    SentencePiece adds scores in fp32, other implementations of its models in fp64: sums of such multiples are exact in
+    both, so that all agree which of two nearly equal segmentations is the better.
+    """
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    for piece in proto.pieces:
+        piece.score = round(piece.score / SCORE_UNIT) * SCORE_UNIT
+    return proto.SerializeToString(deterministic=True)
 
 
 def reason_of_failure(message):
@@ -77,10 +91,20 @@ class Tokenizer:
         """dict.txt. counts: {piece id: occurrences in the training text}."""
         return "".join(f"{self.names[i]} {counts.get(i, 0)}\n" for i in self.dictionary_ids)
 
-    def vocabulary(self):
-        """tokenizer.vocab, as SentencePiece itself writes it: piece, tab, score."""
+    @property
+    def content(self):
+        return self.model
+
+    @property
+    def files(self):
+        """{name: bytes}: the model, and its pieces and scores as SentencePiece itself writes them."""
         score, piece = self.processor.get_score, self.processor.id_to_piece
-        return "".join(f"{piece(i)}\t{score(i):g}\n" for i in range(len(self.names)))
+        pieces = "".join(f"{piece(i)}\t{score(i):g}\n" for i in range(len(self.names)))
+        return {"tokenizer.model": self.model, "tokenizer.vocab": pieces.encode()}
+
+    def encode(self, lines, workers):
+        """Piece ids of each line. SentencePiece's own threads share one model, unlike a pool of processes."""
+        return self.processor.encode(lines, num_threads=workers)
 
 
 def loaded(model, origin):

@@ -23,8 +23,6 @@ from ..errors import require
 from .attention import SelfAttention
 from .classification import ClassificationHeads
 
-LAYER_NORM_EPS = 1e-12
-
 
 @dataclass
 class BertConfig(FairseqDataclass):
@@ -40,10 +38,15 @@ class BertConfig(FairseqDataclass):
     activation_dropout: float = field(default=0.0, metadata={"help": "dropout after the FFN's activation, in [0, 1)"})
     pooler_dropout: float = field(default=0.1, metadata={"help": "dropout in classification heads, in [0, 1)"})
     max_positions: int = field(default=512, metadata={"help": "number of learned positions, the longest sequence"})
+    layer_norm_eps: float = field(default=1e-12, metadata={"help": "added to the variance in LayerNorm"})
     init_std: float = field(default=0.02, metadata={"help": "standard deviation of the initial weights"})
     load_checkpoint_heads: bool = field(
         default=False, metadata={"help": "register and load the classification heads found in a checkpoint"}
     )
+
+
+def layer_norm(cfg):
+    return nn.LayerNorm(cfg.encoder_embed_dim, eps=cfg.layer_norm_eps)
 
 
 class FeedForward(nn.Module):
@@ -66,9 +69,9 @@ class BertLayer(nn.Module):
         super().__init__()
         self.normalize_before = cfg.encoder_normalize_before
         self.self_attn = SelfAttention(cfg.encoder_embed_dim, cfg.encoder_attention_heads, cfg.attention_dropout)
-        self.self_attn_layer_norm = nn.LayerNorm(cfg.encoder_embed_dim, eps=LAYER_NORM_EPS)
+        self.self_attn_layer_norm = layer_norm(cfg)
         self.ffn = FeedForward(cfg)
-        self.final_layer_norm = nn.LayerNorm(cfg.encoder_embed_dim, eps=LAYER_NORM_EPS)
+        self.final_layer_norm = layer_norm(cfg)
         self.dropout = nn.Dropout(cfg.dropout)
 
     def forward(self, x, attend):
@@ -87,12 +90,10 @@ class BertEncoder(FairseqEncoder):
         self.padding_idx = dictionary.pad()
         self.embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, self.padding_idx)
         self.embed_positions = nn.Embedding(cfg.max_positions, cfg.encoder_embed_dim)
-        self.layernorm_embedding = nn.LayerNorm(cfg.encoder_embed_dim, eps=LAYER_NORM_EPS)
+        self.layernorm_embedding = layer_norm(cfg)
         self.dropout = nn.Dropout(cfg.dropout)
         self.layers = nn.ModuleList(BertLayer(cfg) for _ in range(cfg.encoder_layers))
-        self.layer_norm = (
-            nn.LayerNorm(cfg.encoder_embed_dim, eps=LAYER_NORM_EPS) if cfg.encoder_normalize_before else nn.Identity()
-        )
+        self.layer_norm = layer_norm(cfg) if cfg.encoder_normalize_before else nn.Identity()
 
     def forward(self, src_tokens, src_lengths=None, **unused):
         """B x T int64 -> B x T x C."""
@@ -111,10 +112,10 @@ class BertEncoder(FairseqEncoder):
 class LMHead(nn.Module):
     """BERT's transform before the output projection, and the bias after it. The matrix is the token embedding."""
 
-    def __init__(self, embed_dim, vocabulary):
+    def __init__(self, cfg, vocabulary):
         super().__init__()
-        self.dense = nn.Linear(embed_dim, embed_dim)
-        self.layer_norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
+        self.dense = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_embed_dim)
+        self.layer_norm = layer_norm(cfg)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, features):
@@ -128,7 +129,7 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
     def __init__(self, cfg, encoder):
         super().__init__(encoder)
         self.cfg = cfg
-        self.lm_head = LMHead(cfg.encoder_embed_dim, encoder.embed_tokens.num_embeddings)
+        self.lm_head = LMHead(cfg, encoder.embed_tokens.num_embeddings)
         self.classification_heads = nn.ModuleDict()
         self.apply(self.initialize)
 
@@ -143,6 +144,7 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
             require("--" + name.replace("_", "-"), getattr(cfg, name), getattr(cfg, name) >= 1, "1 or more")
         for name in ("dropout", "attention_dropout", "activation_dropout", "pooler_dropout"):
             require("--" + name.replace("_", "-"), getattr(cfg, name), 0 <= getattr(cfg, name) < 1, "a share in [0, 1)")
+        require("--layer-norm-eps", cfg.layer_norm_eps, cfg.layer_norm_eps > 0, "a number above 0")
         require("--init-std", cfg.init_std, cfg.init_std > 0, "a number above 0")
         require("--encoder-attention-heads", cfg.encoder_attention_heads,
                 cfg.encoder_embed_dim % cfg.encoder_attention_heads == 0,

@@ -1,0 +1,73 @@
+"""config.json of a BERT and our sizes, both ways."""
+
+import os
+
+from ..errors import UsageError
+from ..models.bert import BertConfig
+from .source import read_json
+
+# Hugging Face's name, ours, and what a config.json means that does not say it.
+SIZES = (
+    ("num_hidden_layers", "encoder_layers", 12),
+    ("hidden_size", "encoder_embed_dim", 768),
+    ("intermediate_size", "encoder_ffn_embed_dim", 3072),
+    ("num_attention_heads", "encoder_attention_heads", 12),
+    ("max_position_embeddings", "max_positions", 512),
+    ("hidden_dropout_prob", "dropout", 0.1),
+    ("attention_probs_dropout_prob", "attention_dropout", 0.1),
+    ("initializer_range", "init_std", 0.02),
+    ("layer_norm_eps", "layer_norm_eps", 1e-12),
+)
+# What a model of ours is. Another value, and the weights would mean another function.
+ASSUMED = (
+    ("model_type", "bert", ("bert",)),
+    ("hidden_act", "gelu", ("gelu", "gelu_python")),  # two names of the exact (erf) form
+    ("position_embedding_type", "absolute", ("absolute",)),
+    ("is_decoder", False, (False,)),
+    ("add_cross_attention", False, (False,)),
+    ("tie_word_embeddings", True, (True,)),
+)
+
+
+def read_config(folder, flag):
+    """BertConfig of a Hugging Face folder.
+
+    Raises:
+        UsageError: no config.json, or one of a model that is not BERT (its first such key is named).
+    """
+    config = read_json(folder, "config.json", flag)
+    path = os.path.join(folder, "config.json")
+    if "model_type" not in config and not any(name.startswith("Bert") for name in config.get("architectures", [])):
+        # Google's own files are older than the key; no other model has had this one.
+        if "type_vocab_size" not in config:
+            raise UsageError(f"{flag}: {path} names no model_type, expected 'bert'")
+    for name, default, supported in ASSUMED:
+        if config.get(name, default) not in supported:
+            raise UsageError(f"{flag}: {path}: {name} {config[name]!r} found, expected {supported[0]!r}: "
+                             "only BERT as published can be read")
+    sizes = {ours: type(default)(config.get(theirs, default)) for theirs, ours, default in SIZES}
+    pooler_dropout = config.get("classifier_dropout")
+    return BertConfig(**sizes, pooler_dropout=sizes["dropout"] if pooler_dropout is None else pooler_dropout)
+
+
+def write_config(model, vocabulary, architecture):
+    """The content of config.json.
+
+    Args:
+        model: dict of the fields of BertConfig, as a checkpoint holds them.
+        vocabulary: `vocabulary.Vocabulary`.
+        architecture: transformers' name of the class.
+    """
+    return {
+        "architectures": [architecture],
+        "model_type": "bert",
+        "vocab_size": len(vocabulary.tokens),
+        **{theirs: model[ours] for theirs, ours, _ in SIZES},
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+        "type_vocab_size": 2,
+        "classifier_dropout": model["pooler_dropout"],
+        "pad_token_id": vocabulary.id_of("pad"),
+        "tie_word_embeddings": True,
+        "use_cache": False,
+    }

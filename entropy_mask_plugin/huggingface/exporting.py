@@ -1,0 +1,102 @@
+"""From a checkpoint of ours to a folder that stock `transformers` loads."""
+
+import os
+
+import safetensors.torch
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_MODEL_REGISTRY
+
+from ..checkpoints import read_checkpoint
+from ..errors import UsageError
+from ..models.bert import BertModel
+from ..partial import completed, write
+from ..vocabulary import symbols_of_checkpoint
+from .config import write_config
+from .importing import NO_HEAD
+from .model_card import model_card
+from .tokenizer_files import find_tokenizer, read_tokenizer_files
+from .vocabulary import as_json
+from .weights import to_classifier, to_huggingface
+
+FLAG = "--checkpoint"
+
+
+def export_bert(checkpoint, out, tokenizer=None):
+    """Write a `BertForMaskedLM` folder, of a fine-tuned checkpoint a `BertForSequenceClassification` folder.
+
+    Args:
+        checkpoint: path of one of our archs in post-LayerNorm layout.
+        out: a new folder.
+        tokenizer: path of its tokenizer; None = beside the checkpoint or its training data.
+    Returns:
+        the name of the class in transformers.
+    Raises:
+        UsageError: another model, no vocabulary or tokenizer to be found, or `out` is there already.
+    """
+    if os.path.exists(out):
+        raise UsageError(f"--out: {out} exists already, expected a new folder")
+    state = read_checkpoint(checkpoint, FLAG)
+    check_exportable(state, checkpoint)
+    symbols = symbols_of_checkpoint(state, checkpoint)
+    if symbols is None:
+        raise UsageError(f"{FLAG}: {checkpoint} does not say its vocabulary, expected a dict.txt beside it")
+    files = read_tokenizer_files(find_tokenizer(tokenizer, checkpoint, state), symbols)
+    if state["cfg"]["task"]["_name"] == "sentence_prediction":
+        return write_folder(out, state, *classifier(state, files))
+    if NO_HEAD in state["extra_state"]:
+        raise UsageError(f"{FLAG}: {checkpoint} has no trained masked-LM head, expected one: its Hugging Face original "
+                         "had none, and it was not trained since")
+    return write_folder(out, state, "BertForMaskedLM", files, tensors_of(state, files.vocabulary), {})
+
+
+def check_exportable(state, checkpoint):
+    """Refuse what stock BERT cannot compute."""
+    name = (state["cfg"] or {}).get("model", {}).get("_name")
+    if not issubclass(ARCH_MODEL_REGISTRY.get(name, object), BertModel):
+        raise UsageError(f"{FLAG}: {checkpoint} is of arch {name}, expected bert_base, bertlet or another BERT of this "
+                         "plug-in")
+    if state["cfg"]["model"]["encoder_normalize_before"]:
+        raise UsageError(f"{FLAG}: {checkpoint} was trained with --encoder-normalize-before, expected post-LayerNorm: "
+                         "transformers' BERT has no other layout")
+
+
+def tensors_of(state, vocabulary):
+    return to_huggingface(state["model"], state["cfg"]["model"]["encoder_layers"], vocabulary.rows())
+
+
+def classifier(state, files):
+    """(class, tokenizer files, tensors, more of config.json) of a checkpoint that `sentence_prediction` has tuned."""
+    task = state["cfg"]["task"]
+    prefix = f"classification_heads.{state['cfg']['criterion']['classification_head_name']}."
+    head = {name[len(prefix):]: tensor for name, tensor in state["model"].items() if name.startswith(prefix)}
+    separators = 1 if task["separator_token"] is None else 2
+    names = class_names(task)[:len(head["out_proj.bias"])]  # fairseq pads a dictionary
+    more = {"num_labels": len(head["out_proj.bias"]), "problem_type": "single_label_classification"}
+    if state["cfg"]["criterion"]["regression_target"]:
+        more["problem_type"] = "regression"
+    elif names:
+        more |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    tensors = to_classifier(tensors_of(state, files.vocabulary), head)
+    return "BertForSequenceClassification", files.with_pairs(separators), tensors, more
+
+
+def class_names(task):
+    """The classes as the label dictionary of the fine-tuning data calls them; empty where it is gone."""
+    file = os.path.join(task["data"], "label", "dict.txt")
+    if not os.path.exists(file):
+        return []
+    labels = Dictionary.load(file)
+    return labels.symbols[labels.nspecial:]
+
+
+def write_folder(out, state, architecture, files, tensors, more):
+    config = {**write_config(state["cfg"]["model"], files.vocabulary, architecture), **more}
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    card = model_card(os.path.basename(os.path.normpath(out)), state, architecture, files.vocabulary, parameters)
+    weights = safetensors.torch.save(tensors, metadata={"format": "pt"})  # without it, transformers refuses the file
+    contents = {**files.files, "config.json": as_json(config), "README.md": card.encode(), "model.safetensors": weights}
+    with completed(out) as beside:
+        os.makedirs(beside)
+        for name, content in contents.items():
+            write(os.path.join(beside, name), content)
+    return architecture

@@ -1,0 +1,75 @@
+"""README.md of an exported model: what it is, the flags it was trained with, how it is used."""
+
+import yaml
+
+SECTIONS = ("task", "criterion", "model", "optimization", "optimizer", "lr_scheduler", "dataset", "common")
+SHARED = {  # of fairseq's many settings in these sections, those that say something about the model
+    "optimization": ("max_epoch", "max_update", "clip_norm", "update_freq", "lr"),
+    "dataset": ("batch_size", "max_tokens"),
+    "common": ("seed",),
+}
+CLASS_AND_TASK = {
+    "BertForMaskedLM": ("fill-mask", "a masked language model"),
+    "BertForSequenceClassification": ("text-classification", "a classifier of texts"),
+}
+CARD = """---
+library_name: transformers
+pipeline_tag: {task}
+tags: [bert, entropy-masking]
+---
+
+# {name}
+
+{what}, a `{architecture}` of {layers} layers x {width}, {heads} heads, with {parameters:,} parameters and
+{vocabulary:,} tokens.
+{training}
+
+    from transformers import pipeline
+    pipeline("{task}", "{name}")({example!r})
+
+Token types make no difference: the model was trained without segments.
+"""
+TRAINING = """Trained with fairseq and entropy-aware masking (Srinivasagan, Hartung, Georges, \\*SEM 2026):
+{updates:,} updates, the last of them in epoch {epoch}, with the flags below."""
+FLAGS = """
+## Training flags
+
+```yaml
+{flags}```
+"""
+
+
+def model_card(name, state, architecture, vocabulary, parameters):
+    """Markdown.
+
+    Args:
+        name: of the folder.
+        state: the fairseq checkpoint.
+        architecture: a key of CLASS_AND_TASK.
+        vocabulary: `vocabulary.Vocabulary`.
+        parameters: number of weights.
+    """
+    task, what = CLASS_AND_TASK[architecture]
+    model, updates = state["cfg"]["model"], state["optimizer_history"][-1]["num_updates"]
+    training = "Imported from another model and not trained since."
+    if updates:
+        at = state["extra_state"]["train_iterator"]  # at the end of an epoch: the beginning of the next
+        training = TRAINING.format(updates=updates, epoch=at["epoch"] - (at["iterations_in_epoch"] == 0))
+    mask = vocabulary.specials["mask"]
+    card = CARD.format(
+        task=task, name=name, what=what[0].upper() + what[1:], architecture=architecture,
+        layers=model["encoder_layers"], width=model["encoder_embed_dim"], heads=model["encoder_attention_heads"],
+        parameters=parameters, vocabulary=len(vocabulary.tokens), training=training,
+        example=f"The capital of France is {mask}." if task == "fill-mask" else "A text to classify.",
+    )
+    return card + (FLAGS.format(flags=flags(state["cfg"])) if updates else "")
+
+
+def flags(cfg):
+    """The settings of a run as YAML, in fairseq's sections; what was left unset is left out."""
+    sections = {}
+    for section in SECTIONS:
+        settings = cfg.get(section) or {}
+        names = SHARED.get(section, settings)
+        sections[section] = {name: settings[name] for name in names if settings.get(name) not in (None, "", False)}
+    return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)

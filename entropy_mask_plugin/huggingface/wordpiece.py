@@ -1,0 +1,77 @@
+"""BERT's WordPiece, by the package `tokenizers`: uncased or cased, as the files beside the vocabulary say."""
+
+import json
+import os
+from typing import NamedTuple
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from ..errors import UsageError
+from .source import read_json
+from .vocabulary import Vocabulary, read_vocabulary
+
+
+class WordPiece(NamedTuple):
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer  # of plain text: special tokens are neither added nor recognised
+    settings: dict  # as tokenizer_config.json names them
+
+
+def read_wordpiece(path, flag):
+    """
+    Args:
+        path: a Hugging Face folder, or a vocab.txt.
+        flag: the command-line flag that names it, for messages.
+    Raises:
+        UsageError: see `read_vocabulary`; a tokenizer.json of another kind.
+    """
+    folder, vocabulary = (path if os.path.isdir(path) else os.path.dirname(path)), read_vocabulary(path, flag)
+    settings = settings_of(folder, vocabulary, flag)
+    file = os.path.join(path, "tokenizer.json")
+    if os.path.exists(file):
+        return WordPiece(vocabulary, plain_tokenizer(file, flag), settings)
+    return WordPiece(vocabulary, new_tokenizer(vocabulary, settings), settings)
+
+
+def settings_of(folder, vocabulary, flag):
+    config = {}
+    if os.path.exists(os.path.join(folder, "tokenizer_config.json")):
+        config = read_json(folder, "tokenizer_config.json", flag)
+    return {
+        "do_lower_case": config.get("do_lower_case", not has_capitals(vocabulary)),
+        "strip_accents": config.get("strip_accents"),  # None: where letters become small
+        "tokenize_chinese_chars": config.get("tokenize_chinese_chars", True),
+    }
+
+
+def has_capitals(vocabulary):
+    """Whether a vocabulary keeps case: its specials and BERT's [unused0] … do not count."""
+    ordinary = (token for token in vocabulary.tokens if not token.startswith("[") and token not in
+                vocabulary.specials.values())
+    return any(token != token.lower() for token in ordinary)
+
+
+def plain_tokenizer(file, flag):
+    """A tokenizer.json without what it does to special tokens: text that contains "[SEP]" shall not end a sentence."""
+    with open(file, encoding="utf-8") as opened:
+        content = json.load(opened)
+    kind = content.get("model", {}).get("type", "no model")
+    if kind != "WordPiece":
+        raise UsageError(f"{flag}: {file} is a tokenizer of type {kind}, expected WordPiece")
+    return Tokenizer.from_str(json.dumps(
+        {**content, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+    ))
+
+
+def new_tokenizer(vocabulary, settings):
+    """BERT's own rules (Devlin et al. 2019): words of more than 100 characters are unknown."""
+    unk = vocabulary.specials["unk"]
+    ids = {token: i for i, token in enumerate(vocabulary.tokens)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=unk, max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=settings["tokenize_chinese_chars"],
+        strip_accents=settings["strip_accents"], lowercase=settings["do_lower_case"],
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
