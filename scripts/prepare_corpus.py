@@ -57,6 +57,15 @@ def add_source(group):
     source.add_argument("--dataset", choices=("wikitext-2", "wikitext-103", "bookcorpus"),
                         help="a public dataset, downloaded by the package `datasets`. WikiText keeps its official "
                              "splits; BookCorpus has none and no marks of its books: 512 sentences make a document")
+    group.add_argument("--dataset-dir", metavar="DIR",
+                       help="where the --dataset is on this machine: parquet, arrow, json or text files with the split "
+                            "in their names, or what save_to_disk wrote (default: the hub, or its cache)")
+    group.add_argument("--stream", action="store_true",
+                       help="read the --dataset over the network (twice) instead of storing it, and do not keep the "
+                            "encoded text: for corpora larger than the disk")
+    group.add_argument("--detokenize", action="store_true",
+                       help="undo WikiText's cutting into words: \"1 @,@ 990\" becomes \"1,990\", \"= Title =\" \"Title\" "
+                            "(default: the text as published)")
     source.add_argument("--docstrings", action="store_true",
                         help="the docstrings of the standard library, torch, numpy, scipy and scikit-learn, "
                              "as far as installed: English for trying things out")

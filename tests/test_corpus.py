@@ -21,7 +21,8 @@ from entropy_mask_plugin.corpus.docstrings import Docstrings
 from entropy_mask_plugin.corpus.encoding import encode_corpus
 from entropy_mask_plugin.corpus.folder import alone_in
 from entropy_mask_plugin.corpus.settings import Settings
-from entropy_mask_plugin.corpus.sources import Document, HuggingFaceDataset, TextFiles
+from entropy_mask_plugin.corpus.public_datasets import PublicDatasetSource, detokenize_wikitext
+from entropy_mask_plugin.corpus.sources import Document, TextFiles, one_line
 from entropy_mask_plugin.corpus.splits import digest_of, split_of, validation_limit
 from entropy_mask_plugin.corpus.survey import LineSample, survey
 from entropy_mask_plugin.corpus.tokenizer import Tokenizer, train_tokenizer
@@ -129,8 +130,8 @@ def test_wikitext_documents_begin_at_level_one_headings_and_keep_their_splits(mo
         return {name: datasets.Dataset.from_dict({"text": texts}) for name, texts in splits.items()}
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    source = HuggingFaceDataset("wikitext-103")
-    assert asked == [{"path": "Salesforce/wikitext", "name": "wikitext-103-raw-v1"}]
+    source = PublicDatasetSource("wikitext-103")
+    assert asked == [{"path": "Salesforce/wikitext", "name": "wikitext-103-raw-v1", "streaming": False}]
     assert [(document.split, document.lines) for document in source.documents()] == [
         ("train", ["= E = mc² =", "first", "= = Section = =", "second"]),
         ("train", ["= Other =", "third"]),
@@ -143,7 +144,7 @@ def test_wikitext_documents_begin_at_level_one_headings_and_keep_their_splits(mo
 def test_bookcorpus_documents_are_512_sentences_without_official_split(monkeypatch):
     rows = datasets.Dataset.from_dict({"text": [f"sentence {i} ." for i in range(1100)]})
     monkeypatch.setattr(datasets, "load_dataset", lambda **named: {"train": rows} if "revision" in named else None)
-    found = list(HuggingFaceDataset("bookcorpus").documents())
+    found = list(PublicDatasetSource("bookcorpus").documents())
     assert [len(document.lines) for document in found] == [512, 512, 76]
     assert {document.split for document in found} == {None} and found[-1].position == 1100
 
@@ -156,6 +157,68 @@ def test_a_dataset_that_cannot_be_fetched_is_named_in_one_line(monkeypatch, tmp_
     with pytest.raises(UsageError, match=r"^--dataset wikitext-2: cannot be fetched \(ConnectionError: no route\)"):
         prepare_corpus(Settings(out=str(tmp_path / "out"), dataset="wikitext-2"))
     assert not (tmp_path / "out").exists()
+
+
+ROWS = ["", " = One = \n", "", " The 15 @-@ year @-@ old ( 1 @,@ 990 ) said \" it 's 2 @.@ 5 \" . \n", " = = Plot = = \n",
+        "More words here .", " = Two = \n", "And do n't forget : this one ; that one !", ""]
+DOCUMENTS = [["= One =", one_line(ROWS[3]), "= = Plot = =", "More words here ."], ["= Two =", ROWS[7]]]
+
+
+def local_copies(folder):
+    """The same rows as parquet, as the original files, and as save_to_disk wrote them."""
+    rows = datasets.Dataset.from_dict({"text": ROWS})
+    hub, original = folder / "hub" / "wikitext-2-raw-v1", folder / "original"
+    hub.mkdir(parents=True), original.mkdir()
+    for split, short in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        rows.to_parquet(hub / f"{split}-00000-of-00001.parquet")
+        (original / f"wiki.{short}.raw").write_text("\n".join(row.strip("\n") for row in ROWS), encoding="utf-8")
+    datasets.DatasetDict({split: rows for split in ("train", "validation", "test")}).save_to_disk(folder / "saved")
+    return {"parquet": folder / "hub", "original": original, "saved": folder / "saved"}
+
+
+def test_a_local_copy_is_read_whatever_its_kind_and_without_a_network(tmp_path):
+    for kind, folder in local_copies(tmp_path).items():
+        for stream in (False, True):
+            source = PublicDatasetSource("wikitext-2", str(folder), stream)
+            found = list(source.documents())
+            assert [(document.split, document.lines) for document in found] == [
+                (split, lines) for split in ("train", "valid", "test") for lines in DOCUMENTS], kind
+            assert source.length in (None, found[-1].position)
+    (tmp_path / "original" / "wiki.test.raw").unlink()
+    with pytest.raises(UsageError, match="--dataset-dir: no file of the split 'test' found in .*original"):
+        PublicDatasetSource("wikitext-2", str(tmp_path / "original"))
+    with pytest.raises(UsageError, match="--dataset-dir: nowhere is no folder, expected one that holds wikitext-2"):
+        PublicDatasetSource("wikitext-2", "nowhere")
+
+
+def test_wikitext_can_be_detokenized_and_is_not_unless_asked():
+    assert detokenize_wikitext(DOCUMENTS[0][1]) == 'The 15-year-old (1,990) said "it\'s 2.5".'
+    assert [detokenize_wikitext(line) for line in ("= One =", "= = Plot = =", "a = b", ROWS[7])] == [
+        "One", "Plot", "a = b", "And don't forget: this one; that one!"]
+
+
+def test_a_detokenized_copy_is_another_corpus_and_a_stream_keeps_no_encoded_text(tmp_path, without_fairseq):
+    folder = str(local_copies(tmp_path)["parquet"])
+    asked = dict(dataset="wikitext-2", dataset_dir=folder, vocab_size=55)
+    for name, extra in (("plain", {}), ("words", dict(detokenize=True)), ("stream", dict(stream=True))):
+        prepare_corpus(Settings(out=str(tmp_path / name), **asked, **extra))
+    assert any("@" in line for line in encoded_lines(tmp_path / "plain"))
+    assert not any("@" in line for line in encoded_lines(tmp_path / "words"))
+    assert not (tmp_path / "stream" / "encoded").exists() and (tmp_path / "stream" / "corpus.json").exists()
+    assert (tmp_path / "stream" / "dict.txt").read_bytes() == (tmp_path / "plain" / "dict.txt").read_bytes()
+    with pytest.raises(UsageError, match="holds another corpus .*detokenized"):
+        prepare_corpus(Settings(out=str(tmp_path / "plain"), **asked, detokenize=True))
+
+
+@pytest.mark.parametrize("wrong, reason", [
+    (dict(text=["x"], dataset_dir="d"), "--dataset-dir: no --dataset found"),
+    (dict(text=["x"], stream=True), "--stream: no --dataset found"),
+    (dict(dataset="bookcorpus", detokenize=True), "--detokenize: --dataset bookcorpus found, expected --dataset wikit"),
+    (dict(docstrings=True, detokenize=True), "--detokenize: --dataset None found"),
+])
+def test_flags_of_datasets_need_one(wrong, reason):
+    with pytest.raises(UsageError, match=reason):
+        Settings(out="out", **wrong)
 
 
 def test_docstrings_become_paragraphs_without_examples_repeats_and_crumbs(tmp_path):

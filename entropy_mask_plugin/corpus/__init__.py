@@ -1,6 +1,6 @@
 """From text to the data-bin that fairseq-train reads. Read in this order:
 
-    sources.py, docstrings.py   where documents come from
+    sources.py, docstrings.py, public_datasets.py   where documents come from
     splits.py                   which documents are for validation
     survey.py                   pass 1: what the source holds, a sample for the tokenizer
     tokenizer.py                training or checking a SentencePiece model, and fairseq's dictionary

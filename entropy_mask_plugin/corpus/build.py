@@ -8,7 +8,7 @@ from collections import Counter
 import sentencepiece
 import tokenizers
 
-from ..partial import completed, write
+from ..partial import completed, remove, write
 from .binarize import binarize
 from .encoding import data_bin_tokens, encode_corpus
 from .folder import CONTENT, CorpusFolder, alone_in
@@ -43,6 +43,8 @@ def run_stages(folder, settings, source, given, found):
         tokenizer = tokenizer_stage(folder, settings, given, found.sample)
         encoding_stage(folder, settings, source, tokenizer, found.limit)
         data_bin_stage(folder, settings.workers)
+        if settings.stream:  # for a disk that would not hold the text
+            remove(folder.path("encoded"))
         folder.remember(workers=settings.workers, versions=versions())
         folder.finish()
     except BaseException:

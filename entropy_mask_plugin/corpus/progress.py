@@ -14,7 +14,7 @@ def documents_with_bar(source, sentence):
         for document in source.documents():
             shown.update(document.position - shown.n)
             yield document
-        shown.update(source.length - shown.n)
+        shown.update((source.length or shown.n) - shown.n)  # a stream may not know its length
 
 
 def result_with_clock(sentence, work):

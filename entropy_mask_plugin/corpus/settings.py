@@ -7,7 +7,8 @@ from typing import List, Optional
 
 from ..errors import UsageError, require
 from .docstrings import Docstrings
-from .sources import PUBLIC_DATASETS, HuggingFaceDataset, TextFiles
+from .public_datasets import PUBLIC_DATASETS, PublicDatasetSource
+from .sources import TextFiles
 from .tokenizer import FEWEST_ENTRIES, read_tokenizer
 from .wordpiece import WordPieceTokenizer
 
@@ -19,6 +20,9 @@ class Settings:
     out: str
     text: Optional[List[str]] = None
     dataset: Optional[str] = None
+    dataset_dir: Optional[str] = None
+    stream: bool = False
+    detokenize: bool = False
     docstrings: bool = False
     tokenizer: Optional[str] = None
     bert_vocab: Optional[str] = None
@@ -46,11 +50,18 @@ class Settings:
         require("--seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
         require("--dataset", self.dataset, self.dataset is None or self.dataset in PUBLIC_DATASETS,
                 f"one of {', '.join(PUBLIC_DATASETS)}")
+        for flag, given in (("--dataset-dir", self.dataset_dir), ("--stream", self.stream)):
+            require(flag, "no --dataset", not given or self.dataset, "it together with --dataset")
+        require("--detokenize", f"--dataset {self.dataset}",
+                not self.detokenize or (self.dataset and PUBLIC_DATASETS[self.dataset].detokenize),
+                "--dataset wikitext-2 or wikitext-103")
 
     def source(self):
         if self.text:
             return TextFiles(self.text)
-        return HuggingFaceDataset(self.dataset) if self.dataset else Docstrings()
+        if self.dataset:
+            return PublicDatasetSource(self.dataset, self.dataset_dir, self.stream, self.detokenize)
+        return Docstrings()
 
     def given_tokenizer(self):
         if not (self.tokenizer or self.bert_vocab):

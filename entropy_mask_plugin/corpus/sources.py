@@ -1,4 +1,4 @@
-"""Where documents come from: text files and Hugging Face datasets (docstrings have their own file).
+"""Where documents come from: text files (docstrings and public datasets have their own files).
 
 A source has `description` ({flag and value: what identifies it}), `length` and `unit` (for a progress bar) and
 `documents()`, which starts anew at each call: a corpus is read twice and never held in memory.
@@ -6,13 +6,11 @@ A source has `description` ({flag and value: what identifies it}), `length` and 
 
 import functools
 import os
-import re
-from typing import Callable, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from ..errors import UsageError
 
 LARGEST_DOCUMENT = 64 << 20  # bytes; a document is held in memory, so a file without blank lines must not be one
-LEVEL_ONE_HEADING = re.compile(r"= (?!=).*[^=] =")  # WikiText: "= Title =", while sections have "= = Section = ="
 
 
 class Document(NamedTuple):
@@ -76,85 +74,3 @@ def decoded(raw, path, offset):
         return raw.decode("utf-8-sig" if offset == 0 else "utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"--text {path}: byte {offset + error.start} is not UTF-8, expected UTF-8 text") from None
-
-
-class PublicDataset(NamedTuple):
-    """How to fetch a dataset, and where its documents begin."""
-
-    arguments: dict  # of datasets.load_dataset
-    splits: dict  # official name -> ours; None = no official splits
-    begins_document: Callable[[str, List[str]], bool]  # (this line, lines of the document so far)
-
-
-OFFICIAL = {"train": "train", "validation": "valid", "test": "test"}
-
-
-def wikitext(name):
-    return PublicDataset(
-        {"path": "Salesforce/wikitext", "name": name},
-        OFFICIAL,
-        lambda line, _: LEVEL_ONE_HEADING.fullmatch(line) is not None,
-    )
-
-
-PUBLIC_DATASETS = {
-    "wikitext-2": wikitext("wikitext-2-raw-v1"),
-    "wikitext-103": wikitext("wikitext-103-raw-v1"),
-    # The parquet branch, since datasets >= 4 runs no loading scripts. Its sentences carry no mark of the books:
-    # 512 consecutive ones make a document.
-    "bookcorpus": PublicDataset(
-        {"path": "bookcorpus/bookcorpus", "revision": "refs/convert/parquet"},
-        {"train": None},
-        lambda _, lines: len(lines) == 512,
-    ),
-}
-
-
-class HuggingFaceDataset:
-    """One of `PUBLIC_DATASETS`, downloaded (or found in the cache) by the package `datasets`."""
-
-    unit = "row"
-
-    def __init__(self, name):
-        self.dataset = PUBLIC_DATASETS[name]
-        self.description = {f"--dataset {name}": " ".join(self.dataset.arguments.values())}
-        self.rows = fetched(name, self.dataset)
-        self.length = sum(len(rows) for rows in self.rows.values())
-
-    def documents(self):
-        before = 0
-        for official, split in self.dataset.splits.items():
-            rows = self.rows[official]
-            for lines, position in documents_of_rows(texts(rows), self.dataset.begins_document):
-                yield Document(split, lines, before + position)
-            before += len(rows)
-
-
-def fetched(name, dataset):
-    try:
-        import datasets
-
-        rows = datasets.load_dataset(**dataset.arguments)
-        return {split: rows[split] for split in dataset.splits}
-    except Exception as error:  # the network, the hub, its client and a missing package each have their own kinds
-        reason = one_line(f"cannot be fetched ({type(error).__name__}: {error}"[:300]) + ")"
-        raise UsageError(f"--dataset {name}: {reason}, expected a network or a filled cache") from error
-
-
-def texts(rows):
-    for batch in rows.iter(batch_size=1000):  # row by row is 20 times slower
-        yield from batch["text"]
-
-
-def documents_of_rows(rows, begins_document):
-    """Yield (lines, number of rows read)."""
-    lines, number = [], 0
-    for number, row in enumerate(rows, 1):
-        line = one_line(row)
-        if lines and line and begins_document(line, lines):
-            yield lines, number
-            lines = []
-        if line:
-            lines.append(line)
-    if lines:
-        yield lines, number
