@@ -15,7 +15,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) 
 
 LEAVES = """
 what it leaves in DIR:
-  model.pt             for --teacher, --restore-file and fine-tuning; its --arch and sizes are printed at the end
+  model.pt             for --teacher, --finetune-from-model (which, unlike --restore-file, lets a killed run go on)
+                       and fine-tuning
+  flags.txt            its --arch and sizes as flags of fairseq-train
   dict.txt             fairseq's dictionary; a corpus has the same after prepare_corpus.py --bert-vocab DIR
   tokenizer.json …     the tokenizer as it came
 """
@@ -39,7 +41,7 @@ def main():
     if not bert.has_head:
         print("no masked-LM head found: model.pt has a fresh one, good to be trained further and fine-tuned, "
               "no good as a teacher")
-    print(f"flags for fairseq-train: --restore-file {os.path.join(args.out, 'model.pt')} "
+    print(f"for fairseq-train: --finetune-from-model {os.path.join(args.out, 'model.pt')} "
           + " ".join(importing.model_flags(bert.config)))
 
 

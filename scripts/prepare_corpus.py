@@ -64,8 +64,8 @@ def add_source(group):
                        help="read the --dataset over the network (twice) instead of storing it, and do not keep the "
                             "encoded text: for corpora larger than the disk")
     group.add_argument("--detokenize", action="store_true",
-                       help="undo WikiText's cutting into words: \"1 @,@ 990\" becomes \"1,990\", \"= Title =\" \"Title\" "
-                            "(default: the text as published)")
+                       help="undo WikiText's cutting into words: \"1 @,@ 990\" becomes \"1,990\", \"= Title =\" "
+                            "\"Title\" (default: the text as published)")
     source.add_argument("--docstrings", action="store_true",
                         help="the docstrings of the standard library, torch, numpy, scipy and scikit-learn, "
                              "as far as installed: English for trying things out")

@@ -20,8 +20,8 @@ from entropy_mask_plugin.corpus.build import prepare_corpus
 from entropy_mask_plugin.corpus.docstrings import Docstrings
 from entropy_mask_plugin.corpus.encoding import encode_corpus
 from entropy_mask_plugin.corpus.folder import alone_in
-from entropy_mask_plugin.corpus.settings import Settings
 from entropy_mask_plugin.corpus.public_datasets import PublicDatasetSource, detokenize_wikitext
+from entropy_mask_plugin.corpus.settings import Settings
 from entropy_mask_plugin.corpus.sources import Document, TextFiles, one_line
 from entropy_mask_plugin.corpus.splits import digest_of, split_of, validation_limit
 from entropy_mask_plugin.corpus.survey import LineSample, survey
@@ -159,8 +159,8 @@ def test_a_dataset_that_cannot_be_fetched_is_named_in_one_line(monkeypatch, tmp_
     assert not (tmp_path / "out").exists()
 
 
-ROWS = ["", " = One = \n", "", " The 15 @-@ year @-@ old ( 1 @,@ 990 ) said \" it 's 2 @.@ 5 \" . \n", " = = Plot = = \n",
-        "More words here .", " = Two = \n", "And do n't forget : this one ; that one !", ""]
+ROWS = ["", " = One = \n", "", " The 15 @-@ year @-@ old ( 1 @,@ 990 ) said \" it 's 2 @.@ 5 \" . \n",
+        " = = Plot = = \n", "More words here .", " = Two = \n", "And do n't forget : this one ; that one !", ""]
 DOCUMENTS = [["= One =", one_line(ROWS[3]), "= = Plot = =", "More words here ."], ["= Two =", ROWS[7]]]
 
 

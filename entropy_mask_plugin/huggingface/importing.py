@@ -73,7 +73,7 @@ def dictionary_of(symbols):
 
 
 def import_bert(name, out):
-    """Leave model.pt, dict.txt and the tokenizer's files in the new folder `out`, and return what was read.
+    """Leave model.pt, dict.txt, flags.txt and the tokenizer's files in the new folder `out`, and return what was read.
 
     Args:
         name: a Hugging Face folder, or a name on the hub.
@@ -88,6 +88,7 @@ def import_bert(name, out):
         os.makedirs(beside)
         torch.save(checkpoint_of(bert), os.path.join(beside, "model.pt"))
         write(os.path.join(beside, "dict.txt"), bert.vocabulary.dictionary().encode())
+        write(os.path.join(beside, "flags.txt"), (" ".join(model_flags(bert.config)) + "\n").encode())
         for file, content in bert_files(folder, "--hf").files.items():
             write(os.path.join(beside, file), content)
     return bert

@@ -1,0 +1,185 @@
+"""Would training work here?   python -m entropy_mask_plugin.doctor [--data DIR] [--teacher CHECKPOINT-OR-FOLDER]
+
+One sentence for each finding, with the repair. Exit status 1 when training would fail.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import logging
+import os
+import sys
+
+from .errors import UsageError
+
+OK, NOTE, ERROR = "ok", "note", "ERROR"
+INSTALL = "run scripts/install.sh"
+OLDEST = {"torch": (2, 6), "numpy": (1, 26)}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m entropy_mask_plugin.doctor", description=__doc__.split("\n")[0])
+    parser.add_argument("--data", metavar="DIR", help="data-bin, or several separated by colons, to be trained on")
+    parser.add_argument("--teacher", metavar="PATH", help="checkpoint or Hugging Face folder to be used as --teacher")
+    args = parser.parse_args(arguments)
+    logging.disable(logging.WARNING)  # fairseq's own, while it is imported
+    failed = False
+    for kind, sentence in findings(args.data, args.teacher):
+        print(f"{kind:>5}  {sentence}", flush=True)
+        failed |= kind == ERROR
+    return int(failed)
+
+
+def findings(data, teacher):
+    """Yield (OK, NOTE or ERROR, a sentence)."""
+    yield python()
+    yield package("pip", NOTE, "only needed to install more")
+    installed = [package(name, ERROR, INSTALL) for name in ("torch", "numpy", "fairseq", "sentencepiece", "datasets",
+                                                            "tokenizers", "safetensors")]
+    yield from installed
+    if any(kind == ERROR for kind, _ in installed):
+        return
+    yield plug_in()
+    yield from devices()
+    yield from torchaudio()
+    of_data = list(data_bins(data)) if data else []
+    yield from of_data
+    if teacher:
+        yield from teacher_of(teacher, data if OK in (kind for kind, _ in of_data) else None)
+
+
+def python():
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < (3, 11):
+        return ERROR, f"python {version} is too old, expected 3.11 or newer: PYTHON=python3.11 bash scripts/install.sh"
+    return OK, f"python {version}"
+
+
+def package(name, otherwise, repair):
+    """Is it there, can it be imported, is it recent enough?"""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        return otherwise, f"{name} is not installed ({error}): {repair}"
+    except Exception as error:  # a wheel for another machine, another numpy, another python
+        return otherwise, f"{name} cannot be imported ({type(error).__name__}: {first_line(error)}): {repair}"
+    version = version_of(name, module)
+    if name in OLDEST and tuple(int(part) for part in version.split(".")[:2]) < OLDEST[name]:
+        oldest = ".".join(map(str, OLDEST[name]))
+        return ERROR, f"{name} {version} is too old, expected {oldest} or newer: {repair}"
+    return OK, f"{name} {version}"
+
+
+def version_of(name, module):
+    try:
+        return importlib.metadata.version("fairseq-fixed" if name == "fairseq" else name)
+    except importlib.metadata.PackageNotFoundError:
+        return getattr(module, "__version__", "of unknown version")
+
+
+def plug_in():
+    try:
+        sys.modules[__package__].register()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        return ERROR, f"the plug-in cannot be registered with fairseq ({reason}): {INSTALL}"
+    from fairseq.tasks import TASK_REGISTRY
+
+    if TASK_REGISTRY["entropy_masked_lm"].__module__ != "entropy_mask_plugin.task":
+        return ERROR, "fairseq has another task of the name entropy_masked_lm: remove the other plug-in"
+    return OK, "fairseq knows the task, the criterion and the archs of the plug-in"
+
+
+def devices():
+    import torch
+
+    if not torch.cuda.is_available():
+        yield NOTE, "no GPU that torch can use: give --cpu, or install a torch made for CUDA"
+        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        yield (OK, "--precision bf16 works on this CPU") if fast else (
+            NOTE, "--precision bf16 works on this CPU, but slowly: the processor has no bf16 instructions")
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        yield OK, f"GPU {i}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        if properties.major < 8:
+            yield NOTE, f"GPU {i} has no bf16 instructions: --precision fp32 is faster there"
+
+
+def torchaudio():
+    """fairseq declares it and we never import it, but transformers does wherever it is installed."""
+    try:
+        importlib.import_module("torchaudio")
+    except ModuleNotFoundError:
+        pass
+    except Exception:
+        yield NOTE, ("torchaudio is installed but made for another torch, so that transformers cannot be imported: "
+                     "pip uninstall torchaudio")
+
+
+def data_bins(data):
+    """Dictionary and splits of each shard."""
+    from fairseq import utils
+    from fairseq.data import data_utils
+
+    from .vocabulary import read_dictionary_of_shards
+
+    folders = utils.split_paths(data)
+    try:
+        dictionary = read_dictionary_of_shards(folders)
+    except UsageError as error:
+        yield ERROR, f"{error}: make it with scripts/prepare_corpus.py"
+        return
+    yield OK, f"data: {len(dictionary) + 1:,} symbols, <mask> included"
+    for i, folder in enumerate(folders):
+        for split in ("train", "valid") if i == 0 else ("train",):
+            try:
+                samples = data_utils.load_indexed_dataset(os.path.join(folder, split), dictionary)
+            except Exception as error:
+                yield ERROR, f"data: {split} of {folder} is damaged ({first_line(error)}): make it again"
+                continue
+            if samples is None or not len(samples):
+                yield ERROR, f"data: {folder} has no {split} split: make it with scripts/prepare_corpus.py"
+            else:
+                yield OK, f"data: {folder}: {len(samples):,} lines of {split}, {int(samples.sizes.sum()):,} tokens"
+
+
+def teacher_of(path, data):
+    """Does it load, and does its vocabulary fit the data?"""
+    try:
+        yield teacher_for(path, data) if data else teacher_alone(path)
+    except UsageError as error:
+        repair = ": prepare the data with its tokenizer (prepare_corpus.py --tokenizer or --bert-vocab)"
+        yield ERROR, f"{error}{repair if 'another vocabulary' in str(error) else ''}"
+
+
+def teacher_for(path, data):
+    from .config import EntropyMaskedLMConfig
+    from .task import EntropyMaskedLMTask
+    from .teacher import load_teacher
+
+    cfg = EntropyMaskedLMConfig(data=data, tokens_per_sample=2, mask_strategy="random", seed=1, tpu=False)
+    model = load_teacher(path, EntropyMaskedLMTask.setup_task(cfg, from_checkpoint=True))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return OK, (f"teacher: {path}, {parameters:,} parameters, the vocabulary of the data, for --tokens-per-sample up "
+                f"to {model.max_positions()}")
+
+
+def teacher_alone(path):
+    from .checkpoints import read_checkpoint
+    from .huggingface.importing import read_bert
+    from .vocabulary import symbols_of_checkpoint
+
+    if os.path.isdir(path):
+        symbols = read_bert(path, "--teacher").vocabulary.symbols()
+    else:
+        symbols = symbols_of_checkpoint(read_checkpoint(path, "--teacher"), path) or []
+    return NOTE, f"teacher: {path} has {len(symbols):,} symbols; with --data they are compared with the data's"
+
+
+def first_line(error):
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else "no reason given"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

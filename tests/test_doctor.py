@@ -1,0 +1,68 @@
+"""The doctor finds what is wrong, says how to put it right, and has an exit status to rely on."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from test_huggingface import SIZES, make_folder
+
+from entropy_mask_plugin import doctor
+from entropy_mask_plugin.huggingface.importing import import_bert
+
+
+def examined(*arguments, **environment):
+    """(exit status, {kind: sentences}) of the command in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", "entropy_mask_plugin.doctor", *map(str, arguments)], cwd=ROOT,
+                          capture_output=True, text=True, env={**os.environ, **environment})
+    assert "Traceback" not in done.stderr, done.stderr
+    found = {doctor.OK: [], doctor.NOTE: [], doctor.ERROR: []}
+    for line in done.stdout.splitlines():
+        kind, sentence = line.strip().split("  ", 1)
+        found[kind].append(sentence)
+    return done.returncode, found
+
+
+def test_a_machine_that_can_train_is_well(data_bin, teacher):
+    status, found = examined("--data", data_bin, "--teacher", teacher)
+    assert status == 0 and not found[doctor.ERROR]
+    said = "\n".join(found[doctor.OK])
+    for what in ("python 3", "torch 2", "numpy", "fairseq 0.12.3.1", "pip", "fairseq knows the task", "train", "valid"):
+        assert what in said
+    assert "the vocabulary of the data, for --tokens-per-sample up to 16" in said
+
+
+def test_a_teacher_with_another_vocabulary_is_found(data_bin, tmp_path):
+    make_folder(tmp_path / "hf", **SIZES["tiny"])
+    import_bert(str(tmp_path / "hf"), str(tmp_path / "in"))
+    for teacher in ("hf", "in/model.pt"):
+        found = list(doctor.teacher_of(str(tmp_path / teacher), data_bin))
+        assert [kind for kind, _ in found] == [doctor.ERROR]
+        assert "has another vocabulary than the data" in found[0][1] and "--bert-vocab" in found[0][1]
+        assert [kind for kind, _ in doctor.teacher_of(str(tmp_path / teacher), None)] == [doctor.NOTE]
+
+
+def test_data_that_is_not_whole_is_found(data_bin, tmp_path):
+    assert [kind for kind, _ in doctor.data_bins("/nowhere")] == [doctor.ERROR]
+    (tmp_path / "dict.txt").write_bytes(open(f"{data_bin}/dict.txt", "rb").read())
+    (tmp_path / "train.bin").write_bytes(b"")
+    (tmp_path / "train.idx").write_bytes(b"damaged")
+    found = [sentence for kind, sentence in doctor.data_bins(str(tmp_path)) if kind == doctor.ERROR]
+    assert len(found) == 2 and "train" in found[0] and "has no valid split" in found[1]
+
+
+@pytest.mark.parametrize("broken, kind", [("fairseq", doctor.ERROR), ("numpy", doctor.ERROR), ("pip", doctor.NOTE)])
+def test_a_package_that_cannot_be_imported_is_named_with_the_repair(broken, kind, tmp_path):
+    (tmp_path / f"{broken}.py").write_text("raise ImportError('made for another machine')\n")
+    status, found = examined(PYTHONPATH=str(tmp_path))
+    assert status == (kind == doctor.ERROR)
+    (sentence,) = [sentence for sentence in found[kind] if sentence.startswith(broken)]
+    assert "made for another machine" in sentence
+    assert kind == doctor.NOTE or "scripts/install.sh" in sentence
+
+
+def test_an_old_version_is_named(monkeypatch):
+    monkeypatch.setattr(doctor, "OLDEST", {"torch": (99, 0)})
+    kind, sentence = doctor.package("torch", doctor.ERROR, "repair")
+    assert kind == doctor.ERROR and "is too old, expected 99.0 or newer: repair" in sentence

@@ -1,0 +1,60 @@
+"""The example's own script on a tiny random BERT and real text, killed once; transformers loads what comes out."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import transformers
+from conftest import ROOT, make_bert_vocabulary
+from test_huggingface import make_folder
+
+from entropy_mask_plugin.corpus.docstrings import Docstrings
+
+EXAMPLE = ROOT / "examples" / "domain_adaptation"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adaptation")
+    make_folder(folder / "bert", tokens=make_bert_vocabulary(), num_hidden_layers=2, hidden_size=32,
+                intermediate_size=64, num_attention_heads=2, max_position_embeddings=40)
+    documents = [document.lines for _, document in zip(range(150), Docstrings().documents())]
+    (folder / "text.txt").write_text("\n\n".join("\n".join(lines) for lines in documents), encoding="utf-8")
+    return folder
+
+
+def adapt(place, out):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1",
+                   "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
+    flags = ["--tokens-per-sample", "32", "--max-epoch", "2", "--cpu", "--log-format", "simple", "--num-workers", "0",
+             "--save-interval-updates", "3", "--lr", "0.001"]
+    return subprocess.Popen(["bash", EXAMPLE / "adapt.sh", place / "bert", place / "text.txt", place / out, *flags],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+                            start_new_session=True)
+
+
+def test_a_bert_is_adapted_and_a_killed_run_ends_like_a_straight_one(place):
+    straight = adapt(place, "straight")
+    output, _ = straight.communicate(timeout=300)
+    assert straight.returncode == 0, output[-3000:]
+
+    killed = adapt(place, "killed")
+    while killed.poll() is None and not list((place / "killed").glob("run/checkpoint_*_3.pt")):
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    again = adapt(place, "killed")
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0 and "num_updates" in output, output[-3000:]
+
+    original, one, other = (transformers.AutoModelForMaskedLM.from_pretrained(place / name)
+                            for name in ("bert", "straight/adapted", "killed/adapted"))
+    tokens = transformers.AutoTokenizer.from_pretrained(place / "straight" / "adapted")
+    assert tokens.mask_token == "[MASK]" and len(tokens) == original.config.vocab_size
+    assert not any(torch.equal(weight, one.get_parameter(name)) for name, weight in original.named_parameters()
+                   if "token_type" not in name)
+    assert all(torch.equal(weight, other.get_parameter(name)) for name, weight in one.named_parameters())
