@@ -51,7 +51,8 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         default=0.0, metadata={"help": "share of the masked tokens that becomes a random token, in [0, 1] (BERT: 0.1)"}
     )
     teacher: Optional[str] = field(
-        default=None, metadata={"help": "checkpoint of the reference model; same vocabulary as the data"}
+        default=None, metadata={"help": "checkpoint of the reference model, or Hugging Face folder of a BERT; same "
+                                         "vocabulary as the data"}
     )
     self_mask_from_epoch: Optional[int] = field(
         default=None,
