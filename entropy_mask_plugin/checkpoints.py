@@ -45,4 +45,4 @@ def _is_zip(path):
 
 def _first_line(error):
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return lines[0].split(". ")[0][:200] if lines else type(error).__name__

@@ -83,8 +83,9 @@ def check_flags(cfg):
             cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
     require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
     require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
-    require("--bf16 or --tpu", "a TPU", not cfg.tpu,
-            "--precision bf16: with --bf16, fairseq-train leaves a GPU unused")
+    if cfg.tpu:
+        raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train takes --bf16 for a TPU and "
+                         "leaves a GPU unused")
     if not cfg.teacher and schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
         raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
                          "(or --self-mask-from-epoch 1, or --mask-strategy random)")

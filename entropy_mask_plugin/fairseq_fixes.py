@@ -5,6 +5,8 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
+import warnings
 
 import fairseq.models
 import torch
@@ -27,6 +29,8 @@ def apply_fairseq_fixes():
     listen_to_torchrun()
     wrap_cpu_models_without_device_ids()
     send_objects_between_ranks()
+    look_at_checkpoints_and_limits_before_training()
+    silence_warnings_of_fairseqs_own_calls()
 
 
 def make_room_for_bert_base():
@@ -127,6 +131,39 @@ def send_objects_between_ranks():
         return objects[0]
 
     distributed_utils._broadcast_object_slow = broadcast
+
+
+def look_at_checkpoints_and_limits_before_training():
+    """Whatever the task, fairseq trains from random weights where --restore-file does not exist, answers a checkpoint
+    of other sizes with a page of traceback, and adds an update when a run that reached --max-update is started again.
+    """
+    fairseq_load = checkpoint_utils.load_checkpoint
+
+    def load_checkpoint(cfg, trainer, **kwargs):
+        if cfg.restore_file != "checkpoint_last.pt" and not PathManager.exists(cfg.restore_file):
+            raise UsageError(f"--restore-file: {cfg.restore_file} does not exist, expected a checkpoint file")
+        try:
+            loaded = fairseq_load(cfg, trainer, **kwargs)
+        except Exception as error:  # fairseq raises nothing more precise
+            if not str(error).startswith("Cannot load model parameters from checkpoint"):
+                raise
+            raise UsageError(f"{str(error).split(';')[0]}: it is of another model than the flags describe, expected "
+                             "the --arch and --encoder-… flags that it was trained with") from error
+        limit = trainer.cfg.optimization.max_update
+        if 0 < limit <= trainer.get_num_updates():
+            logger.info(f"--max-update {limit} is reached: nothing to do")
+            sys.exit(0)
+        return loaded
+
+    checkpoint_utils.load_checkpoint = load_checkpoint
+
+
+def silence_warnings_of_fairseqs_own_calls():
+    """It calls hydra and torch's data loader in ways of older versions: two dozen lines that no user can do anything
+    about."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"hydra\.")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.utils\.data\.")
+    warnings.filterwarnings("ignore", message=".*(is validated against ConfigStore schema|version_base parameter)")
 
 
 def refuse_unconnected_ranks():

@@ -4,11 +4,17 @@ Where --restore-file does not exist, fairseq starts from scratch without a word;
 traceback follows; and it loads another vocabulary of equal size.
 """
 
+import logging
 import os
 
 from .checkpoints import read_checkpoint
 from .errors import UsageError
 from .vocabulary import check_vocabulary
+
+POLICY = ("mask_strategy", "mask_prob", "mask_count", "static_masks", "leave_unmasked_prob", "random_token_prob",
+          "teacher", "self_mask_from_epoch", "seed", "tokens_per_sample")
+
+logger = logging.getLogger(__name__)
 
 
 def read_restore_file(task):
@@ -29,7 +35,19 @@ def read_restore_file(task):
         return None
     state = read_checkpoint(path, flag)
     check_vocabulary(state, path, flag, task)
+    if flag == "--save-dir":
+        warn_of_other_flags(state, path, task.cfg)
     return flag, path, {name: tuple(tensor.shape) for name, tensor in state["model"].items()}
+
+
+def warn_of_other_flags(state, path, cfg):
+    """A run that is continued under another masking policy is neither the one nor the other."""
+    before = (state.get("cfg") or {}).get("task") or {}
+    for name in POLICY:
+        if name in before and before[name] != getattr(cfg, name):
+            flag = "--" + name.replace("_", "-")
+            logger.warning(f"--save-dir: {path} was trained with {flag} {before[name]} and goes on with "
+                           f"{getattr(cfg, name)}; for a new run give a new --save-dir")
 
 
 def check_shapes(restored, model):

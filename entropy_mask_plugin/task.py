@@ -17,7 +17,7 @@ from fairseq.tasks.masked_lm import MaskedLMTask
 
 from .blocks import load_samples
 from .config import EntropyMaskedLMConfig, check_flags, warn_of_unused_flags
-from .errors import UsageError
+from .errors import UsageError, require
 from .fairseq_fixes import refuse_unconnected_ranks
 from .masking import corruption, noise, schedule, selection
 from .masking.entropy import projected_entropy
@@ -62,6 +62,11 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if self.restored is not None and not from_checkpoint:
             check_shapes(self.restored, model)
         return model
+
+    def build_criterion(self, cfg, from_checkpoint=False):
+        name = cfg._name  # fairseq's default would average over all tokens, the masked and the others
+        require("--criterion", name, name in ("entropy_masked_lm", "masked_lm"), "entropy_masked_lm (or masked_lm)")
+        return super().build_criterion(cfg, from_checkpoint)
 
     # ---- data
 

@@ -32,8 +32,7 @@ def load_teacher(path, task):
             (trained) masked-LM head.
     """
     model = from_huggingface(path, task) if os.path.isdir(path) else from_checkpoint(path, task)
-    require("--teacher", f"{path} with {model.max_positions()} positions",
-            model.max_positions() >= task.max_positions(), f"at least --tokens-per-sample ({task.max_positions()})")
+    check_positions(path, model.max_positions(), task)
     logger.info(f"teacher: {path}, {sum(p.numel() for p in model.parameters()):,} parameters, frozen")
     return model.requires_grad_(False).eval()
 
@@ -51,11 +50,19 @@ def from_checkpoint(path, task):
     state = read_checkpoint(path, "--teacher")
     refuse_headless(NO_HEAD not in (state.get("extra_state") or {}), path)
     check_vocabulary(state, path, "--teacher", task)
+    model = (state.get("cfg") or {}).get("model")
+    if isinstance(model, dict) and "max_positions" in model:  # before it is built for the task
+        check_positions(path, model["max_positions"], task)
     try:
         (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
     except (RuntimeError, AssertionError, AttributeError, KeyError, ValueError) as error:
         raise UsageError(f"--teacher: {path} does not load: {' '.join(str(error).split())[:400]}") from error
     return with_separate_projection(path, model)
+
+
+def check_positions(path, positions, task):
+    require("--teacher", f"{path} with {positions} positions", positions >= task.max_positions(),
+            f"at least --tokens-per-sample ({task.max_positions()})")
 
 
 def refuse_headless(has_head, path):

@@ -117,6 +117,20 @@ def make_task(data_bin):
     return make
 
 
+def binarise_task(data_bin, folder):
+    """Two classes: sentences with an odd and an even number of words."""
+    sentences = ["return the value of the", "a list of strings and numbers", "the name of a file"] * 10
+    folder.mkdir()
+    (folder / "input0").write_text("\n".join(sentences) + "\n")
+    (folder / "label").write_text("\n".join(str(len(s.split()) % 2) for s in sentences) + "\n")
+    for part, dictionary in (("input0", ["--srcdict", f"{data_bin}/dict.txt"]), ("label", [])):
+        done = run("fairseq_cli.preprocess", "--only-source", "--trainpref", folder / part, "--validpref",
+                   folder / part, "--destdir", folder / f"{part}-bin", *dictionary)
+        assert done.returncode == 0, done.stderr
+        (folder / part).unlink()
+        (folder / f"{part}-bin").rename(folder / part)
+
+
 class LargestOutput(TorchDispatchMode):
     """Watches every torch operation; `numel` is the size of the largest tensor that one of them returned."""
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run, train
+from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, train
 
 from entropy_mask_plugin.errors import UsageError
 
@@ -22,7 +22,7 @@ MISTAKES = [
     (["--mask-strategy", "random", "--leave-unmasked-prob", "0.6", "--random-token-prob", "0.6"],
      "--random-token-prob: 0.6 found"),
     (["--mask-strategy", "random", "--precision", "fp8"], "--precision: fp8 found, expected fp32 or bf16"),
-    (["--mask-strategy", "random", "--bf16"], "--bf16 or --tpu: a TPU found, expected --precision bf16"),
+    (["--mask-strategy", "random", "--bf16"], "--bf16 (or --tpu) found, expected --precision bf16"),
     (["--mask-strategy", "random", "--kd-weight", "0.5"],
      "--kd-weight: 0.5 without --teacher found, expected a checkpoint"),
     (["--mask-strategy", "random", "--kd-weight", "2"], "--kd-weight: 2.0 found, expected a weight in [0, 1]"),
@@ -154,3 +154,49 @@ def test_other_errors_keep_their_traceback():
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import entropy_mask_plugin; raise KeyError('x')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "Traceback" in done.stderr and "KeyError" in done.stderr
+
+
+CLASSIFY = ["--task", "sentence_prediction", "--criterion", "sentence_prediction", "--num-classes", "2"]
+
+
+@pytest.mark.parametrize("task", [OURS, CLASSIFY], ids=["pretraining", "fine-tuning"])
+def test_a_restore_file_that_is_not_there_is_no_reason_to_start_from_scratch(task, data_bin, tmp_path):
+    data = data_bin
+    if task is CLASSIFY:
+        data = str(tmp_path / "glue")
+        binarise_task(data_bin, tmp_path / "glue")
+    with pytest.raises(UsageError, match="^--restore-file: /nowhere.pt does not exist, expected a checkpoint file"):
+        train(data, str(tmp_path / "run"), "--restore-file", "/nowhere.pt", "--max-update", "1",
+              *(["--mask-strategy", "random"] if task is OURS else []), task=task)
+
+
+def test_fine_tuning_with_other_sizes_than_the_checkpoint_has_is_one_line(data_bin, teacher, tmp_path):
+    binarise_task(data_bin, tmp_path / "glue")
+    with pytest.raises(UsageError, match="Cannot load model parameters from checkpoint .*: it is of another model"):
+        train(str(tmp_path / "glue"), str(tmp_path / "run"), "--finetune-from-model", teacher, "--max-update", "1",
+              task=CLASSIFY, model=[*TINY, "--encoder-ffn-embed-dim", "48"])
+
+
+def test_a_criterion_that_would_average_over_unmasked_tokens_is_refused(data_bin, tmp_path):
+    with pytest.raises(UsageError, match="^--criterion: cross_entropy found, expected entropy_masked_lm"):
+        train(data_bin, str(tmp_path), "--mask-strategy", "random", "--max-update", "1",
+              task=["--task", "entropy_masked_lm", "--tokens-per-sample", "16"])
+
+
+def test_a_run_that_has_reached_max_update_is_left_as_it_is(data_bin, tmp_path):
+    flags = ["--mask-strategy", "random", "--max-update", "2"]
+    checkpoint = train(data_bin, str(tmp_path), *flags)
+    before = open(checkpoint, "rb").read()
+    with pytest.raises(SystemExit) as ended:
+        train(data_bin, str(tmp_path), *flags)
+    assert ended.value.code == 0 and open(checkpoint, "rb").read() == before
+    train(data_bin, str(tmp_path), "--mask-strategy", "random", "--max-update", "3")  # more may be asked for
+    assert open(checkpoint, "rb").read() != before
+
+
+def test_a_run_that_goes_on_with_other_masks_says_so(data_bin, tmp_path, caplog):
+    train(data_bin, str(tmp_path), "--mask-strategy", "random", "--max-update", "1")
+    with caplog.at_level("WARNING"):
+        train(data_bin, str(tmp_path), "--mask-strategy", "random", "--mask-prob", "0.3", "--max-update", "2")
+    (warning,) = [record.message for record in caplog.records if "was trained with" in record.message]
+    assert "was trained with --mask-prob 0.15 and goes on with 0.3" in warning

@@ -11,10 +11,9 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
-from conftest import OURS, ROOT, TINY, make_bert_vocabulary, train, weights
+from conftest import OURS, ROOT, TINY, binarise_task, make_bert_vocabulary, train, weights
 from fairseq import checkpoint_utils
 from safetensors.torch import load_file, save_file
-from test_training import binarise_task
 
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.huggingface.exporting import export_bert

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import OURS, ROOT, TINY, TRAINING, run
+from conftest import OURS, ROOT, TINY, TRAINING, run, train
 
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.reports import comparison, training_log
@@ -83,3 +83,24 @@ def test_the_command_prints_a_table_and_writes_a_picture(runs, data_bin):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no train.log found"):
         training_log.read_run(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [None, "no counts here\n", b"\xff\xfe"])
+def test_a_file_that_is_no_dictionary_is_named(content, tmp_path):
+    if content is not None:
+        (tmp_path / "d").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match="--dict: .*d cannot be read"):
+        training_log.unigram_entropy(tmp_path / "d")
+
+
+def test_a_run_of_another_task_is_not_compared(data_bin, tmp_path):
+    train(data_bin, str(tmp_path), "--max-update", "1",
+          task=["--task", "masked_lm", "--criterion", "masked_lm", "--tokens-per-sample", "16"])
+    (tmp_path / "train.log").touch()
+    with pytest.raises(UsageError, match="a run of --task masked_lm found, expected --task and --criterion entropy_ma"):
+        training_log.read_run(str(tmp_path))
+
+
+def test_a_log_of_hydra_is_read_too():
+    line = "[2026-11-21 03:00:00,123][valid][INFO] - epoch 001 | valid on 'valid' subset | loss 8.5 | num_updates 4"
+    assert list(training_log.parse_log([line])) == [("valid", {"epoch": 1, "loss": 8.5, "num_updates": 4.0})]

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run, same_weights, train, weights
+from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, same_weights, train, weights
 from fairseq import checkpoint_utils
 
 RUNS = {
@@ -189,17 +189,3 @@ def test_sentence_prediction_fine_tunes_from_a_checkpoint_of_ours(data_bin, teac
 
     (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([checkpoint])
     assert model.classification_heads["sentence_classification_head"].out_proj.out_features == 2
-
-
-def binarise_task(data_bin, folder):
-    """Two classes: sentences with an odd and an even number of words."""
-    sentences = ["return the value of the", "a list of strings and numbers", "the name of a file"] * 10
-    folder.mkdir()
-    (folder / "input0").write_text("\n".join(sentences) + "\n")
-    (folder / "label").write_text("\n".join(str(len(s.split()) % 2) for s in sentences) + "\n")
-    for part, dictionary in (("input0", ["--srcdict", f"{data_bin}/dict.txt"]), ("label", [])):
-        done = run("fairseq_cli.preprocess", "--only-source", "--trainpref", folder / part, "--validpref",
-                   folder / part, "--destdir", folder / f"{part}-bin", *dictionary)
-        assert done.returncode == 0, done.stderr
-        (folder / part).unlink()
-        (folder / f"{part}-bin").rename(folder / part)

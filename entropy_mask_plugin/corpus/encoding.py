@@ -62,7 +62,8 @@ def file_name(split, shard, shards):
 
 def refuse_missing(files, shards):
     if file_name("train", shards - 1, shards) not in files:
-        raise UsageError(f"--shards {shards}: fewer documents to train on than shards, expected at least one for each")
+        documents = sum(file.counts["documents"] for name, file in files.items() if name.endswith("train"))
+        raise UsageError(f"--shards {shards}: fewer documents to train on than shards, expected at most {documents}")
     if file_name("valid", 0, shards) not in files:
         raise UsageError("no text is left for validation: all of it encodes to nothing, expected printable text")
 

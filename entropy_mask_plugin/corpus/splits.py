@@ -15,11 +15,11 @@ def digest_of(lines):
     return int.from_bytes(hashlib.blake2b("\n".join(lines).encode(), digest_size=8).digest(), "big")
 
 
-def validation_limit(fraction, smallest, largest):
+def validation_limit(fraction, smallest, largest, origin="the text"):
     """fraction * 2**64, moved where a small corpus needs it: the smallest digest validates, the largest trains."""
     if smallest == largest:
         raise UsageError(
-            "one distinct document found, expected at least two (one to train on, one to validate): "
+            f"{origin}: one distinct document found, expected at least two (one to train on, one to validate): "
             "documents are separated by blank lines"
         )
     return min(max(int(fraction * 2**64), smallest + 1), largest)

@@ -53,5 +53,5 @@ def survey(source, valid_fraction, seed, sample_bytes=SAMPLE_BYTES):
             sample.offer(digest, document.lines)
     if not documents:
         raise UsageError(f"{' '.join(source.description)}: no text found, expected documents between blank lines")
-    limit = validation_limit(valid_fraction, smallest, largest) if unsplit else 0
+    limit = validation_limit(valid_fraction, smallest, largest, " ".join(source.description)) if unsplit else 0
     return Survey(content.hexdigest(), limit, [line for _, digest, line in sample.kept if digest >= limit])

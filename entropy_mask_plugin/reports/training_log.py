@@ -11,7 +11,8 @@ from ..checkpoints import read_checkpoint
 from ..errors import UsageError
 
 LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
-LINE = re.compile(r"\| (train|valid) \| epoch (\d+) \|(.*)")
+# As fairseq-train prints it, and as hydra does.
+LINE = re.compile(r"(?:\| |\[)(train|valid)(?: \||\]\[INFO\] -) epoch (\d+) \|(.*)")
 NUMBER = re.compile(r"(\w+) (-?[\d.]+(?:e-?\d+)?|nan)(?= \||$)")
 
 
@@ -59,6 +60,10 @@ def read_run(folder):
     if not os.path.exists(log):
         raise UsageError(f"{folder}: no {LOG} found, expected the output of fairseq-train there")
     state = read_checkpoint(os.path.join(folder, CHECKPOINT), "RUN")
+    name = state["cfg"]["task"].get("_name") if state["cfg"] else None
+    if name != "entropy_masked_lm" or state["cfg"]["criterion"]["_name"] != "entropy_masked_lm":
+        raise UsageError(f"{folder}: a run of --task {name} found, expected --task and --criterion entropy_masked_lm: "
+                         "only these validate on the same masks")
     with open(log, encoding="utf-8", errors="replace") as file:
         lines = list(parse_log(file))
     valid, train = ([numbers for kind, numbers in lines if kind == wanted] for wanted in ("valid", "train"))
@@ -87,7 +92,11 @@ def unigram_entropy(dictionary):
     Args:
         dictionary: path; its counts are those of the training text, without <s>, </s>, <pad>, <unk>.
     """
-    symbols = Dictionary.load(dictionary)
+    try:
+        symbols = Dictionary.load(str(dictionary))
+    except Exception as error:  # whatever the file is instead
+        raise UsageError(f"--dict: {dictionary} cannot be read ({str(error).splitlines()[0]}), expected the dict.txt "
+                         "of a data-bin") from error
     counts = [count for count in symbols.count[symbols.nspecial :] if count > 0]
     total = sum(counts)
     return -sum(count / total * math.log2(count / total) for count in counts)
