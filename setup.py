@@ -23,6 +23,8 @@ setup(
         "pyyaml>=6",
         "datasets>=3.0",
         "matplotlib>=3.8",
+        "scipy>=1.15",
+        "scikit-learn>=1.4",
         "tabulate>=0.9",
         "tqdm>=4.60",
     ],

@@ -153,9 +153,23 @@ def look_at_checkpoints_and_limits_before_training():
         if 0 < limit <= trainer.get_num_updates():
             logger.info(f"--max-update {limit} is reached: nothing to do")
             sys.exit(0)
+        remember_patience(cfg)
         return loaded
 
     checkpoint_utils.load_checkpoint = load_checkpoint
+
+
+def remember_patience(cfg):
+    """fairseq counts the epochs without improvement on a function, where a resumed run begins anew: it would train
+    longer than an uninterrupted one."""
+    files = [os.path.join(cfg.save_dir, f"checkpoint_{which}.pt") for which in ("best", "last")]
+    if cfg.patience <= 0 or not all(map(os.path.exists, files)):
+        return
+    best, last = (torch.load(file, map_location="cpu", weights_only=True, mmap=True)["extra_state"] for file in files)
+    for module in (sys.modules["__main__"], sys.modules.get("fairseq_cli.train")):
+        if hasattr(module, "should_stop_early"):
+            module.should_stop_early.best = last["best"]
+            module.should_stop_early.num_runs = last["train_iterator"]["epoch"] - best["train_iterator"]["epoch"]
 
 
 def silence_warnings_of_fairseqs_own_calls():

@@ -40,6 +40,9 @@ class BertConfig(FairseqDataclass):
     max_positions: int = field(default=512, metadata={"help": "number of learned positions, the longest sequence"})
     layer_norm_eps: float = field(default=1e-12, metadata={"help": "added to the variance in LayerNorm"})
     init_std: float = field(default=0.02, metadata={"help": "standard deviation of the initial weights"})
+    freeze_encoder: bool = field(
+        default=False, metadata={"help": "train the classification heads alone (paper, section 3.3)"}
+    )
     load_checkpoint_heads: bool = field(
         default=False, metadata={"help": "register and load the classification heads found in a checkpoint"}
     )
@@ -132,6 +135,7 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         self.lm_head = LMHead(cfg, encoder.embed_tokens.num_embeddings)
         self.classification_heads = nn.ModuleDict()
         self.apply(self.initialize)
+        self.requires_grad_(not cfg.freeze_encoder)  # heads are added later
 
     @classmethod
     def build_model(cls, cfg, task):

@@ -1,0 +1,88 @@
+"""Examples to what fairseq's `sentence_prediction` reads:
+
+    input0/  input1/     pieces of the first and the second text        train, valid, valid1
+    label/               classes in the task's order, or NAME.label files with scores in [0, 1]
+"""
+
+import os
+import sys
+
+from ..corpus.binarize import run
+from ..partial import completed, write
+from .tasks import HIGHEST_SCORE, TASKS
+
+SPECIALS_SINGLE, SPECIALS_PAIR = 2, 4  # <s> A </s>, and <s> A </s> </s> B </s>
+
+
+def binarize_task(name, splits, tokenizer, dictionary, positions, folder, workers):
+    """Leave a finished `folder`.
+
+    Args:
+        name: key of TASKS.
+        splits: {"train" | "valid" | "valid1": [Example]}.
+        tokenizer: of the checkpoint, with `encode` and `names`.
+        dictionary: content of its dict.txt.
+        positions: longest sequence of the model.
+        folder: where; made when everything in it is.
+    Returns:
+        {split: number of examples that were shortened}.
+    """
+    task, shortened = TASKS[name], {}
+    with completed(folder) as beside:
+        os.makedirs(os.path.join(beside, "text"))
+        write(os.path.join(beside, "dict.txt"), dictionary.encode())
+        for split, examples in splits.items():
+            shortened[split] = write_texts(examples, tokenizer, positions, os.path.join(beside, "text"), split, workers)
+        inputs = ["input0", "input1"] if len(splits["train"][0].texts) == 2 else ["input0"]
+        for part in inputs:
+            preprocess(beside, part, splits, "dict.txt")
+        if task.regression:
+            write_scores(beside, splits)
+        else:
+            write_classes(beside, task, splits)
+            preprocess(beside, "label", splits, "classes.txt")
+    return shortened
+
+
+def write_texts(examples, tokenizer, positions, folder, split, workers):
+    """Pieces of each text of each example, a line each. Returns how many examples were too long."""
+    columns = [tokenizer.encode(list(texts), workers) for texts in zip(*(example.texts for example in examples))]
+    room = positions - (SPECIALS_PAIR if len(columns) == 2 else SPECIALS_SINGLE)
+    short = [shorten(ids, room) for ids in zip(*columns)]
+    for number in range(len(columns)):
+        lines = (" ".join(tokenizer.names[i] for i in ids[number]) + "\n" for ids in short)
+        write(os.path.join(folder, f"input{number}.{split}"), "".join(lines).encode())
+    return sum(sum(map(len, ids)) > room for ids in zip(*columns))
+
+
+def shorten(texts, room):
+    """One or two lists of ids that fit into `room` together: what is cut off is the end of the longer text."""
+    texts = [list(ids) for ids in texts]
+    while sum(map(len, texts)) > room:
+        max(texts, key=len).pop()
+    return texts
+
+
+def write_scores(folder, splits):
+    os.makedirs(os.path.join(folder, "label"))
+    for split, examples in splits.items():
+        lines = (f"{float(example.label) / HIGHEST_SCORE}\n" for example in examples)
+        write(os.path.join(folder, "label", f"{split}.label"), "".join(lines).encode())
+
+
+def write_classes(folder, task, splits):
+    write(os.path.join(folder, "classes.txt"), "".join(f"{label} 1\n" for label in task.labels).encode())
+    for split, examples in splits.items():
+        lines = (f"{example.label}\n" for example in examples)
+        write(os.path.join(folder, "text", f"label.{split}"), "".join(lines).encode())
+
+
+def preprocess(folder, part, splits, dictionary):
+    """fairseq-preprocess for one of input0, input1 and label."""
+    destination = os.path.abspath(os.path.join(folder, part))
+    os.makedirs(destination)
+    texts = {split: os.path.abspath(os.path.join(folder, "text", f"{part}.{split}")) for split in splits}
+    command = [sys.executable, "-m", "fairseq_cli.preprocess", "--only-source", "--srcdict",
+               os.path.abspath(os.path.join(folder, dictionary)), "--destdir", destination, "--trainpref",
+               texts["train"], "--validpref", ",".join(text for split, text in texts.items() if split != "train")]
+    run(command, destination, lambda: None)

@@ -1,0 +1,96 @@
+"""Scores of a predictions.tsv in per cent, by scikit-learn and scipy, and of a classifier that always says the same.
+
+Shapes: N examples; classes are numbers in the task's order, scores of a regression floats.
+"""
+
+import csv
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics
+
+from ..errors import UsageError
+
+FUNCTIONS = {
+    "accuracy": metrics.accuracy_score,
+    # Of the second class alone, also where it is neither predicted nor there.
+    "f1": lambda gold, predicted: metrics.f1_score(gold, predicted, labels=[1], average="macro", zero_division=0),
+    "mcc": metrics.matthews_corrcoef,
+    "pearson": lambda gold, predicted: stats.pearsonr(gold, predicted).statistic,
+    "spearman": lambda gold, predicted: stats.spearmanr(gold, predicted).statistic,
+}
+CORRELATIONS = ("pearson", "spearman")
+
+
+class Predictions(NamedTuple):
+    gold: np.ndarray  # N
+    predicted: np.ndarray  # N
+
+    def is_constant(self):
+        return bool((self.predicted == self.predicted[0]).all())
+
+    def at(self, rows):
+        return Predictions(self.gold[rows], self.predicted[rows])
+
+
+def read_predictions(path, task):
+    """
+    Args:
+        path: a predictions.tsv.
+        task: the `tasks.Task` that it is of.
+    Raises:
+        UsageError: no such file, columns missing, or another task's labels.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        number = float if task.regression else task.labels.index
+        return Predictions(*(np.array([number(row[column]) for row in rows]) for column in ("gold", "predicted")))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}, expected the predictions of a finished unit") from error
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{path}: {error}, expected index, gold and predicted of {task.folder}") from error
+
+
+def score(metric, predictions):
+    """Per cent; nan where a correlation is not defined. metric: a key of FUNCTIONS."""
+    if metric in CORRELATIONS and min(len(set(values.tolist())) for values in predictions) < 2:
+        return math.nan
+    return 100 * float(FUNCTIONS[metric](*predictions))
+
+
+def official_score(task, predictions):
+    """Mean of the task's official metrics."""
+    return float(np.mean([score(metric, predictions) for metric in task.official]))
+
+
+def constant_score(metric, gold, task):
+    """The best score on these gold labels of a classifier that always says the same. A correlation counts as 0."""
+    if metric in CORRELATIONS:
+        return 0.0
+    return max(score(metric, Predictions(gold, np.full_like(gold, label))) for label in range(len(task.labels)))
+
+
+def paired_bootstrap(task, ours, baseline, resamples=1000):
+    """Difference of two runs' official scores on one dev set, means over their seeds, and its 95 % interval.
+
+    Examples are drawn with replacement, the same for all seeds of both runs (Efron and Tibshirani 1993, percentiles).
+
+    Args:
+        task: `tasks.Task`.
+        ours, baseline: lists of Predictions, one for each seed, over the same examples.
+    Returns:
+        (difference, low, high), in percentage points.
+    """
+    def difference(rows):
+        means = (np.mean([official_score(task, seed.at(rows)) for seed in seeds]) for seeds in (ours, baseline))
+        return next(means) - next(means)
+
+    everything = np.arange(len(ours[0].gold))
+    if len({tuple(seed.gold.tolist()) for seed in (*ours, *baseline)}) != 1:
+        raise UsageError(f"{task.folder}: the two runs are over different dev sets, expected the same examples")
+    drawn = stats.bootstrap((everything,), difference, vectorized=False, n_resamples=resamples, method="percentile",
+                            rng=np.random.default_rng(1))
+    return float(difference(everything)), *map(float, drawn.confidence_interval)

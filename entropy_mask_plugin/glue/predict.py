@@ -1,0 +1,65 @@
+"""What a checkpoint says about the dev sets of a task: predictions.tsv (of MNLI also predictions-mismatched.tsv).
+
+Columns: index, gold, predicted, and the probability of
+each class; of a regression the scores alone.
+"""
+
+import os
+
+import torch
+
+from ..partial import completed, write
+from .protocols import HEAD
+from .reading import valid_names
+from .tasks import HIGHEST_SCORE, TASKS
+
+
+def predictions_file(name, dev):
+    """predictions.tsv of the first dev set of a task, predictions-NAME.tsv of a further one."""
+    return "predictions.tsv" if dev == next(iter(TASKS[name].dev)) else f"predictions-{dev}.tsv"
+
+
+def predict(name, checkpoint, data, out):
+    """Write the predictions of all dev sets of a task, each file when it is complete."""
+    from fairseq import checkpoint_utils
+
+    (model,), _, fairseq_task = checkpoint_utils.load_model_ensemble_and_task([checkpoint], {"data": data})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).eval()
+    for dev, split in zip(TASKS[name].dev, valid_names()):
+        rows = rows_of(TASKS[name], *outputs(model, fairseq_task, split, device))
+        with completed(os.path.join(out, predictions_file(name, dev))) as beside:
+            write(beside, "".join("\t".join(row) + "\n" for row in rows).encode())
+
+
+def outputs(model, task, split, device):
+    """Logits N x classes and targets N of a split, in the order of its file."""
+    from fairseq import utils
+
+    dataset = task.load_dataset(split)
+    batches = task.get_batch_iterator(dataset, max_sentences=64, required_batch_size_multiple=1).next_epoch_itr(
+        shuffle=False
+    )
+    ids, logits, targets = [], [], []
+    with torch.no_grad():
+        for batch in batches:
+            sample = utils.move_to_cuda(batch) if device.type == "cuda" else batch
+            output, _ = model(**sample["net_input"], features_only=True, classification_head_name=HEAD)
+            ids.append(batch["id"])
+            logits.append(output.float().cpu())
+            targets.append(batch["target"].view(-1))
+    order = torch.cat(ids).argsort()
+    return torch.cat(logits)[order], torch.cat(targets)[order]
+
+
+def rows_of(task, logits, targets):
+    if task.regression:
+        yield "index", "gold", "predicted"
+        for i, (gold, found) in enumerate(zip(targets.tolist(), logits[:, 0].tolist())):
+            yield str(i), f"{gold * HIGHEST_SCORE:.6g}", f"{found * HIGHEST_SCORE:.6g}"
+        return
+    yield "index", "gold", "predicted", *(f"p({label})" for label in task.labels)
+    probabilities = logits.softmax(-1)
+    for i, (gold, row) in enumerate(zip(targets.tolist(), probabilities)):
+        yield (str(i), task.labels[gold], task.labels[int(row.argmax())], *(f"{share:.6f}" for share in row.tolist()))
+

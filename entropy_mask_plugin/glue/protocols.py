@@ -1,0 +1,96 @@
+"""Hyper-parameters of a fine-tuning, and the fairseq-train command they make."""
+
+from dataclasses import fields
+from typing import NamedTuple, Tuple
+
+from ..models.bert import BertConfig
+from .tasks import TASKS
+
+HEAD = "sentence_classification_head"  # fairseq's default name
+METRIC = {  # of fairseq's criterion: the flag that computes it, and its name
+    "cola": ("--report-mcc", "mcc"),
+    "mrpc": ("--report-acc-and-f1", "acc_and_f1"),
+    "qqp": ("--report-acc-and-f1", "acc_and_f1"),
+    "sts-b": ("--report-pearson-and-spearman", "pearson_and_spearman"),
+}
+ACCURACY = (None, "accuracy")
+
+
+class Protocol(NamedTuple):
+    """More than one learning rate or batch size is a grid; the best point on the dev set counts."""
+
+    learning_rates: Tuple[float, ...]
+    batch_sizes: Tuple[int, ...]
+    max_epochs: int
+    patience: int  # epochs without improvement before the end; -1 = none
+    warmup: float  # share of all updates
+    weight_decay: float
+    best: str  # "loss" or "metric": which epoch counts, on the dev set
+
+
+PROTOCOLS = {
+    # The paper, section 3.1: the checkpoint with the lowest dev loss is reported.
+    "paper": Protocol((5e-5,), (256,), 50, 5, 0.0, 0.0, "loss"),
+    # RoBERTa's (Liu et al. 2019, table 10).
+    "standard": Protocol((1e-5, 2e-5, 3e-5), (16, 32), 10, -1, 0.06, 0.1, "metric"),
+}
+
+
+class Point(NamedTuple):
+    """A point of the grid."""
+
+    learning_rate: float
+    batch_size: int
+
+    def folder(self):
+        return f"lr{self.learning_rate:g}-batch{self.batch_size}"
+
+
+def grid(protocol):
+    return [Point(rate, size) for rate in protocol.learning_rates for size in protocol.batch_sizes]
+
+
+def training_command(name, protocol, point, seed, rows, model, checkpoint, data, folder, user_dir, more=()):
+    """Words of a `fairseq-train` command.
+
+    Args:
+        name: key of TASKS.
+        rows: number of training examples, from which the length of the learning rate's decay follows.
+        model: dict of the fields of BertConfig, as the checkpoint holds them.
+        checkpoint, data, folder: pretrained model, binarised task, where the run goes.
+        user_dir: path of the plug-in.
+        more: further words, which win.
+    """
+    task = TASKS[name]
+    updates = -(-rows // point.batch_size) * protocol.max_epochs
+    report, metric = METRIC.get(name, ACCURACY)
+    selection = ["--best-checkpoint-metric", "loss"]
+    if protocol.best == "metric":
+        selection = ["--best-checkpoint-metric", metric, "--maximize-best-checkpoint-metric"]
+    return [
+        data, "--user-dir", user_dir, "--finetune-from-model", checkpoint, "--save-dir", folder,
+        "--task", "sentence_prediction", "--criterion", "sentence_prediction",
+        "--num-classes", str(len(task.labels) or 1), *(["--regression-target"] if task.regression else []),
+        *([report] if report else []), "--init-token", "0", "--separator-token", "2", *model_flags(model),
+        "--optimizer", "adam", "--adam-betas", "(0.9, 0.999)", "--adam-eps", "1e-8", "--clip-norm", "1.0",
+        "--weight-decay", str(protocol.weight_decay), "--lr", str(point.learning_rate),
+        "--lr-scheduler", "polynomial_decay", "--warmup-updates", str(int(protocol.warmup * updates)),
+        "--total-num-update", str(updates), "--batch-size", str(point.batch_size), "--required-batch-size-multiple",
+        "1", "--max-epoch", str(protocol.max_epochs), "--patience", str(protocol.patience), *selection,
+        "--valid-subset", "valid", "--seed", str(seed), "--no-epoch-checkpoints", "--num-workers", "0",
+        "--log-format", "simple", "--log-interval", "50", *more,
+    ]
+
+
+def model_flags(model):
+    """--arch and every size of a checkpoint's model, as words of a command line."""
+    words = ["--arch", model["_name"]]
+    for field in fields(BertConfig):
+        if "help" not in field.metadata:  # fairseq's own field, the name of the arch
+            continue
+        value, flag = model.get(field.name, field.default), "--" + field.name.replace("_", "-")
+        if value is True:
+            words.append(flag)
+        elif value is not False:
+            words += [flag, str(value)]
+    return words

@@ -1,0 +1,127 @@
+"""GLUE's examples, from its own files or from the hub.
+
+The files are tab-separated without quoting: a quotation mark is a letter like any other, and some lines have one only.
+"""
+
+import os
+from typing import List, NamedTuple
+
+from ..errors import UsageError
+from .tasks import TASKS
+
+
+class Example(NamedTuple):
+    texts: List[str]  # one or two
+    label: str  # as the task writes it; a score where it is a regression
+
+
+def read_task(name, glue, limit=None):
+    """{"train": [Example], "valid": …, "valid1": …} of a task, from the official folder layout.
+
+    Args:
+        name: key of TASKS.
+        glue: folder that holds CoLA, MRPC, …
+        limit: the first rows of each split only.
+    Returns:
+        the splits, and {split: number of malformed rows left out} (only QQP has such).
+    Raises:
+        UsageError: a row with too few columns (file and line), a label that is none of the task's, an empty split.
+    """
+    task, splits, malformed = TASKS[name], {}, {}
+    files = {"train": "train.tsv", **{split: file for split, file in zip(valid_names(), task.dev.values())}}
+    for split, file in files.items():
+        path = os.path.join(glue, task.folder, file)
+        examples, malformed[split] = read_file(path, task, skips_malformed=name == "qqp")
+        splits[split] = examples[:limit]
+        if not examples:
+            raise UsageError(f"--glue: {path} holds no examples, expected rows with labels")
+    return splits, malformed
+
+
+def valid_names():
+    """fairseq's names of validation sets: valid, valid1, …"""
+    yield "valid"
+    number = 0
+    while True:
+        number += 1
+        yield f"valid{number}"
+
+
+def read_file(path, task, skips_malformed=False):
+    """([Example], number of rows left out) of one TSV file."""
+    with open(path, encoding="utf-8-sig", newline="\n") as file:  # some have a byte-order mark, some carriage returns
+        rows = [line.rstrip("\r\n").split("\t") for line in file]
+    first, columns = 1, task.columns
+    if isinstance(columns[0], str):
+        columns = positions(path, rows[0] if rows else [], columns)
+        first = 2
+    examples, left_out = [], 0
+    for number, row in enumerate(rows[first - 1 :], first):
+        if len(row) <= max(columns):
+            if not skips_malformed:
+                raise UsageError(f"--glue: {path}, line {number}: {len(row)} columns found, expected at least "
+                                 f"{max(columns) + 1}")
+            left_out += 1
+            continue
+        *texts, label = (row[column].strip() for column in columns)
+        check_label(label, task, path, number)
+        examples.append(Example(texts, label))
+    return examples, left_out
+
+
+def positions(path, header, names):
+    missing = [name for name in names if name not in header]
+    if missing:
+        what = "without labels" if missing == [names[-1]] else f"without the columns {', '.join(missing)}"
+        raise UsageError(f"--glue: {path} is a file {what}, expected the header {', '.join(names)} among others")
+    return [header.index(name) for name in names]
+
+
+def check_label(label, task, path, number):
+    if task.regression:
+        try:
+            float(label)
+        except ValueError:
+            raise UsageError(f"--glue: {path}, line {number}: score {label!r} found, expected a number") from None
+    elif label not in task.labels:
+        raise UsageError(f"--glue: {path}, line {number}: label {label!r} found, expected one of "
+                         f"{', '.join(task.labels)}")
+
+
+def missing_files(names, glue):
+    """Paths of the files that these tasks need and that are not there."""
+    paths = [os.path.join(glue, TASKS[name].folder, file)
+             for name in names for file in ("train.tsv", *TASKS[name].dev.values())]
+    return [path for path in paths if not os.path.isfile(path)]
+
+
+def read_from_hub(name, limit=None):
+    """The same splits from `nyu-mll/glue` through the package `datasets`.
+
+    Raises:
+        UsageError: no network and nothing in the cache.
+    """
+    import datasets
+
+    task = TASKS[name]
+    configuration = task.folder.lower().replace("-", "")  # sst2, stsb, …
+    try:
+        rows = datasets.load_dataset("nyu-mll/glue", configuration)
+    except Exception as error:  # the network, the hub and its client each have their own kinds
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UsageError(f"--from-hub: {configuration} cannot be fetched ({reason})") from error
+    official = {"train": "train", **dict(zip(valid_names(), hub_dev_names(task)))}
+    chosen = {split: rows[theirs].select(range(min(limit or len(rows[theirs]), len(rows[theirs]))))
+              for split, theirs in official.items()}
+    return {split: [hub_example(row, task) for row in part] for split, part in chosen.items()}
+
+
+def hub_dev_names(task):
+    return [f"validation_{name}" for name in task.dev] if len(task.dev) > 1 else ["validation"]
+
+
+def hub_example(row, task):
+    """Its texts are the columns besides label and idx, in order; its labels are numbers in GLUE's order."""
+    texts = [value for key, value in row.items() if key not in ("label", "idx")]
+    label = str(row["label"]) if task.regression else task.labels[row["label"]]
+    return Example([" ".join(text.split()) for text in texts], label)

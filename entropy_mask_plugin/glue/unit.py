@@ -1,0 +1,113 @@
+"""One (task, seed) of a run: every point of the grid trained and predicted, the best one kept.
+
+    RUN/data/TASK/                   binarised, shared by all seeds
+    RUN/TASK/seedN/POINT/            train.log, checkpoint, predictions of a grid point, score.json when finished
+    RUN/TASK/seedN/                  predictions of the best point, result.json when finished
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from typing import NamedTuple
+
+from ..checkpoints import read_checkpoint
+from ..partial import completed, write_json
+from .metrics import official_score, read_predictions
+from .predict import predictions_file
+from .protocols import Protocol, grid, training_command
+from .tasks import TASKS
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
+
+
+class Unit(NamedTuple):
+    task: str
+    seed: int
+    rows: int  # training examples
+    protocol: Protocol
+    run: str  # folder of the whole run
+    checkpoint: str
+    model: dict  # sizes, as the checkpoint holds them
+    threads: int
+    more: tuple = ()  # further words for fairseq-train
+
+    @property
+    def folder(self):
+        return os.path.join(self.run, self.task, f"seed{self.seed}")
+
+    @property
+    def result(self):
+        return os.path.join(self.folder, "result.json")
+
+    def is_finished(self):
+        return os.path.exists(self.result)
+
+
+class UnitFailed(Exception):
+    """Its message names the log and its last line."""
+
+
+def run_unit(unit):
+    """Bring a unit to its end from wherever it was. Raises UnitFailed."""
+    scores = {point.folder(): run_point(unit, point) for point in grid(unit.protocol)}
+    best = max(scores, key=lambda folder: scores[folder]["dev"])
+    for dev in TASKS[unit.task].dev:
+        name = predictions_file(unit.task, dev)
+        with completed(os.path.join(unit.folder, name)) as beside:
+            shutil.copyfile(os.path.join(unit.folder, best, name), beside)
+    seconds = sum(score["seconds"] for score in scores.values())
+    write_json(unit.result, {"task": unit.task, "seed": unit.seed, "chosen": best, "grid": scores, "seconds": seconds,
+                             "training examples": unit.rows})
+
+
+def run_point(unit, point):
+    """Train, predict and score a point of the grid, or read what it had scored."""
+    folder = os.path.join(unit.folder, point.folder())
+    finished = os.path.join(folder, "score.json")
+    if os.path.exists(finished):
+        with open(finished, encoding="utf-8") as file:
+            return json.load(file)
+    os.makedirs(folder, exist_ok=True)
+    data = os.path.join(unit.run, "data", unit.task)
+    user_dir = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    training = training_command(unit.task, unit.protocol, point, unit.seed, unit.rows, unit.model, unit.checkpoint,
+                                data, folder, user_dir, unit.more)
+    log = os.path.join(folder, "train.log")
+    run_logged([sys.executable, "-m", "fairseq_cli.train", *training], log, unit.threads)
+    best = os.path.join(folder, "checkpoint_best.pt")
+    predicting = "import sys; from entropy_mask_plugin.glue.predict import predict; predict(*sys.argv[1:])"
+    run_logged([sys.executable, "-c", predicting, unit.task, best, data, folder],
+               os.path.join(folder, "predict.log"), unit.threads)
+    first_dev = next(iter(TASKS[unit.task].dev))
+    predictions = read_predictions(os.path.join(folder, predictions_file(unit.task, first_dev)), TASKS[unit.task])
+    last = os.path.join(folder, "checkpoint_last.pt")
+    seconds = read_checkpoint(last, "--out")["extra_state"]["previous_training_time"]  # over all interruptions
+    score = {"dev": official_score(TASKS[unit.task], predictions), "seconds": seconds}
+    os.remove(last)  # only a run that goes on needs it
+    write_json(finished, score)
+    return score
+
+
+def run_logged(command, log, threads):
+    """A process that ends with this one, its output at the end of `log`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore",
+                   "PYTHONPATH": os.pathsep.join([package_folder(), os.environ.get("PYTHONPATH", "")])}
+    with open(log, "a", encoding="utf-8") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment,
+                              preexec_fn=end_with_parent)
+    if done.returncode:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in file if line.strip()]
+        raise UnitFailed(f"{log}: {lines[-1] if lines else 'nothing'} (exit status {done.returncode})")
+
+
+def package_folder():
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def end_with_parent():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

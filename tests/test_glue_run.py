@@ -1,0 +1,208 @@
+"""Fine-tuning end to end on a tiny model: killed and resumed, a failing unit, STS-B, MNLI, a frozen encoder, drift."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import OURS, ROOT, TINY, make_bert_vocabulary, train, weights
+from fairseq.data import Dictionary, data_utils
+from test_huggingface import make_folder
+
+from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.glue import run
+from entropy_mask_plugin.glue.drift import ELEMENTWISE, FROBENIUS, drift, drift_of_files, write_drift
+from entropy_mask_plugin.glue.metrics import read_predictions
+from entropy_mask_plugin.glue.protocols import PROTOCOLS, Point, training_command
+from entropy_mask_plugin.glue.tasks import TASKS
+from entropy_mask_plugin.huggingface.importing import import_bert
+
+WORDS = ["the", "value", "of", "a", "list", "return", "name", "file", "is", "string"]
+
+
+def write_glue(folder):
+    """RTE, STS-B and MNLI in GLUE's layout: the label is whether, or how often, the second text repeats the first."""
+    draw = random.Random(0)
+    pair = lambda: (" ".join(draw.choices(WORDS, k=4)), " ".join(draw.choices(WORDS, k=4)))  # noqa: E731
+    def rows(columns, line, count):
+        return "\t".join(columns) + "\n" + "".join("\t".join(line(i, *pair())) + "\n" for i in range(count))
+    rte = lambda i, a, b: (str(i), a, a if i % 2 else b, ("not_entailment", "entailment")[i % 2])  # noqa: E731
+    sts = lambda i, a, b: (str(i), a, a if i % 2 else b, str(5.0 * (i % 2)))  # noqa: E731
+    mnli = lambda i, a, b: (a, b, TASKS["mnli"].labels[i % 3])  # noqa: E731
+    tables = {
+        "RTE": (("index", "sentence1", "sentence2", "label"), rte, ("dev",)),
+        "STS-B": (("index", "sentence1", "sentence2", "score"), sts, ("dev",)),
+        "MNLI": (("sentence1", "sentence2", "gold_label"), mnli, ("dev_matched", "dev_mismatched")),
+    }
+    for task, (columns, line, devs) in tables.items():
+        (folder / task).mkdir(parents=True)
+        (folder / task / "train.tsv").write_text(rows(columns, line, 48))
+        for number, dev in enumerate(devs):
+            (folder / task / f"{dev}.tsv").write_text(rows(columns, line, 15 + number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a tiny imported BERT and three tasks."""
+    folder = tmp_path_factory.mktemp("glue")
+    make_folder(folder / "hf", tokens=make_bert_vocabulary(), num_hidden_layers=2, hidden_size=32,
+                intermediate_size=64, num_attention_heads=2, max_position_embeddings=24)
+    import_bert(str(folder / "hf"), str(folder / "bert"))
+    write_glue(folder / "data")
+    return folder
+
+
+def settings(place, out, tasks, seeds=(1,), **more):
+    protocol = PROTOCOLS["paper"]._replace(max_epochs=2, learning_rates=(1e-3,), batch_sizes=(16,))
+    return run.Settings(checkpoint=str(place / "bert" / "model.pt"), out=str(place / out), glue=str(place / "data"),
+                        tasks=list(tasks), seeds=list(seeds), protocol=more.pop("protocol", protocol),
+                        more=("--cpu",), **more)
+
+
+def test_every_kind_of_task_is_trained_and_predicted(place):
+    finished, failures = run.fine_tune(settings(place, "all", ("rte", "sts-b", "mnli"), jobs=2))
+    assert (finished, failures) == (3, [])
+    for name, files in (("rte", 1), ("sts-b", 1), ("mnli", 2)):
+        found = sorted((place / "all" / name / "seed1").glob("predictions*.tsv"))
+        assert len(found) == files
+    sts = read_predictions(str(place / "all" / "sts-b" / "seed1" / "predictions.tsv"), TASKS["sts-b"])
+    assert sts.gold.tolist() == [5.0 * (i % 2) for i in range(15)]  # scores of GLUE's scale, in the file's order
+    mismatched = place / "all" / "mnli" / "seed1" / "predictions-mismatched.tsv"
+    lines = [line.split("\t") for line in mismatched.read_text().splitlines()]
+    assert lines[0] == ["index", "gold", "predicted", "p(entailment)", "p(neutral)", "p(contradiction)"]
+    assert [line[1] for line in lines[1:]] == [TASKS["mnli"].labels[i % 3] for i in range(16)]
+    for line in lines[1:]:
+        shares = list(map(float, line[3:]))
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert line[2] == TASKS["mnli"].labels[shares.index(max(shares))]
+
+
+def test_the_encoded_examples_are_the_texts_and_labels_in_their_order(place):
+    data = place / "all" / "data" / "mnli"
+    dictionary = Dictionary.load(str(data / "input0" / "dict.txt"))
+    lines = (place / "data" / "MNLI" / "train.tsv").read_text().splitlines()[1:]
+    for part in (0, 1):
+        stored = data_utils.load_indexed_dataset(str(data / f"input{part}" / "train"), dictionary)
+        assert [dictionary.string(item[:-1]) for item in stored] == [line.split("\t")[part] for line in lines]
+    labels = Dictionary.load(str(data / "label" / "dict.txt"))
+    assert labels.symbols[labels.nspecial:labels.nspecial + 3] == list(TASKS["mnli"].labels)
+
+
+def script(place, out, *more):
+    command = [sys.executable, ROOT / "scripts" / "finetune_glue.py", "--checkpoint", place / "bert" / "model.pt",
+               "--glue", place / "data", "--tasks", "rte,sts-b", "--seeds", "1", "2", "--lr", "0.001",
+               "--batch-size", "16", "--max-epochs", "3", "--out", place / out, *more, "--", "--cpu"]
+    return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_a_killed_run_goes_on_and_ends_like_a_straight_one(place):
+    straight = script(place, "straight")
+    output, errors = straight.communicate(timeout=300)
+    assert straight.returncode == 0 and "| RTE" in output and "| STS-B" in output, errors[-3000:]
+
+    killed = script(place, "killed")
+    half_done = place / "killed" / "rte" / "seed2" / "lr0.001-batch16" / "checkpoint_last.pt"
+    while killed.poll() is None and not half_done.exists():
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)  # the script alone: its fairseq-train has to end with it
+    killed.communicate()
+    finished = (place / "killed" / "rte" / "seed1" / "result.json").stat().st_mtime_ns
+    again = script(place, "killed")
+    _, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors[-3000:]
+    assert (place / "killed" / "rte" / "seed1" / "result.json").stat().st_mtime_ns == finished  # not repeated
+    for unit in ("rte/seed1", "rte/seed2", "sts-b/seed2"):
+        one, other = ((place / run / unit / "predictions.tsv").read_text() for run in ("straight", "killed"))
+        assert one == other, unit
+
+
+def test_a_unit_that_fails_is_reported_and_does_not_stop_the_others(place):
+    broken = settings(place, "broken", ("rte", "sts-b"))
+    broken.seeds = [1]
+    (place / "broken" / "rte" / "seed1").mkdir(parents=True)
+    (place / "broken" / "rte" / "seed1" / "lr0.001-batch16").write_text("a file where a folder has to be")
+    finished, failures = run.fine_tune(broken)
+    assert finished == 1 and [(task, seed) for task, seed, _ in failures] == [("rte", 1)]
+    assert (place / "broken" / "sts-b" / "seed1" / "result.json").exists()
+
+
+def test_a_grid_keeps_its_best_point_on_the_dev_set(place):
+    protocol = PROTOCOLS["standard"]._replace(learning_rates=(1e-6, 1e-2), batch_sizes=(16,), max_epochs=3)
+    run.fine_tune(settings(place, "grid", ("rte",), protocol=protocol))
+    result = json.loads((place / "grid" / "rte" / "seed1" / "result.json").read_text())
+    scores = {point: score["dev"] for point, score in result["grid"].items()}
+    assert set(scores) == {"lr1e-06-batch16", "lr0.01-batch16"} and scores[result["chosen"]] == max(scores.values())
+
+
+def test_a_frozen_encoder_stays_as_it_was(place):
+    run.fine_tune(settings(place, "frozen", ("rte",), freeze_encoder=True))
+    before = weights(place / "bert" / "model.pt")
+    after = weights(place / "frozen" / "rte" / "seed1" / "lr0.001-batch16" / "checkpoint_best.pt")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any("classification_heads" in name for name in after)
+
+
+def test_the_papers_protocol_is_the_papers():
+    command = training_command("cola", PROTOCOLS["paper"], Point(5e-5, 256), 7, 8551, {"_name": "bertlet"}, "c", "d",
+                               "f", "u")
+    flags = dict(zip(command, command[1:]))
+    assert flags["--lr"] == "5e-05" and flags["--batch-size"] == "256" and flags["--max-epoch"] == "50"
+    assert flags["--patience"] == "5" and flags["--best-checkpoint-metric"] == "loss" and flags["--seed"] == "7"
+    assert flags["--total-num-update"] == str(34 * 50) and flags["--warmup-updates"] == "0"
+    flags = training_command("cola", PROTOCOLS["standard"], Point(1e-5, 32), 7, 8551, {"_name": "bertlet"}, "c", "d",
+                             "f", "u")
+    assert "--maximize-best-checkpoint-metric" in flags and "mcc" in flags
+
+
+def test_a_run_of_other_settings_or_without_its_files_is_refused(place):
+    with pytest.raises(UsageError, match="--out: .* is a run with limit None, now 5"):
+        run.fine_tune(settings(place, "all", ("rte",), limit=5))
+    with pytest.raises(UsageError, match="--glue: 4 files are missing, expected .*CoLA/train.tsv, .*WNLI/dev.tsv"):
+        settings(place, "new", ("cola", "wnli"))
+    with pytest.raises(UsageError, match="--tasks: sst found, expected all or some of cola,sst-2"):
+        settings(place, "new", ("sst",))
+    assert not (place / "new").exists()
+
+
+def test_a_checkpoint_without_tokenizer_is_refused(data_bin, teacher, place):
+    asked = settings(place, "no-tokenizer", ("rte",))
+    asked.checkpoint = teacher
+    with pytest.raises(UsageError, match="--tokenizer: none found in"):
+        run.fine_tune(asked)
+    assert not (place / "no-tokenizer").exists()
+
+
+# ---- weight drift
+
+
+def test_drift_of_planted_changes_is_what_was_planted(data_bin, tmp_path):
+    checkpoint = train(data_bin, str(tmp_path), "--mask-strategy", "random", "--max-update", "1", model=TINY, task=OURS)
+    before = weights(checkpoint)
+    after = {name: tensor.clone() for name, tensor in before.items()}
+    after["encoder.layers.1.ffn.fc2.weight"] *= 1.5
+    after["encoder.layers.1.ffn.fc2.bias"] *= 1.5
+    after["encoder.layers.0.self_attn.qkv_proj.weight"][32:64] *= -1  # the keys
+    after["encoder.layers.0.self_attn.qkv_proj.bias"][32:64] *= -1
+    found = drift(before, after)
+    assert found["layer 1", "FFN out"][FROBENIUS] == pytest.approx(0.5, rel=1e-5)
+    assert found["layer 1", "FFN out"][ELEMENTWISE] == pytest.approx(50, rel=1e-4)
+    assert found["layer 0", "attention k"][FROBENIUS] == pytest.approx(2, rel=1e-5)
+    moved = {("layer 1", "FFN out"), ("layer 0", "attention k")}
+    assert all(values[FROBENIUS] == 0 for key, values in found.items() if key not in moved)
+
+
+def test_drift_is_written_as_csv_and_two_pictures(place):
+    tuned = place / "all" / "rte" / "seed1" / "lr0.001-batch16" / "checkpoint_best.pt"
+    write_drift(drift_of_files(str(place / "bert" / "model.pt"), [str(tuned)]), str(place / "drift"))
+    lines = (place / "drift.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 + 2 * 7 and "unexplained" in lines[0]
+    assert (place / "drift.png").exists() and (place / "drift-elementwise.png").exists()
+    with pytest.raises(UsageError, match="--pretrained: .* does not exist"):
+        drift_of_files("nowhere.pt", [str(tuned)])

@@ -1,0 +1,175 @@
+"""Scores are scikit-learn's, constants are marked, intervals are right where they are known."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as reference
+
+from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.glue import report
+from entropy_mask_plugin.glue.cells import read_run
+from entropy_mask_plugin.glue.metrics import (
+    FUNCTIONS,
+    Predictions,
+    constant_score,
+    official_score,
+    paired_bootstrap,
+    read_predictions,
+    score,
+)
+from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS
+from entropy_mask_plugin.glue.table import rows_of
+from entropy_mask_plugin.glue.tasks import TASKS
+
+
+def planted(task, seed, examples=200, right=0.7):
+    """Gold labels that a seed does not change, and predictions of which about `right` agree with them."""
+    gold = np.random.default_rng(0).integers(0, max(2, len(task.labels)), examples)
+    draw = np.random.default_rng(seed)
+    wrong = draw.random(examples) > right
+    predicted = np.where(wrong, (gold + 1) % max(2, len(task.labels)), gold)
+    if task.regression:
+        return Predictions(gold + draw.normal(0, 0.1, examples) * 0 + np.arange(examples) / 100, predicted + 0.5)
+    return Predictions(gold, predicted)
+
+
+def write_unit(run, name, seed, predictions):
+    """What a finished unit leaves."""
+    task = TASKS[name]
+    folder = run / name / f"seed{seed}"
+    folder.mkdir(parents=True)
+    word = str if task.regression else lambda number: task.labels[number]
+    for dev in task.dev:
+        file = "predictions.tsv" if dev == next(iter(task.dev)) else f"predictions-{dev}.tsv"
+        rows = [("index", "gold", "predicted")]
+        rows += [(str(i), word(g), word(p)) for i, (g, p) in enumerate(zip(*map(np.ndarray.tolist, predictions)))]
+        (folder / file).write_text("".join("\t".join(row) + "\n" for row in rows))
+    (folder / "result.json").write_text(json.dumps({"seconds": 61}))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """`base` and `better` over four tasks, two seeds; `lazy` says always the same of RTE."""
+    for run, right, first in (("base", 0.6, 1), ("better", 0.9, 11)):
+        for name in ("cola", "mrpc", "sts-b", "mnli"):
+            for seed in (1, 2):
+                write_unit(tmp_path / run, name, seed, planted(TASKS[name], first + seed, right=right))
+    for seed in (1, 2):
+        gold = planted(TASKS["rte"], 0).gold
+        write_unit(tmp_path / "lazy", "rte", seed, Predictions(gold, np.ones_like(gold) if seed == 1 else gold))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_scores_from_the_file_are_scikit_learns_and_scipys(name, tmp_path):
+    task = TASKS[name]
+    predictions = planted(task, 3)
+    write_unit(tmp_path, name, 1, predictions)
+    read = read_predictions(str(tmp_path / name / "seed1" / "predictions.tsv"), task)
+    gold, predicted = predictions
+    expected = {
+        "pearson": lambda: stats.pearsonr(gold, predicted)[0], "spearman": lambda: stats.spearmanr(gold, predicted)[0],
+        "accuracy": lambda: np.mean(gold == predicted), "mcc": lambda: reference.matthews_corrcoef(gold, predicted),
+        "f1": lambda: reference.f1_score(gold, predicted),
+    }
+    for metric in {*task.official, *([task.paper] if task.paper else [])}:
+        assert score(metric, read) == pytest.approx(100 * expected[metric](), abs=1e-9)
+    assert official_score(task, read) == pytest.approx(np.mean([100 * expected[m]() for m in task.official]))
+
+
+def test_f1_is_that_of_the_second_class_also_where_nobody_says_it():
+    assert score("f1", Predictions(np.array([0, 1, 1]), np.array([0, 0, 0]))) == 0
+    assert score("f1", Predictions(np.array([1, 1, 0]), np.array([1, 0, 0]))) == pytest.approx(200 / 3)
+    assert set(FUNCTIONS) >= {metric for task in TASKS.values() for metric in task.official}
+
+
+def test_a_correlation_of_a_constant_is_undefined_not_zero():
+    assert math.isnan(score("pearson", Predictions(np.array([1.0, 2.0]), np.array([3.0, 3.0]))))
+
+
+def test_the_constant_score_is_the_best_of_all_constants():
+    gold = np.array([1] * 7 + [0] * 3)
+    assert constant_score("accuracy", gold, TASKS["mrpc"]) == pytest.approx(70)
+    assert constant_score("f1", gold, TASKS["mrpc"]) == pytest.approx(100 * 2 * 7 / (2 * 7 + 3))
+    assert constant_score("mcc", gold, TASKS["cola"]) == 0
+    assert constant_score("accuracy", np.array([2, 2, 0, 1]), TASKS["mnli"]) == 50
+
+
+def test_the_bootstrap_interval_is_the_binomials_where_only_one_run_errs():
+    """Accuracies 100 % and 80 % over n examples: the difference is a binomial share of mean 0.2."""
+    n = 400
+    gold = np.zeros(n, dtype=int)
+    wrong = (np.arange(n) % 5 == 0).astype(int)
+    difference, low, high = paired_bootstrap(TASKS["rte"], [Predictions(gold, gold)], [Predictions(gold, wrong)], 4000)
+    spread = 100 * 1.96 * math.sqrt(0.2 * 0.8 / n)
+    assert difference == pytest.approx(20)
+    assert low == pytest.approx(20 - spread, abs=0.4) and high == pytest.approx(20 + spread, abs=0.4)
+
+
+def test_runs_over_different_examples_are_not_compared():
+    with pytest.raises(UsageError, match="RTE: the two runs are over different dev sets"):
+        paired_bootstrap(TASKS["rte"], [planted(TASKS["rte"], 1)], [planted(TASKS["rte"], 1, examples=100)])
+
+
+def test_every_cell_has_its_constant_its_seeds_and_the_difference_to_the_baseline(runs):
+    base, better = (read_run(str(runs / name)) for name in ("base", "better"))
+    rows = rows_of([base, better], base)
+    cells = {(row["task"], row["run"]): row for row in rows if "examples" in row}
+    assert {task for task, _ in cells} == {"CoLA", "MRPC", "STS-B", "MNLI-matched", "MNLI-mismatched"}  # none invented
+    cola = cells["CoLA", "better"]
+    seeds = [official_score(TASKS["cola"], planted(TASKS["cola"], seed, right=0.9)) for seed in (12, 13)]
+    assert cola["official"] == pytest.approx(np.mean(seeds))
+    assert cola["official sd"] == pytest.approx(np.std(seeds, ddof=1))
+    assert cola["paper metric"] == "accuracy" and cola["official metric"] == "mcc" and cola["seconds"] == 122
+    assert cola["difference"] == pytest.approx(cola["official"] - cells["CoLA", "base"]["official"])
+    assert 0 < cola["low"] < cola["difference"] < cola["high"] and "difference" not in cells["CoLA", "base"]
+    assert "paper" not in cells["STS-B", "base"]  # the paper has none
+
+
+def test_averages_are_those_of_the_cells_and_say_over_how_many(runs):
+    base = read_run(str(runs / "base"))
+    (average,) = [row for row in rows_of([base]) if "examples" not in row]
+    assert average["task"] == "mean of 5, of the paper's 3"
+    official = [row["official"] for row in rows_of([base]) if "examples" in row]
+    paper = [row["paper"] for row in rows_of([base]) if row["task"] in PAPER_CELLS]
+    assert average["official"] == pytest.approx(np.mean(official)) and average["paper"] == pytest.approx(np.mean(paper))
+
+
+def test_constant_predictions_are_marked_whatever_their_score(runs):
+    text = report.write([str(runs / "lazy")], str(runs / "out"))
+    (line,) = [line for line in text.splitlines() if line.startswith("| RTE")]
+    assert line.count("CONSTANT in 1 of 2") == 2
+
+
+def test_the_papers_rows_can_be_put_beside_with_true_means(runs):
+    rows = rows_of([read_run(str(runs / "base"))], with_paper=["BERTlet marginal"])
+    assert [row["paper"] for row in rows if row["run"] == "paper: BERTlet marginal"][:2] == [69.03, 79.94]
+    assert np.mean(PAPER_ROWS["BERTlet marginal"]) == pytest.approx(71.77, abs=0.01)  # printed: 64.17
+
+
+def test_the_same_table_comes_as_markdown_csv_json_latex_and_picture(runs):
+    folders = [str(runs / name) for name in ("base", "better")]
+    text = report.write(folders, str(runs / "out"), "base", ["BERTlet random"])
+    assert (runs / "out" / "table.md").read_text() == text and "paper: BERTlet random" in text
+    with open(runs / "out" / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    as_json = json.loads((runs / "out" / "table.json").read_text())
+    assert [row["task"] for row in rows] == [row["task"] for row in as_json]
+    assert float(rows[0]["official"]) == as_json[0]["official"]
+    assert (runs / "out" / "table.tex").read_text().startswith("\\begin{tabular}")
+    assert (runs / "out" / "table.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("base",), "--baseline: base found, expected one of lazy"),
+    ((None, ["BERT"]), "--paper: BERT found, expected one of"),
+])
+def test_names_that_are_not_there_are_refused(arguments, message, runs):
+    with pytest.raises(UsageError, match=message):
+        report.write([str(runs / "lazy")], str(runs / "out"), *arguments)
+    with pytest.raises(UsageError, match="no finished fine-tuning found, expected TASK/seedN/result.json"):
+        read_run(str(runs))
