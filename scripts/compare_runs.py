@@ -13,6 +13,7 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this script
 
+from entropy_mask_plugin.glue.cells import read_run  # noqa: E402
 from entropy_mask_plugin.partial import completed, write  # noqa: E402
 from entropy_mask_plugin.reports import comparison, training_log  # noqa: E402
 
@@ -22,11 +23,14 @@ def main():
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run")
     parser.add_argument("--dict", required=True, metavar="FILE", help="dict.txt of the data-bin that they trained on")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where comparison.md and comparison.png go")
+    parser.add_argument("--fine-tuned", type=Path, metavar="DIR",
+                        help="folder with a finetune_glue.py run for each RUN, of the same name: adds their scores")
     args = parser.parse_args()
 
     runs = [training_log.read_run(folder) for folder in args.runs]
     plateau = training_log.unigram_entropy(args.dict)
-    text = "\n".join([comparison.table(runs, plateau), *comparison.plateau_warnings(runs, plateau)])
+    tuned = {run.name: read_run(str(args.fine_tuned / run.name)) for run in runs} if args.fine_tuned else {}
+    text = "\n".join([comparison.table(runs, plateau, tuned), *comparison.plateau_warnings(runs, plateau)])
     print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,8 @@ def parse():
                         help="all, or some of cola,sst-2,mrpc,sts-b,qqp,mnli,qnli,rte,wnli (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2, as the paper")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="fine-tunings at once (default: 1)")
+    parser.add_argument("--data", metavar="DIR", help="where the binarised tasks are kept; runs of models with one "
+                                                      "vocabulary can share it (default: RUN/data)")
     parser.add_argument("--tokenizer", metavar="PATH", help="default: beside the checkpoint or its training data")
     group = parser.add_argument_group("protocol")
     group.add_argument("--protocol", choices=("paper", "standard"), default="paper",
@@ -63,16 +65,16 @@ def main():
     args, more = parse()  # before the imports, which take seconds
     from entropy_mask_plugin.glue import report, run
     from entropy_mask_plugin.glue.protocols import PROTOCOLS
-    from entropy_mask_plugin.glue.tasks import TASKS
+    from entropy_mask_plugin.glue.tasks import GLUE
 
     changes = {field: getattr(args, flag) for flag, field in SETTABLE.items() if getattr(args, flag) is not None}
     if args.freeze_encoder:
         changes.setdefault("max_epochs", 1)
-    tasks = list(TASKS) if args.tasks == "all" else args.tasks.lower().split(",")
+    tasks = list(GLUE) if args.tasks == "all" else args.tasks.lower().split(",")
     finished, failures = run.fine_tune(run.Settings(
         checkpoint=args.checkpoint, out=args.out, protocol=PROTOCOLS[args.protocol]._replace(**changes), tasks=tasks,
         seeds=args.seeds, glue=args.glue, tokenizer=args.tokenizer, freeze_encoder=args.freeze_encoder,
-        limit=args.limit, jobs=args.jobs, more=more,
+        limit=args.limit, jobs=args.jobs, data=args.data, more=more,
     ))
     if finished:
         print(report.write([args.out], args.out))

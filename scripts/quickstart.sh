@@ -18,9 +18,9 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
 # A model that leaves the unigram plateau within two minutes: small vocabulary, short blocks, small batches (so that
-# there are many updates), pre-LayerNorm, large initial weights. An epoch is a shard, here a quarter of the text; three
-# epochs see three quarters of it once.
-corpus=(--docstrings --vocab-size 1000 --valid-fraction 0.02 --shards 4)
+# there are many updates), pre-LayerNorm, large initial weights. An epoch is a shard, here a fifth of the text; three
+# epochs see three fifths of it once.
+corpus=(--docstrings --vocab-size 1000 --valid-fraction 0.02 --shards 5)
 model=(--arch bertlet --encoder-layers 2 --encoder-embed-dim 128 --encoder-ffn-embed-dim 512
     --encoder-attention-heads 4 --max-positions 32 --encoder-normalize-before --init-std 0.08
     --dropout 0 --attention-dropout 0)
@@ -29,7 +29,7 @@ model=(--arch bertlet --encoder-layers 2 --encoder-embed-dim 128 --encoder-ffn-e
 masking=(--task entropy_masked_lm --criterion entropy_masked_lm --tokens-per-sample 32 --mask-prob 0.3
     --leave-unmasked-prob 0.1 --random-token-prob 0.1)
 training=(--optimizer adam --adam-betas "(0.9, 0.98)" --clip-norm 1.0 --lr 3e-3 --lr-scheduler polynomial_decay
-    --warmup-updates 100 --total-num-update 2020 --batch-size 64 --max-epoch 3 --cpu --num-workers 0 --seed 1)
+    --warmup-updates 100 --total-num-update 1620 --batch-size 64 --max-epoch 3 --cpu --num-workers 0 --seed 1)
 saving=(--no-epoch-checkpoints --save-interval-updates 160 --keep-interval-updates 1 --log-interval 50)
 
 say() { printf '\n==== %s\n' "$*"; }
@@ -48,27 +48,35 @@ train() { # name, then the flags that are its own
     touch "$run/finished"
 }
 
-say "1/7 installation"
+say "1/8 installation"
 bash "$root/scripts/install.sh" --venv "$venv"
 export PATH=$venv/bin:$PATH PYTHONWARNINGS=ignore
 
-say "2/7 corpus: the docstrings of the installed Python packages"
+say "2/8 corpus: the docstrings of the installed Python packages"
 python "$root/scripts/prepare_corpus.py" --out "$out/corpus" "${corpus[@]}"
 data=$out/corpus/bin/shard0:$out/corpus/bin/shard1:$out/corpus/bin/shard2
 teacher=$out/random/checkpoint_last.pt
 
-say "3/7 random masks (this model is also the teacher of the next three)"
+say "3/8 random masks (this model is also the teacher of the next three)"
 train random --mask-strategy random
 
-say "4/7 high-entropy masks, chosen by the teacher"
+say "4/8 high-entropy masks, chosen by the teacher"
 train high --mask-strategy high --teacher "$teacher"
 
-say "5/7 high-entropy masks, init: the teacher's in epoch 1, then the model's own"
+say "5/8 high-entropy masks, init: the teacher's in epoch 1, then the model's own"
 train high-init --mask-strategy high --teacher "$teacher" --self-mask-from-epoch 2
 
-say "6/7 the same, and distillation from epoch 2"
+say "6/8 the same, and distillation from epoch 2"
 train high-init-kd --mask-strategy high --teacher "$teacher" --self-mask-from-epoch 2 --kd-weight 0.5 --kd-start-epoch 2
 
-say "7/7 what came out"
+say "7/8 fine-tuning on two small tasks made from docstrings: which library, and are the words in order?"
+[ -e "$out/tasks" ] || python "$root/scripts/make_docstring_tasks.py" --out "$out/tasks" --train 300
+for run in random high high-init high-init-kd; do
+    python "$root/scripts/finetune_glue.py" --checkpoint "$out/$run/checkpoint_last.pt" --glue "$out/tasks" \
+        --tasks library,order --seeds 1 --lr 1e-3 --batch-size 32 --max-epochs 4 --data "$out/binarised" \
+        --out "$out/fine-tuned/$run" -- --cpu > /dev/null # its table: the scores are in the one below
+done
+
+say "8/8 what came out"
 python "$root/scripts/compare_runs.py" "$out"/{random,high,high-init,high-init-kd} \
-    --dict "$out/corpus/dict.txt" --out "$out"
+    --dict "$out/corpus/dict.txt" --fine-tuned "$out/fine-tuned" --out "$out"

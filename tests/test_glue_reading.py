@@ -1,11 +1,14 @@
 """GLUE's files as they are shipped, quirks included, by hand-made examples of each."""
 
+from collections import Counter
+
 import pytest
 
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.glue.binarize import shorten
+from entropy_mask_plugin.glue.docstring_tasks import write_docstring_tasks
 from entropy_mask_plugin.glue.reading import Example, hub_dev_names, hub_example, missing_files, read_file, read_task
-from entropy_mask_plugin.glue.tasks import TASKS
+from entropy_mask_plugin.glue.tasks import GLUE, TASKS
 
 MNLI_HEADER = ("index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
                "sentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label\n")
@@ -31,7 +34,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", GLUE)
 def test_each_task_is_read_as_it_is_shipped(name, tmp_path):
     content, expected = FILES[name]
     (tmp_path / "train.tsv").write_bytes(content.encode())
@@ -100,3 +103,22 @@ def test_the_longer_of_two_texts_is_shortened(lengths, room, expected):
     texts = [list(range(length)) for length in lengths]
     assert [len(text) for text in shorten(texts, room)] == list(expected)
     assert all(text == list(range(len(text))) for text in shorten(texts, room))
+
+
+def test_docstring_tasks_are_balanced_the_same_each_time_and_do_not_name_their_answer(tmp_path):
+    for copy in "ab":
+        write_docstring_tasks(str(tmp_path / copy), train=6, dev=3)
+    for name in ("library", "order"):
+        splits, _ = read_task(name, str(tmp_path / "a"))
+        assert splits == read_task(name, str(tmp_path / "b"))[0]
+        for split, each in (("train", 6), ("valid", 3)):
+            counts = Counter(example.label for example in splits[split])
+            assert set(counts) == set(TASKS[name].labels) and max(counts.values()) - min(counts.values()) <= 1
+            assert sum(counts.values()) == 5 * each
+        texts = [example.texts[0] for part in splits.values() for example in part]
+        assert len(set(texts)) == len(texts)
+    library, order = (read_task(name, str(tmp_path / "a"))[0]["train"] for name in ("library", "order"))
+    assert not any(example.label in example.texts[0].lower() for example in library)
+    for straight, other in zip(library, order):
+        assert sorted(straight.texts[0].split()) == sorted(other.texts[0].split())
+        assert (straight.texts == other.texts) == (other.label == "intact")

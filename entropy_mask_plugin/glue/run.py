@@ -14,7 +14,7 @@ from ..corpus.tokenizer import read_tokenizer
 from ..corpus.wordpiece import WordPieceTokenizer
 from ..errors import UsageError, require
 from ..huggingface.tokenizer_files import find_tokenizer
-from ..partial import write_json
+from ..partial import remove, write_json
 from ..vocabulary import symbols_of_checkpoint
 from .binarize import binarize_task
 from .protocols import Protocol
@@ -35,6 +35,7 @@ class Settings:
     tasks: List[str]
     seeds: List[int]
     glue: Optional[str] = None  # None = from the hub
+    data: Optional[str] = None  # binarised tasks; None = in `out`
     tokenizer: Optional[str] = None
     freeze_encoder: bool = False
     limit: Optional[int] = None
@@ -78,8 +79,9 @@ def fine_tune(settings):
     rows = {name: prepared(settings, name, tokenizer, symbols, state) for name in settings.tasks}
     model = {**state["cfg"]["model"], "freeze_encoder": settings.freeze_encoder}
     threads = max(1, len(os.sched_getaffinity(0)) // settings.jobs)
-    units = [Unit(name, seed, rows[name], settings.protocol, settings.out, os.path.abspath(settings.checkpoint), model,
-                  threads, settings.more) for name in settings.tasks for seed in settings.seeds]
+    units = [Unit(name, seed, rows[name], settings.protocol, settings.out, data_folder(settings, name),
+                  os.path.abspath(settings.checkpoint), model, threads, settings.more)
+             for name in settings.tasks for seed in settings.seeds]
     failures = run_units([unit for unit in units if not unit.is_finished()], len(units), settings.jobs)
     return len(units) - len(failures), failures
 
@@ -110,23 +112,36 @@ def remember(settings):
     write_json(path, now)
 
 
+def data_folder(settings, name):
+    return os.path.abspath(os.path.join(settings.data or os.path.join(settings.out, "data"), name))
+
+
 def prepared(settings, name, tokenizer, symbols, state):
-    """Binarise a task where that is not done yet. Returns its number of training examples."""
-    folder = os.path.join(settings.out, "data", name)
+    """Binarise a task where that is not done yet. Returns its number of training examples.
+
+    Raises:
+        UsageError: the folder holds the task for another vocabulary, length or limit.
+    """
+    folder, dictionary = data_folder(settings, name), "".join(f"{symbol} 1\n" for symbol in symbols[4:-1])
     record = folder + ".json"
+    made_for = {"dictionary": hashlib.blake2b(dictionary.encode(), digest_size=16).hexdigest(),
+                "positions": state["cfg"]["model"]["max_positions"], "limit": settings.limit}
     if not (os.path.exists(folder) and os.path.exists(record)):
         if settings.glue:
             splits, malformed = read_task(name, settings.glue, settings.limit)
         else:
             splits, malformed = read_from_hub(name, settings.limit), {}
-        dictionary = "".join(f"{symbol} 1\n" for symbol in symbols[4:-1])
-        positions = state["cfg"]["model"]["max_positions"]
         workers = len(os.sched_getaffinity(0))
-        shortened = binarize_task(name, splits, tokenizer, dictionary, positions, folder, workers)
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        remove(folder)  # complete, but without its record: killed between the two
+        shortened = binarize_task(name, splits, tokenizer, dictionary, made_for["positions"], folder, workers)
         write_json(record, {"examples": {split: len(examples) for split, examples in splits.items()},
-                            "shortened": shortened, "malformed rows left out": malformed})
+                            "shortened": shortened, "malformed rows left out": malformed, "made for": made_for})
     with open(record, encoding="utf-8") as file:
-        return json.load(file)["examples"]["train"]
+        found = json.load(file)
+    if found["made for"] != made_for:
+        raise UsageError(f"--data: {folder} was made for {found['made for']}, expected {made_for}")
+    return found["examples"]["train"]
 
 
 def run_units(units, total, jobs):

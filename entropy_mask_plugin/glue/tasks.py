@@ -1,4 +1,4 @@
-"""The nine GLUE tasks (Wang et al. 2019) as data."""
+"""The nine GLUE tasks (Wang et al. 2019) as data, and two that docstring_tasks.py makes in the same layout."""
 
 from typing import NamedTuple, Optional, Tuple
 
@@ -29,7 +29,7 @@ ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
 DEV = {"dev": "dev.tsv"}
 
-TASKS = {
+GLUE = {
     "cola": Task("CoLA", (3, 1), BINARY, DEV, "accuracy", ("mcc",)),
     "sst-2": Task("SST-2", ("sentence", "label"), BINARY, DEV, "accuracy", ("accuracy",)),
     "mrpc": Task("MRPC", ("#1 String", "#2 String", "Quality"), BINARY, DEV, "f1", ("f1", "accuracy")),
@@ -40,5 +40,11 @@ TASKS = {
     "qnli": Task("QNLI", ("question", "sentence", "label"), ENTAILMENT, DEV, "accuracy", ("accuracy",)),
     "rte": Task("RTE", ("sentence1", "sentence2", "label"), ENTAILMENT, DEV, "accuracy", ("accuracy",)),
     "wnli": Task("WNLI", ("sentence1", "sentence2", "label"), BINARY, DEV, None, ("accuracy",)),
+}
+TASKS = {
+    **GLUE,
+    "library": Task("library", ("sentence", "label"), ("stdlib", "torch", "numpy", "scipy", "sklearn"), DEV, None,
+                    ("accuracy",)),
+    "order": Task("order", ("sentence", "label"), ("intact", "shuffled"), DEV, None, ("accuracy",)),
 }
 HIGHEST_SCORE = 5.0  # of STS-B; fairseq learns shares of it

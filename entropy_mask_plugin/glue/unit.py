@@ -1,6 +1,6 @@
 """One (task, seed) of a run: every point of the grid trained and predicted, the best one kept.
 
-    RUN/data/TASK/                   binarised, shared by all seeds
+    RUN/data/TASK/                   binarised, shared by all seeds (or in a folder that several runs share)
     RUN/TASK/seedN/POINT/            train.log, checkpoint, predictions of a grid point, score.json when finished
     RUN/TASK/seedN/                  predictions of the best point, result.json when finished
 """
@@ -30,6 +30,7 @@ class Unit(NamedTuple):
     rows: int  # training examples
     protocol: Protocol
     run: str  # folder of the whole run
+    data: str  # folder of the binarised task
     checkpoint: str
     model: dict  # sizes, as the checkpoint holds them
     threads: int
@@ -72,21 +73,22 @@ def run_point(unit, point):
         with open(finished, encoding="utf-8") as file:
             return json.load(file)
     os.makedirs(folder, exist_ok=True)
-    data = os.path.join(unit.run, "data", unit.task)
     user_dir = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     training = training_command(unit.task, unit.protocol, point, unit.seed, unit.rows, unit.model, unit.checkpoint,
-                                data, folder, user_dir, unit.more)
+                                unit.data, folder, user_dir, unit.more)
     log = os.path.join(folder, "train.log")
     run_logged([sys.executable, "-m", "fairseq_cli.train", *training], log, unit.threads)
     best = os.path.join(folder, "checkpoint_best.pt")
     predicting = "import sys; from entropy_mask_plugin.glue.predict import predict; predict(*sys.argv[1:])"
-    run_logged([sys.executable, "-c", predicting, unit.task, best, data, folder],
+    run_logged([sys.executable, "-c", predicting, unit.task, best, unit.data, folder],
                os.path.join(folder, "predict.log"), unit.threads)
     first_dev = next(iter(TASKS[unit.task].dev))
     predictions = read_predictions(os.path.join(folder, predictions_file(unit.task, first_dev)), TASKS[unit.task])
     last = os.path.join(folder, "checkpoint_last.pt")
-    seconds = read_checkpoint(last, "--out")["extra_state"]["previous_training_time"]  # over all interruptions
-    score = {"dev": official_score(TASKS[unit.task], predictions), "seconds": seconds}
+    # Over all interruptions; fairseq goes on counting from the pretraining's.
+    before, after = (read_checkpoint(file, "--out")["extra_state"].get("previous_training_time", 0.0)
+                     for file in (unit.checkpoint, last))
+    score = {"dev": official_score(TASKS[unit.task], predictions), "seconds": after - before}
     os.remove(last)  # only a run that goes on needs it
     write_json(finished, score)
     return score

@@ -13,18 +13,23 @@ from matplotlib import pyplot  # noqa: E402
 LEFT_THE_PLATEAU = 0.3  # bits below the unigram entropy
 
 
-def table(runs, plateau):
+def table(runs, plateau, tuned=None):
     """One row for each run.
 
     Args:
         runs: list of Run.
         plateau: unigram entropy of the training text in bits.
+        tuned: {name of a run: its fine-tuning, a `glue.cells.Run`}, where there are such.
     Returns:
         Markdown.
     """
     header = ["run", "masks", "valid loss", "valid accuracy", "tokens/s", "entropy of its masks", "of the text",
               "updates"]
-    return tabulate([row(run) for run in runs], header, tablefmt="github", disable_numparse=True) + (
+    rows = [row(run) for run in runs]
+    for cell in next(iter(tuned.values())).cells.values() if tuned else ():
+        header.append(f"{cell.name} (constant: {cell.constant('official'):.1f}%)")
+        rows = [[*cells, tuned_score(tuned.get(run.name), cell.name)] for run, cells in zip(runs, rows)]
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True) + (
         "\n\nValid: random masks, all <mask>, the same for every run; in bits. Entropies: in nats, last epoch, as the "
         f"model that chose the masks saw them. The unigram entropy of the text is {plateau:.2f} bits."
     )
@@ -36,6 +41,15 @@ def row(run):
     return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}", f"{valid['accuracy']:.1%}",
             f"{speed:,.0f}" if speed else "–",
             known(train, "entropy_masked"), known(train, "entropy"), f"{valid['num_updates']:.0f}"]
+
+
+def tuned_score(tuned, name):
+    """Mean over seeds; marked where every example got the same answer."""
+    if tuned is None or name not in tuned.cells:
+        return "–"
+    cell = tuned.cells[name]
+    values = cell.values("official")
+    return f"{sum(values) / len(values):.1f}%" + (" CONSTANT" if cell.constant_seeds() else "")
 
 
 def known(log, name):

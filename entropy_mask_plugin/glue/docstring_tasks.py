@@ -1,0 +1,65 @@
+"""Two small labelled tasks made from docstrings by rule, for machines without GLUE: balanced, the same on each call.
+
+    library   which of five libraries does a passage come from?
+    order     are the words of a passage in their order, or shuffled?
+"""
+
+import os
+import random
+import re
+
+from ..corpus.docstrings import Docstrings, installed_roots
+from ..errors import UsageError
+from ..partial import completed, write
+from .tasks import TASKS
+
+LIBRARIES, ORDERS = TASKS["library"].labels, TASKS["order"].labels
+WORDS = range(8, 25)  # of a passage: fits the quick start's blocks of 32 pieces, nearly always
+
+
+def write_docstring_tasks(folder, train=500, dev=100, seed=1):
+    """Both tasks in GLUE's layout.
+
+    Args:
+        folder: made when everything in it is.
+        train, dev: passages of each library.
+    Raises:
+        UsageError: a library is not installed, or has fewer passages.
+    """
+    passages = passages_by_library(train + dev, random.Random(seed))
+    with completed(folder) as beside:
+        for split, part in (("train", slice(0, train)), ("dev", slice(train, train + dev))):
+            chosen = [(passage, library) for library in LIBRARIES for passage in passages[library][part]]
+            random.Random(seed).shuffle(chosen)
+            write_table(os.path.join(beside, "library"), split, chosen)
+            write_table(os.path.join(beside, "order"), split, in_order_or_not(chosen, random.Random(seed)))
+
+
+def passages_by_library(count, draw):
+    roots = installed_roots()
+    if len(roots) != len(LIBRARIES):
+        raise UsageError(f"docstring tasks: {len(roots)} libraries are installed, expected {', '.join(LIBRARIES)}")
+    found = {}
+    for library, root in zip(LIBRARIES, roots):
+        lines = (line for document in Docstrings([root]).documents() for line in document.lines)
+        # A passage that names its library would be no riddle.
+        passages = sorted({line for line in lines if len(line.split()) in WORDS and not re.search(library, line, re.I)})
+        if len(passages) < count:
+            raise UsageError(f"docstring tasks: {library} has {len(passages)} passages, expected {count}")
+        found[library] = draw.sample(passages, count)
+    return found
+
+
+def in_order_or_not(chosen, draw):
+    """Every second passage shuffled: (text, label)."""
+    for number, (passage, _) in enumerate(chosen):
+        words = passage.split()
+        if number % 2:
+            draw.shuffle(words)
+        yield " ".join(words), ORDERS[number % 2]
+
+
+def write_table(folder, split, rows):
+    os.makedirs(folder, exist_ok=True)
+    text = "sentence\tlabel\n" + "".join(f"{sentence}\t{label}\n" for sentence, label in rows)
+    write(os.path.join(folder, f"{split}.tsv"), text.encode())
