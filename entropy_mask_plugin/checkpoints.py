@@ -21,13 +21,18 @@ def read_checkpoint(path, flag):
         raise UsageError(f"{flag}: {path} is a folder, expected a checkpoint file written by fairseq-train")
     if not os.path.exists(path):
         raise UsageError(f"{flag}: {path} does not exist, expected a checkpoint file written by fairseq-train")
-    state = _load(path, flag)
+    state = load_safely(path, flag)
     if not (isinstance(state, dict) and "model" in state and (isinstance(state.get("cfg"), dict) or state.get("args"))):
         raise UsageError(f"{flag}: {path} is no fairseq checkpoint, expected a dict with 'model' and 'cfg'")
     return state
 
 
-def _load(path, flag):
+def load_safely(path, flag):
+    """torch.load of tensors and plain values.
+
+    Raises:
+        UsageError: truncated, something else, or a pickle that wants to run code.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except pickle.UnpicklingError as error:

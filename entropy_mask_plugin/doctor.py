@@ -34,9 +34,10 @@ def findings(data, teacher):
     """Yield (OK, NOTE or ERROR, a sentence)."""
     yield python()
     yield package("pip", NOTE, "only needed to install more")
-    installed = [package(name, ERROR, INSTALL) for name in ("torch", "numpy", "fairseq", "sentencepiece", "datasets",
-                                                            "tokenizers", "safetensors")]
+    installed = [package(name, ERROR, INSTALL) for name in ("torch", "numpy", "fairseq", "sentencepiece", "tokenizers",
+                                                            "safetensors")]
     yield from installed
+    yield package("datasets", NOTE, "only needed to fetch public data")
     if any(kind == ERROR for kind, _ in installed):
         return
     yield plug_in()
@@ -64,7 +65,8 @@ def package(name, otherwise, repair):
     except Exception as error:  # a wheel for another machine, another numpy, another python
         return otherwise, f"{name} cannot be imported ({type(error).__name__}: {first_line(error)}): {repair}"
     version = version_of(name, module)
-    if name in OLDEST and tuple(int(part) for part in version.split(".")[:2]) < OLDEST[name]:
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if numbers and numbers < OLDEST.get(name, ()):
         oldest = ".".join(map(str, OLDEST[name]))
         return ERROR, f"{name} {version} is too old, expected {oldest} or newer: {repair}"
     return OK, f"{name} {version}"
@@ -95,14 +97,14 @@ def devices():
 
     if not torch.cuda.is_available():
         yield NOTE, "no GPU that torch can use: give --cpu, or install a torch made for CUDA"
-        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         yield (OK, "--precision bf16 works on this CPU") if fast else (
             NOTE, "--precision bf16 works on this CPU, but slowly: the processor has no bf16 instructions")
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         yield OK, f"GPU {i}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-        if properties.major < 8:
-            yield NOTE, f"GPU {i} has no bf16 instructions: --precision fp32 is faster there"
+        yield (OK, f"--precision bf16 works on GPU {i}") if properties.major >= 8 else (
+            NOTE, f"GPU {i} has no bf16 instructions: --precision fp32 is faster there")
 
 
 def torchaudio():
@@ -139,6 +141,8 @@ def data_bins(data):
                 continue
             if samples is None or not len(samples):
                 yield ERROR, f"data: {folder} has no {split} split: make it with scripts/prepare_corpus.py"
+            elif os.path.getsize(os.path.join(folder, f"{split}.bin")) < int(samples.sizes.sum()) * 2:  # 2 bytes or 4
+                yield ERROR, f"data: {split}.bin of {folder} is truncated: make it again"
             else:
                 yield OK, f"data: {folder}: {len(samples):,} lines of {split}, {int(samples.sizes.sum()):,} tokens"
 
@@ -166,14 +170,21 @@ def teacher_for(path, data):
 
 def teacher_alone(path):
     from .checkpoints import read_checkpoint
-    from .huggingface.importing import read_bert
+    from .huggingface.importing import NO_HEAD, read_bert
+    from .teacher import file_or_huggingface_folder, refuse_headless
     from .vocabulary import symbols_of_checkpoint
 
+    path = file_or_huggingface_folder(path)
     if os.path.isdir(path):
-        symbols = read_bert(path, "--teacher").vocabulary.symbols()
+        bert = read_bert(path, "--teacher")
+        refuse_headless(bert.has_head, path)
+        symbols = bert.vocabulary.symbols()
     else:
-        symbols = symbols_of_checkpoint(read_checkpoint(path, "--teacher"), path) or []
-    return NOTE, f"teacher: {path} has {len(symbols):,} symbols; with --data they are compared with the data's"
+        state = read_checkpoint(path, "--teacher")
+        refuse_headless(NO_HEAD not in (state.get("extra_state") or {}), path)
+        symbols = symbols_of_checkpoint(state, path)
+    known = f"has {len(symbols):,} symbols" if symbols else "does not say its vocabulary"
+    return NOTE, f"teacher: {path} {known}; with --data it is compared with the data's"
 
 
 def first_line(error):

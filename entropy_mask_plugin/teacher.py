@@ -31,15 +31,23 @@ def load_teacher(path, task):
         UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; too few positions; a model without a
             (trained) masked-LM head.
     """
+    path = file_or_huggingface_folder(path)
     model = from_huggingface(path, task) if os.path.isdir(path) else from_checkpoint(path, task)
     check_positions(path, model.max_positions(), task)
     logger.info(f"teacher: {path}, {sum(p.numel() for p in model.parameters()):,} parameters, frozen")
     return model.requires_grad_(False).eval()
 
 
-def from_huggingface(folder, task):
-    require("--teacher", f"{folder} without config.json", os.path.exists(os.path.join(folder, "config.json")),
+def file_or_huggingface_folder(path):
+    """A folder that scripts/import_hf_bert.py made stands for the model.pt in it."""
+    if not os.path.isdir(path) or os.path.exists(os.path.join(path, "config.json")):
+        return path
+    require("--teacher", f"{path} without config.json", os.path.exists(os.path.join(path, "model.pt")),
             "a checkpoint file or a Hugging Face folder")
+    return os.path.join(path, "model.pt")
+
+
+def from_huggingface(folder, task):
     bert = read_bert(folder, "--teacher")
     refuse_headless(bert.has_head, folder)
     check_symbols(bert.vocabulary.symbols(), folder, "--teacher", task)

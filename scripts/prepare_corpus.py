@@ -61,8 +61,8 @@ def add_source(group):
                        help="where the --dataset is on this machine: parquet, arrow, json or text files with the split "
                             "in their names, or what save_to_disk wrote (default: the hub, or its cache)")
     group.add_argument("--stream", action="store_true",
-                       help="read the --dataset over the network (twice) instead of storing it, and do not keep the "
-                            "encoded text: for corpora larger than the disk")
+                       help="read the --dataset over the network (twice) instead of storing it, and delete the encoded "
+                            "text when the data-bin is made")
     group.add_argument("--detokenize", action="store_true",
                        help="undo WikiText's cutting into words: \"1 @,@ 990\" becomes \"1,990\", \"= Title =\" "
                             "\"Title\" (default: the text as published)")

@@ -160,7 +160,7 @@ def test_a_dataset_that_cannot_be_fetched_is_named_in_one_line(monkeypatch, tmp_
 
 
 ROWS = ["", " = One = \n", "", " The 15 @-@ year @-@ old ( 1 @,@ 990 ) said \" it 's 2 @.@ 5 \" . \n",
-        " = = Plot = = \n", "More words here .", " = Two = \n", "And do n't forget : this one ; that one !", ""]
+        " = = Plot = = \n", "More words here .", " = Two = \n", "And don 't forget : this one ; that one !", ""]
 DOCUMENTS = [["= One =", one_line(ROWS[3]), "= = Plot = =", "More words here ."], ["= Two =", ROWS[7]]]
 
 

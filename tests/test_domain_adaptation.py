@@ -45,6 +45,7 @@ def test_a_bert_is_adapted_and_a_killed_run_ends_like_a_straight_one(place):
     killed = adapt(place, "killed")
     while killed.poll() is None and not list((place / "killed").glob("run/checkpoint_*_3.pt")):
         time.sleep(0.05)
+    assert killed.poll() is None, killed.communicate()[0][-3000:]  # still at work
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     again = adapt(place, "killed")

@@ -53,9 +53,9 @@ def copy(tiny, tmp_path):
     return shutil.copytree(tiny[0], tmp_path / "copy")
 
 
-def same_text_in_both_orders(vocabulary, positions, generator=torch.Generator().manual_seed(3)):
+def same_text_in_both_orders(vocabulary, positions):
     """Random ids for Hugging Face and the same tokens for fairseq, 4 sentences of several lengths: B x T."""
-    rows = torch.tensor(vocabulary.rows())
+    generator, rows = torch.Generator().manual_seed(3), torch.tensor(vocabulary.rows())
     ours = torch.randint(4, len(rows), (4, positions), generator=generator)
     keep = torch.arange(positions) < torch.tensor([positions, 5, positions - 3, 1])[:, None]
     ours[~keep] = 1
@@ -206,7 +206,10 @@ MISTAKES = [
     (lambda f: edit_vocabulary(f, lambda lines: lines[:-1] + [lines[-2]]), r"found again at id \d+"),
     (lambda f: edit_vocabulary(f, lambda lines: [x.replace("[MASK]", "x") for x in lines]), r"has no \[MASK\]"),
     (lambda f: edit_vocabulary(f, lambda lines: lines[:-1] + ["<pad>"]), r"<pad> is an ordinary token"),
-    (lambda f: edit_vocabulary(f, lambda lines: lines[:-1] + ["a b"]), r"'a b' at id \d+, expected no empty token"),
+    (lambda f: edit_vocabulary(f, lambda lines: lines[:-1] + [""]), r"an empty token at id \d+, expected none"),
+    (lambda f: spoil(f, num_attention_heads=5), r"5 num_attention_heads found, expected a divisor of hidden_size"),
+    (lambda f: spoil(f, hidden_size="x"), r"hidden_size 'x' found, expected a number like 768"),
+    (lambda f: spoil(f, architectures=["RobertaForMaskedLM"]), r"architecture RobertaForMaskedLM found, expected a BE"),
 ]
 
 
@@ -225,6 +228,32 @@ def test_an_output_projection_of_its_own_is_refused(copy):
     save_file(tensors, copy / "model.safetensors")
     with pytest.raises(UsageError, match="cls.predictions.decoder.weight is not .*, expected tied weights"):
         read_bert(str(copy), "--hf")
+
+
+def test_a_token_of_white_space_and_lines_of_windows_are_read(copy, tmp_path):
+    edit_vocabulary(copy, lambda lines: [*lines[:-1], "\u2028"])
+    text = (copy / "vocab.txt").read_text(encoding="utf-8")
+    (copy / "vocab.txt").write_bytes(text.replace("\n", "\r\n").encode())
+    import_bert(str(copy), str(tmp_path / "in"))
+    assert "\\u2028 0" in (tmp_path / "in" / "dict.txt").read_text(encoding="utf-8").splitlines()
+    loaded(tmp_path / "in" / "model.pt")  # with that dict.txt
+
+
+def test_a_fine_tuned_model_with_another_kind_of_input_is_refused(like_data, data_bin, tmp_path):
+    import_bert(str(like_data[0]), str(tmp_path / "in"))
+    binarise_task(data_bin, tmp_path / "glue")
+    checkpoint = train(
+        str(tmp_path / "glue"), str(tmp_path / "tuned"), "--finetune-from-model", tmp_path / "in" / "model.pt",
+        "--num-classes", "2", "--max-update", "1", model=["--arch", "bert_base", *TINY[2:]],
+        task=["--task", "sentence_prediction", "--criterion", "sentence_prediction"],
+    )
+    with pytest.raises(UsageError, match="was fine-tuned with --init-token None, expected 0, which is <s>"):
+        export_bert(checkpoint, str(tmp_path / "out"), str(tmp_path / "in"))
+
+
+def test_a_folder_that_import_made_stands_for_its_checkpoint(like_data, make_task, tmp_path):
+    import_bert(str(like_data[0]), str(tmp_path / "in"))
+    assert make_task("--mask-strategy", "high", "--teacher", tmp_path / "in")[0].teacher is not None
 
 
 def test_nothing_is_overwritten(tiny, tmp_path):
@@ -321,8 +350,7 @@ def test_a_fine_tuned_model_becomes_a_classifier(separator, like_data, data_bin,
 
     vocabulary = read_bert(str(folder), "--hf").vocabulary
     ids = tokenizer("the name", "of a file", return_tensors="pt")
-    symbols = [vocabulary.symbols().index(vocabulary.symbols()[vocabulary.rows().index(i)])
-               for i in ids["input_ids"][0].tolist()]
+    symbols = [vocabulary.rows().index(i) for i in ids["input_ids"][0].tolist()]  # fairseq's ids
     between = [2, 2] if separator else [2]
     words = [vocabulary.symbols().index(word) for word in ("the", "name", "of", "a", "file")]
     assert symbols == [0, *words[:2], *between, *words[2:], 2]

@@ -21,7 +21,7 @@ from entropy_mask_plugin.corpus.wordpiece import WordPieceTokenizer
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.huggingface.exporting import export_bert
 from entropy_mask_plugin.huggingface.importing import import_bert
-from entropy_mask_plugin.huggingface.tokenizer_files import bert_files, sentencepiece_files
+from entropy_mask_plugin.huggingface.tokenizer_files import bert_files, read_tokenizer_files
 
 SENTENCES = [
     "Zürich, Ærøskøbing, Łódź und Ñuñoa: naïve façades", "Ελλάδα, Россия, Україна; ＦＵＬＬ　ＷＩＤＴＨ, half ｶﾅ",
@@ -74,7 +74,7 @@ def exported(model, folder):
     folder.mkdir()
     (folder / "tokenizer.model").write_bytes(model)
     tokenizer = Tokenizer(model, "test")
-    files = sentencepiece_files(str(folder / "tokenizer.model"), symbols_of(tokenizer))
+    files = read_tokenizer_files(str(folder / "tokenizer.model"), symbols_of(tokenizer), 99)
     return tokenizer, as_folder(files, folder / "hf")
 
 
@@ -89,6 +89,7 @@ def test_sentencepiece_gives_the_same_ids_in_transformers_on_every_line(model, l
     tokenizer, theirs = exported(model, tmp_path / "t")
     assert differences(tokenizer, theirs, lines) == []
     assert theirs.mask_token == "<mask>" and theirs.mask_token_id == len(theirs) - 1
+    assert theirs.model_max_length == 99
 
 
 @pytest.mark.parametrize("options", [
@@ -111,7 +112,7 @@ def test_models_that_cannot_become_fast_tokenizers_are_refused(lines, tmp_path):
         (tmp_path / "m.model").write_bytes(foreign_model(lines[:300], **options, hard_vocab_limit=False))
         tokenizer = Tokenizer((tmp_path / "m.model").read_bytes(), "test")
         with pytest.raises(UsageError, match=f"--tokenizer: .* cannot become a fast tokenizer: {reason}"):
-            sentencepiece_files(str(tmp_path / "m.model"), symbols_of(tokenizer))
+            read_tokenizer_files(str(tmp_path / "m.model"), symbols_of(tokenizer), 99)
 
 
 def test_a_mask_in_the_text_keeps_the_blanks_around_it(model, tmp_path):
@@ -130,8 +131,8 @@ def test_scores_are_sums_that_fp32_holds_exactly(model):
 def test_a_tokenizer_of_another_vocabulary_is_refused(model, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(model)
     symbols = symbols_of(Tokenizer(model, "test"))
-    with pytest.raises(UsageError, match="--tokenizer: .* has another vocabulary than the checkpoint: 1495 symbols"):
-        sentencepiece_files(str(tmp_path / "tokenizer.model"), [*symbols[:7], "other", *symbols[8:]])
+    with pytest.raises(UsageError, match="--tokenizer: .* has another vocabulary .* 1500 symbols, .* at id 7 it has"):
+        read_tokenizer_files(str(tmp_path / "tokenizer.model"), [*symbols[:7], "other", *symbols[8:]], 99)
 
 
 # ---- WordPiece
@@ -160,6 +161,32 @@ def test_wordpiece_ids_are_those_of_transformers(cased, lines, tmp_path):
     assert theirs("the", "name")["token_type_ids"] == [0, 0, 0, 1, 1]
     slow_words.save_pretrained(tmp_path / "saved")
     assert WordPieceTokenizer(str(tmp_path / "saved")).encode(lines, 2) == expected
+
+
+def test_files_that_do_not_say_everything_mean_what_transformers_takes_them_for(lines, tmp_path):
+    """A config without do_lower_case; a tokenizer.json without the type of its model; a word that was added."""
+    lines = [line for line in lines[:500] if "[" not in line] + ["the covid19 file"]
+    folder = write_vocabulary(tmp_path / "v", cased=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    assert WordPieceTokenizer(str(folder)).encode(lines, 1) == theirs(lines, add_special_tokens=False)["input_ids"]
+
+    theirs.add_tokens(["covid19"])
+    theirs.save_pretrained(tmp_path / "added")
+    path = tmp_path / "added" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"].pop("type", None)
+    path.write_text(json.dumps(content))
+    ours = WordPieceTokenizer(str(tmp_path / "added"))
+    assert ours.encode(lines, 1) == theirs(lines, add_special_tokens=False)["input_ids"]
+    assert "covid19" in [ours.names[i] for i in ours.encode(lines, 1)[-1]]
+
+
+def test_an_uncased_vocabulary_may_have_specials_in_capitals(tmp_path):
+    folder = write_vocabulary(tmp_path / "v", cased=False)
+    (folder / "vocab.txt").open("a", encoding="utf-8").write("<S>\n<T>\n")
+    assert WordPieceTokenizer(str(folder / "vocab.txt")).encode(["The"], 1) == WordPieceTokenizer(
+        str(folder / "vocab.txt")).encode(["the"], 1)
 
 
 def test_special_tokens_in_a_text_are_text(tmp_path):

@@ -10,11 +10,10 @@ import json
 import os
 
 from ..errors import UsageError
+from ..huggingface.tokenizer_files import NAMES as TOKENIZER_FILES
 from ..partial import remove, remove_leftovers, write_json
 
-TOKENIZERS = ("tokenizer.vocab", "tokenizer.model", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
-              "special_tokens_map.json", "added_tokens.json")
-PRODUCTS = (*TOKENIZERS, "dict.txt", "encoded", "bin")
+PRODUCTS = ("tokenizer.vocab", *TOKENIZER_FILES, "dict.txt", "encoded", "bin")
 CONTENT = "content of the source"  # the parameter that is known only after pass 1
 
 

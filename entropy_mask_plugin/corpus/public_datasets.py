@@ -9,6 +9,7 @@ from ..errors import UsageError
 from .sources import Document, one_line
 
 LEVEL_ONE_HEADING = re.compile(r"= (?!=).*[^=] =")  # WikiText: "= Title =", while sections have "= = Section = ="
+WIKITEXT = re.compile(r"wikitext-\d+(-raw)?-v1")  # its configurations, folders in a copy of the hub's repository
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json", ".json": "json", ".txt": "text", ".raw": "text",
             ".tokens": "text"}  # of `datasets`, by how a file's name ends
 
@@ -27,7 +28,7 @@ def detokenize_wikitext(line):
     line = re.sub(r"^(= )+(.*?)( =)+$", r"\2", line)
     line = re.sub(r" @([-,.])@ ", r"\1", line)
     line = re.sub(r'" ([^"]*?) "', r'"\1"', line)
-    line = re.sub(r" (n't|'(?:s|re|ve|ll|m|d))\b", r"\1", line)
+    line = re.sub(r" (n't|'(?:t|s|re|ve|ll|m|d))\b", r"\1", line)
     line = re.sub(r" ([.,;:!?)\]}])", r"\1", line)
     return re.sub(r"([(\[{$£]) ", r"\1", line)
 
@@ -124,6 +125,9 @@ def files_of_split(folder, split, config, name):
     """The files below `folder` that hold a split of a dataset: `train-00000-of-00002.parquet`, `wiki.valid.raw`, …"""
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), "**", "*"), recursive=True))
     below = [path for path in paths if ending(path) in BUILDERS and os.path.isfile(path)]
+    named = {part for path in below for part in path.split(os.sep) if WIKITEXT.fullmatch(part)}
+    if config and named and config not in named:
+        raise UsageError(f"--dataset-dir: {folder} holds {', '.join(sorted(named))}, expected {config}")
     below = [path for path in below if config and f"{os.sep}{config}{os.sep}" in path] or below
     words = {"validation": r"valid(ation)?|dev"}.get(split, split)
     found = [path for path in below if re.search(rf"(^|[\W_])({words})([\W_]|$)", os.path.relpath(path, folder))]
@@ -148,8 +152,13 @@ def number_of_rows(rows):
 
 
 def texts(rows):
-    for batch in rows.iter(batch_size=1000):  # row by row is 20 times slower
-        yield from batch["text"]
+    """Raises `UsageError` for a damaged file, a lost network, or rows without text."""
+    try:
+        for batch in rows.iter(batch_size=1000):  # row by row is 20 times slower
+            yield from batch["text"]
+    except Exception as error:  # each kind of file and of network has its own
+        reason = one_line(f"{type(error).__name__}: {error}")[:300]
+        raise UsageError(f"--dataset: its rows cannot be read ({reason}), expected a column 'text'") from error
 
 
 def documents_of_rows(rows, begins_document):

@@ -4,6 +4,7 @@
     config.py       config.json <-> our sizes; what is not BERT is refused by name
     vocabulary.py   which id is which: Hugging Face's order <-> fairseq's
     weights.py      names and layouts of tensors, both ways
+    wordpiece.py, tokenizer_files.py   the tokenizer of a corpus or checkpoint
     importing.py    folder -> checkpoint of ours
     exporting.py    checkpoint -> folder that transformers loads
     fast_tokenizer.py, model_card.py   what an export needs beside the weights

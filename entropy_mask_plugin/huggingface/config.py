@@ -37,17 +37,28 @@ def read_config(folder, flag):
     """
     config = read_json(folder, "config.json", flag)
     path = os.path.join(folder, "config.json")
-    if "model_type" not in config and not any(name.startswith("Bert") for name in config.get("architectures", [])):
-        # Google's own files are older than the key; no other model has had this one.
-        if "type_vocab_size" not in config:
-            raise UsageError(f"{flag}: {path} names no model_type, expected 'bert'")
+    for name in config.get("architectures") or ():  # Google's own files are older than model_type and this
+        if not str(name).startswith("Bert"):
+            raise UsageError(f"{flag}: {path}: architecture {name} found, expected a BERT")
     for name, default, supported in ASSUMED:
         if config.get(name, default) not in supported:
             raise UsageError(f"{flag}: {path}: {name} {config[name]!r} found, expected {supported[0]!r}: "
                              "only BERT as published can be read")
-    sizes = {ours: type(default)(config.get(theirs, default)) for theirs, ours, default in SIZES}
+    sizes = {ours: size(config, theirs, default, f"{flag}: {path}") for theirs, ours, default in SIZES}
+    if sizes["encoder_embed_dim"] % sizes["encoder_attention_heads"]:
+        raise UsageError(f"{flag}: {path}: {sizes['encoder_attention_heads']} num_attention_heads found, expected a "
+                         f"divisor of hidden_size ({sizes['encoder_embed_dim']})")
     pooler_dropout = config.get("classifier_dropout")
     return BertConfig(**sizes, pooler_dropout=sizes["dropout"] if pooler_dropout is None else pooler_dropout)
+
+
+def size(config, name, default, origin):
+    """A number of the default's kind; whole ones are 1 or more."""
+    value = config.get(name, default)
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    if not fine or isinstance(default, int) and (value != int(value) or value < 1):
+        raise UsageError(f"{origin}: {name} {value!r} found, expected a number like {default}")
+    return type(default)(value)
 
 
 def write_config(model, vocabulary, architecture):
@@ -69,5 +80,4 @@ def write_config(model, vocabulary, architecture):
         "classifier_dropout": model["pooler_dropout"],
         "pad_token_id": vocabulary.id_of("pad"),
         "tie_word_embeddings": True,
-        "use_cache": False,
     }

@@ -40,10 +40,12 @@ def export_bert(checkpoint, out, tokenizer=None):
     symbols = symbols_of_checkpoint(state, checkpoint)
     if symbols is None:
         raise UsageError(f"{FLAG}: {checkpoint} does not say its vocabulary, expected a dict.txt beside it")
-    files = read_tokenizer_files(find_tokenizer(tokenizer, checkpoint, state), symbols)
-    if state["cfg"]["task"]["_name"] == "sentence_prediction":
-        return write_folder(out, state, *classifier(state, files))
-    if NO_HEAD in state["extra_state"]:
+    positions = state["cfg"]["model"]["max_positions"]
+    files = read_tokenizer_files(find_tokenizer(tokenizer, checkpoint, state), symbols, positions)
+    if any(name.startswith("classification_heads.") for name in state["model"]):
+        check_classifier(state, checkpoint)
+        return write_folder(out, state, "BertForSequenceClassification", *classifier(state, files))
+    if NO_HEAD in (state.get("extra_state") or {}):
         raise UsageError(f"{FLAG}: {checkpoint} has no trained masked-LM head, expected one: its Hugging Face original "
                          "had none, and it was not trained since")
     return write_folder(out, state, "BertForMaskedLM", files, tensors_of(state, files.vocabulary), {})
@@ -51,13 +53,24 @@ def export_bert(checkpoint, out, tokenizer=None):
 
 def check_exportable(state, checkpoint):
     """Refuse what stock BERT cannot compute."""
-    name = (state["cfg"] or {}).get("model", {}).get("_name")
-    if not issubclass(ARCH_MODEL_REGISTRY.get(name, object), BertModel):
+    model = (state.get("cfg") or {}).get("model")  # a Namespace in old checkpoints, which no model of ours has written
+    name = model.get("_name") if isinstance(model, dict) else getattr(model or state.get("args"), "arch", None)
+    if not isinstance(model, dict) or not issubclass(ARCH_MODEL_REGISTRY.get(name, object), BertModel):
         raise UsageError(f"{FLAG}: {checkpoint} is of arch {name}, expected bert_base, bertlet or another BERT of this "
                          "plug-in")
-    if state["cfg"]["model"]["encoder_normalize_before"]:
+    if model["encoder_normalize_before"]:
         raise UsageError(f"{FLAG}: {checkpoint} was trained with --encoder-normalize-before, expected post-LayerNorm: "
                          "transformers' BERT has no other layout")
+
+
+def check_classifier(state, checkpoint):
+    """Refuse a fine-tuned model whose input transformers' tokenizers would not make."""
+    task = state["cfg"]["task"]
+    for name, fine, expected in (("_name", ("sentence_prediction",), "sentence_prediction"),
+                                 ("init_token", (0,), "0, which is <s>"), ("separator_token", (None, 2), "2 or none")):
+        if task.get(name) not in fine:
+            flag = "--task" if name == "_name" else "--" + name.replace("_", "-")
+            raise UsageError(f"{FLAG}: {checkpoint} was fine-tuned with {flag} {task.get(name)}, expected {expected}")
 
 
 def tensors_of(state, vocabulary):
@@ -65,28 +78,29 @@ def tensors_of(state, vocabulary):
 
 
 def classifier(state, files):
-    """(class, tokenizer files, tensors, more of config.json) of a checkpoint that `sentence_prediction` has tuned."""
+    """(tokenizer files, tensors, more of config.json) of a checkpoint that `sentence_prediction` has tuned."""
     task = state["cfg"]["task"]
     prefix = f"classification_heads.{state['cfg']['criterion']['classification_head_name']}."
     head = {name[len(prefix):]: tensor for name, tensor in state["model"].items() if name.startswith(prefix)}
     separators = 1 if task["separator_token"] is None else 2
-    names = class_names(task)[:len(head["out_proj.bias"])]  # fairseq pads a dictionary
+    names = class_names(task, len(head["out_proj.bias"]))
     more = {"num_labels": len(head["out_proj.bias"]), "problem_type": "single_label_classification"}
     if state["cfg"]["criterion"]["regression_target"]:
         more["problem_type"] = "regression"
     elif names:
         more |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     tensors = to_classifier(tensors_of(state, files.vocabulary), head)
-    return "BertForSequenceClassification", files.with_pairs(separators), tensors, more
+    return files.with_pairs(separators), tensors, more
 
 
-def class_names(task):
-    """The classes as the label dictionary of the fine-tuning data calls them; empty where it is gone."""
+def class_names(task, count):
+    """The classes as the label dictionary of the fine-tuning data calls them; empty where it is gone or smaller."""
     file = os.path.join(task["data"], "label", "dict.txt")
     if not os.path.exists(file):
         return []
     labels = Dictionary.load(file)
-    return labels.symbols[labels.nspecial:]
+    names = labels.symbols[labels.nspecial :][:count]  # fairseq pads a dictionary
+    return names if len(names) == count and not any(name.startswith("madeupword") for name in names) else []
 
 
 def write_folder(out, state, architecture, files, tensors, more):

@@ -1,4 +1,4 @@
-"""A SentencePiece model as a fast tokenizer that gives the same ids (tests/test_huggingface.py compares them).
+"""A SentencePiece model as a fast tokenizer that gives the same ids (test_huggingface_tokenizers.py compares them).
 
     text -> normalizer -> blanks become ▁ -> unigram or bpe -> <s> … </s>
 """

@@ -8,6 +8,7 @@ SHARED = {  # of fairseq's many settings in these sections, those that say somet
     "dataset": ("batch_size", "max_tokens"),
     "common": ("seed",),
 }
+OF_THE_MACHINE = ("save_dir", "restore_file", "finetune_from_model")
 CLASS_AND_TASK = {
     "BertForMaskedLM": ("fill-mask", "a masked language model"),
     "BertForSequenceClassification": ("text-classification", "a classifier of texts"),
@@ -27,9 +28,9 @@ tags: [bert, entropy-masking]
     from transformers import pipeline
     pipeline("{task}", "{name}")({example!r})
 
-Token types make no difference: the model was trained without segments.
+Token types make no difference: all are the first.
 """
-TRAINING = """Trained with fairseq and entropy-aware masking (Srinivasagan, Hartung, Georges, \\*SEM 2026):
+TRAINING = """Trained with fairseq and the plug-in entropy_mask_plugin (Srinivasagan, Hartung, Georges, \\*SEM 2026):
 {updates:,} updates, the last of them in epoch {epoch}, with the flags below."""
 FLAGS = """
 ## Training flags
@@ -50,7 +51,7 @@ def model_card(name, state, architecture, vocabulary, parameters):
         parameters: number of weights.
     """
     task, what = CLASS_AND_TASK[architecture]
-    model, updates = state["cfg"]["model"], state["optimizer_history"][-1]["num_updates"]
+    model, updates = state["cfg"]["model"], (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
     training = "Imported from another model and not trained since."
     if updates:
         at = state["extra_state"]["train_iterator"]  # at the end of an epoch: the beginning of the next
@@ -71,5 +72,10 @@ def flags(cfg):
     for section in SECTIONS:
         settings = cfg.get(section) or {}
         names = SHARED.get(section, settings)
-        sections[section] = {name: settings[name] for name in names if settings.get(name) not in (None, "", False)}
+        chosen = [name for name in names if is_set(settings.get(name)) and name not in OF_THE_MACHINE]
+        sections[section] = {name: settings[name] for name in chosen}
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
+
+
+def is_set(value):
+    return value is not None and value is not False and value != ""

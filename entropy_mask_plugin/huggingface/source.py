@@ -1,12 +1,13 @@
 """The files of a Hugging Face model, read without running anything that is in them."""
 
+import fnmatch
 import json
 import os
-import pickle
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..checkpoints import load_safely
 from ..errors import UsageError
 
 WANTED = ("config.json", "model*.safetensors*", "pytorch_model*.bin*", "vocab.txt", "*token*.json", "tokenizer.model")
@@ -27,7 +28,7 @@ def folder_of(name, flag):
     try:
         files = huggingface_hub.list_repo_files(name)
         # The old format only where the safe one is missing: both together would be fetched twice.
-        safe = any(file.endswith(".safetensors") for file in files)
+        safe = any(fnmatch.fnmatch(file, "model*.safetensors") for file in files)
         return huggingface_hub.snapshot_download(
             name, allow_patterns=WANTED, ignore_patterns=["pytorch_model*"] if safe else None
         )
@@ -70,7 +71,7 @@ def read_tensors(folder, flag):
         if os.path.exists(os.path.join(folder, whole)):
             return read(os.path.join(folder, whole), flag)
         if os.path.exists(os.path.join(folder, whole + ".index.json")):
-            parts = set(read_json(folder, whole + ".index.json", flag)["weight_map"].values())
+            parts = set(read_json(folder, whole + ".index.json", flag).get("weight_map", {}).values())
             return {name: tensor for part in sorted(parts)
                     for name, tensor in read(os.path.join(folder, os.path.basename(part)), flag).items()}
     raise UsageError(f"{flag}: {folder} has no weights, expected model.safetensors or pytorch_model.bin")
@@ -85,13 +86,7 @@ def read_safetensors(path, flag):
 
 
 def read_pickle(path, flag):
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UsageError(f"{flag}: {path} holds more than tensors; refused, nothing in it was run") from None
-    except Exception as error:  # a file that is something else can trip the unpickler anywhere
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{flag}: {path} is truncated or no PyTorch file ({reason})") from None
+    tensors = load_safely(path, flag)
     if not (isinstance(tensors, dict) and all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())):
         raise UsageError(f"{flag}: {path} is no dict of tensors, expected the weights of a model")
     return tensors

@@ -1,5 +1,6 @@
 """The tokenizer of a checkpoint or a corpus, as the files of a Hugging Face folder."""
 
+import json
 import os
 from typing import Dict, NamedTuple
 
@@ -29,7 +30,8 @@ class TokenizerFiles(NamedTuple):
             **self.files,
             "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
             # transformers' own class for BERT would join pairs its own way again
-            "tokenizer_config.json": configuration(self.vocabulary, "PreTrainedTokenizerFast"),
+            "tokenizer_config.json": as_json({**json.loads(self.files["tokenizer_config.json"]),
+                                              "tokenizer_class": "PreTrainedTokenizerFast"}),
         })
 
 
@@ -54,7 +56,7 @@ def find_tokenizer(given, checkpoint, state):
     for place in places:
         found = [os.path.join(place, name) for name in (*BERT_NAMES, "tokenizer.model")]
         if os.path.isfile(place):
-            return place
+            return os.path.dirname(place) or "." if place.endswith("tokenizer.json") else place
         if any(map(os.path.exists, found[:2])):
             return place
         if os.path.exists(found[2]):
@@ -68,8 +70,8 @@ def parents(folder):
     return [os.path.normpath(os.path.join(folder, up)) for up in (".", "..", "../..")] if folder else []
 
 
-def read_tokenizer_files(path, symbols):
-    """The files of the tokenizer at `path` for a model whose dictionary is `symbols`.
+def read_tokenizer_files(path, symbols, positions):
+    """The files of the tokenizer at `path` for a model whose dictionary is `symbols`, its longest text `positions`.
 
     Raises:
         UsageError: no tokenizer, or one of another vocabulary.
@@ -77,7 +79,7 @@ def read_tokenizer_files(path, symbols):
     if os.path.isdir(path) or path.endswith(".txt"):
         found = bert_files(path, "--tokenizer")
     else:
-        found = sentencepiece_files(path, symbols)
+        found = sentencepiece_files(path, positions)
     if found.vocabulary.symbols() != symbols:
         difference = first_difference(found.vocabulary.symbols(), symbols)
         raise UsageError(f"--tokenizer: {path} has another vocabulary than the checkpoint: {difference}")
@@ -101,18 +103,17 @@ def bert_files(path, flag):
     return TokenizerFiles(vocabulary, files)
 
 
-def sentencepiece_files(path, symbols):
+def sentencepiece_files(path, positions):
     model = read_tokenizer(path)
-    vocabulary = Vocabulary(symbols, {special: ours for special, (ours, _) in SPECIALS.items()})
-    pieces = [model.names[i] for i in model.dictionary_ids]
-    if pieces != symbols[4:-1]:
-        raise UsageError(f"--tokenizer: {path} has another vocabulary than the checkpoint: "
-                         + first_difference(pieces, symbols[4:-1]))
+    specials = {special: ours for special, (ours, _) in SPECIALS.items()}
+    first, last = [specials[special] for special in ("cls", "pad", "sep", "unk")], specials["mask"]
+    symbols = [*first, *(model.names[i] for i in model.dictionary_ids), last]
+    vocabulary = Vocabulary(symbols, specials)
     tokenizer = with_specials(fast_tokenizer(model.model, symbols), vocabulary)
     tokenizer.post_processor = template(vocabulary, 1)
     return TokenizerFiles(vocabulary, {
         "tokenizer.json": tokenizer.to_str(pretty=True).encode(),
-        "tokenizer_config.json": configuration(vocabulary, "PreTrainedTokenizerFast"),
+        "tokenizer_config.json": configuration(vocabulary, "PreTrainedTokenizerFast", model_max_length=positions),
         "tokenizer.model": model.model,
     })
 

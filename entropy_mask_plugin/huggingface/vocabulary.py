@@ -35,11 +35,16 @@ class Vocabulary(NamedTuple):
     def symbols(self):
         """The tokens as fairseq's dictionary names them, in its order."""
         names = {self.specials[special]: ours for special, (ours, _) in SPECIALS.items()}
-        return [names.get(self.tokens[i], self.tokens[i]) for i in self.rows()]
+        return [names.get(self.tokens[i], symbol_of(self.tokens[i])) for i in self.rows()]
 
     def dictionary(self, counts=None):
         """dict.txt, without the four symbols that fairseq puts first and the <mask> that the task appends."""
         return "".join(f"{symbol} {(counts or {}).get(symbol, 0)}\n" for symbol in self.symbols()[4:-1])
+
+
+def symbol_of(token):
+    """fairseq separates symbols at white space, of which some vocabularies have a token: U+2028 becomes \\u2028."""
+    return token if token.split() == [token] else ascii(token)[1:-1].replace(" ", "\\x20")
 
 
 def read_vocabulary(path, flag):
@@ -88,17 +93,18 @@ def special_names(folder, flag):
 
 def checked(tokens, names, file, flag):
     specials = {special: names.get(special, bert) for special, (_, bert) in SPECIALS.items()}
+    if len(set(specials.values())) < len(specials):
+        raise UsageError(f"{flag}: {file}: one token is several of {', '.join(specials)}, expected five different ones")
     for special, name in specials.items():
         if name not in tokens:
             raise UsageError(f"{flag}: {file} has no {name}, expected a {special} token")
     seen = set()
     for i, token in enumerate(tokens):
-        if token in seen:
+        if symbol_of(token) in seen:
             raise UsageError(f"{flag}: {file}: {token!r} found again at id {i}, expected each token once")
-        seen.add(token)
-        if token.split() != [token]:
-            raise UsageError(f"{flag}: {file}: {token!r} at id {i}, expected no empty token and none with white space: "
-                             "fairseq separates tokens there")
+        seen.add(symbol_of(token))
+        if not token:
+            raise UsageError(f"{flag}: {file}: an empty token at id {i}, expected none")
         if token in (ours for ours, _ in SPECIALS.values()) and token not in specials.values():
             raise UsageError(f"{flag}: {file}: {token} is an ordinary token, and fairseq's name of a special one")
     return Vocabulary(tokens, specials)

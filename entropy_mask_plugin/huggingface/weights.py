@@ -135,7 +135,8 @@ def to_huggingface(state, layers, rows):
             tensors |= {f"bert.encoder.layer.{layer}.{name}.{kind}": part for name, part in zip(QKV, parts)}
     tensors[WORDS] = in_order(state["encoder.embed_tokens.weight"], rows)
     tensors[POSITIONS] = state["encoder.embed_positions.weight"]
-    tensors[TYPES] = torch.zeros_like(tensors[POSITIONS][:2])  # whichever segment a token is said to be in
+    # Zero, whichever segment a token is said to be in.
+    tensors[TYPES] = tensors[POSITIONS].new_zeros(2, tensors[POSITIONS].size(1))
     tensors[OUTPUT_BIAS] = in_order(state["lm_head.bias"], rows)
     return {name: tensor.float().contiguous().clone() for name, tensor in tensors.items()}
 

@@ -18,14 +18,16 @@ class WordPiece(NamedTuple):
 
 
 def read_wordpiece(path, flag):
-    """
+    """BERT's tokenizer, ready to encode text.
+
     Args:
         path: a Hugging Face folder, or a vocab.txt.
         flag: the command-line flag that names it, for messages.
     Raises:
         UsageError: see `read_vocabulary`; a tokenizer.json of another kind.
     """
-    folder, vocabulary = (path if os.path.isdir(path) else os.path.dirname(path)), read_vocabulary(path, flag)
+    vocabulary = read_vocabulary(path, flag)
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
     settings = settings_of(folder, vocabulary, flag)
     file = os.path.join(path, "tokenizer.json")
     if os.path.exists(file):
@@ -38,28 +40,30 @@ def settings_of(folder, vocabulary, flag):
     if os.path.exists(os.path.join(folder, "tokenizer_config.json")):
         config = read_json(folder, "tokenizer_config.json", flag)
     return {
-        "do_lower_case": config.get("do_lower_case", not has_capitals(vocabulary)),
+        # A file that does not say it means what transformers takes it for; a bare vocab.txt says it itself.
+        "do_lower_case": config.get("do_lower_case", True) if config else not has_capitals(vocabulary),
         "strip_accents": config.get("strip_accents"),  # None: where letters become small
         "tokenize_chinese_chars": config.get("tokenize_chinese_chars", True),
     }
 
 
 def has_capitals(vocabulary):
-    """Whether a vocabulary keeps case: its specials and BERT's [unused0] … do not count."""
-    ordinary = (token for token in vocabulary.tokens if not token.startswith("[") and token not in
+    """Whether a vocabulary keeps case: specials, BERT's [unused0] … and the <S> and <T> of some do not count."""
+    ordinary = (token for token in vocabulary.tokens if not token.startswith(("[", "<")) and token not in
                 vocabulary.specials.values())
     return any(token != token.lower() for token in ordinary)
 
 
 def plain_tokenizer(file, flag):
     """A tokenizer.json without what it does to special tokens: text that contains "[SEP]" shall not end a sentence."""
-    with open(file, encoding="utf-8") as opened:
-        content = json.load(opened)
-    kind = content.get("model", {}).get("type", "no model")
-    if kind != "WordPiece":
+    tokenizer = Tokenizer.from_file(file)  # older files do not name the type of their model
+    if not isinstance(tokenizer.model, models.WordPiece):
+        kind = type(tokenizer.model).__name__
         raise UsageError(f"{flag}: {file} is a tokenizer of type {kind}, expected WordPiece")
+    content = json.loads(tokenizer.to_str())
+    ordinary = [token for token in content["added_tokens"] if not token["special"]]  # words that somebody has added
     return Tokenizer.from_str(json.dumps(
-        {**content, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        {**content, "added_tokens": ordinary, "post_processor": None, "truncation": None, "padding": None}
     ))
 
 

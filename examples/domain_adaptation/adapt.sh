@@ -20,6 +20,8 @@ python "$root/scripts/prepare_corpus.py" --text "$text" --bert-vocab "$out/origi
 fairseq-train "$out/corpus/bin" --user-dir "$root/entropy_mask_plugin" "${masking[@]}" "${training[@]}" \
     $(cat "$out/original/flags.txt") --finetune-from-model "$out/original/model.pt" \
     --save-dir "$out/run" --no-epoch-checkpoints --save-interval-updates 500 --keep-interval-updates 1 "$@"
-[ -e "$out/adapted" ] || python "$root/scripts/export_hf_bert.py" --checkpoint "$out/run/checkpoint_best.pt" \
-    --out "$out/adapted"
+if [ ! "$out/adapted" -nt "$out/run/checkpoint_best.pt" ]; then # not there, or of an earlier, shorter training
+    rm -rf "$out/adapted"
+    python "$root/scripts/export_hf_bert.py" --checkpoint "$out/run/checkpoint_best.pt" --out "$out/adapted"
+fi
 echo "AutoModelForMaskedLM.from_pretrained(\"$out/adapted\")"
