@@ -168,7 +168,7 @@ def remember_patience(cfg):
     best, last = (torch.load(file, map_location="cpu", weights_only=True, mmap=True)["extra_state"] for file in files)
     for module in (sys.modules["__main__"], sys.modules.get("fairseq_cli.train")):
         if hasattr(module, "should_stop_early"):
-            module.should_stop_early.best = last["best"]
+            module.should_stop_early.best = last.get("best")
             module.should_stop_early.num_runs = last["train_iterator"]["epoch"] - best["train_iterator"]["epoch"]
 
 

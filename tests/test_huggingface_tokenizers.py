@@ -182,6 +182,13 @@ def test_files_that_do_not_say_everything_mean_what_transformers_takes_them_for(
     assert "covid19" in [ours.names[i] for i in ours.encode(lines, 1)[-1]]
 
 
+def test_words_that_are_cut_by_other_rules_are_refused(tmp_path):
+    folder = write_vocabulary(tmp_path / "v", cased=False)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"word_tokenizer_type": "mecab"}))
+    with pytest.raises(UsageError, match="--bert-vocab: .*word_tokenizer_type 'mecab' found, expected 'basic'"):
+        WordPieceTokenizer(str(folder))
+
+
 def test_an_uncased_vocabulary_may_have_specials_in_capitals(tmp_path):
     folder = write_vocabulary(tmp_path / "v", cased=False)
     (folder / "vocab.txt").open("a", encoding="utf-8").write("<S>\n<T>\n")

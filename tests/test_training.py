@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, same_weights, train, weights
 from fairseq import checkpoint_utils
+from fairseq_cli import train as fairseq_train
+
+from entropy_mask_plugin.fairseq_fixes import remember_patience
 
 RUNS = {
     "random": ["--mask-strategy", "random"],
@@ -189,3 +193,16 @@ def test_sentence_prediction_fine_tunes_from_a_checkpoint_of_ours(data_bin, teac
 
     (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([checkpoint])
     assert model.classification_heads["sentence_classification_head"].out_proj.out_features == 2
+
+
+def test_a_resumed_run_remembers_for_how_many_epochs_nothing_has_improved(tmp_path, monkeypatch):
+    for name, epoch in (("best", 3), ("last", 5)):
+        state = {"extra_state": {"train_iterator": {"epoch": epoch}, "best": 1.5}}
+        torch.save(state, tmp_path / f"checkpoint_{name}.pt")
+    counter = fairseq_train.should_stop_early
+    monkeypatch.setattr(counter, "best", None, raising=False)
+    monkeypatch.setattr(counter, "num_runs", 0, raising=False)
+    remember_patience(SimpleNamespace(save_dir=str(tmp_path), patience=3))
+    assert (counter.best, counter.num_runs) == (1.5, 2)
+    cfg = SimpleNamespace(checkpoint=SimpleNamespace(patience=3, maximize_best_checkpoint_metric=False))
+    assert counter(cfg, 1.6)  # the third epoch without improvement

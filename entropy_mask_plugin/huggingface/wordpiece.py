@@ -39,6 +39,10 @@ def settings_of(folder, vocabulary, flag):
     config = {}
     if os.path.exists(os.path.join(folder, "tokenizer_config.json")):
         config = read_json(folder, "tokenizer_config.json", flag)
+    for name, assumed in (("do_basic_tokenize", True), ("word_tokenizer_type", "basic")):  # BertJapaneseTokenizer's
+        if config.get(name, assumed) != assumed:
+            raise UsageError(f"{flag}: {folder}/tokenizer_config.json: {name} {config[name]!r} found, expected "
+                             f"{assumed!r}: words are cut by BERT's own rules here")
     return {
         # A file that does not say it means what transformers takes it for; a bare vocab.txt says it itself.
         "do_lower_case": config.get("do_lower_case", True) if config else not has_capitals(vocabulary),
