@@ -7,6 +7,8 @@ import torch
 
 from .errors import UsageError
 
+NO_HEAD = "masked-LM head"  # in extra_state of an imported bare encoder: why it cannot be a teacher
+
 
 def read_checkpoint(path, flag):
     """A fairseq checkpoint as a dict, memory-mapped: only what is looked at is read.

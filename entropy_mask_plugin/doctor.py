@@ -169,8 +169,8 @@ def teacher_for(path, data):
 
 
 def teacher_alone(path):
-    from .checkpoints import read_checkpoint
-    from .huggingface.importing import NO_HEAD, read_bert
+    from .checkpoints import NO_HEAD, read_checkpoint
+    from .huggingface.importing import read_bert
     from .teacher import file_or_huggingface_folder, refuse_headless
     from .vocabulary import symbols_of_checkpoint
 

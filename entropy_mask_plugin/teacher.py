@@ -10,9 +10,8 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.models.roberta import RobertaModel
 
-from .checkpoints import read_checkpoint
+from .checkpoints import NO_HEAD, read_checkpoint
 from .errors import UsageError, require
-from .huggingface.importing import NO_HEAD, read_bert
 from .vocabulary import check_symbols, check_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -48,6 +47,8 @@ def file_or_huggingface_folder(path):
 
 
 def from_huggingface(folder, task):
+    from .huggingface.importing import read_bert  # its tokenizers have no place in every other training
+
     bert = read_bert(folder, "--teacher")
     refuse_headless(bert.has_head, folder)
     check_symbols(bert.vocabulary.symbols(), folder, "--teacher", task)

@@ -58,8 +58,7 @@ def read_run(folder):
     for key, task in TASKS.items():
         results = sorted(glob.glob(os.path.join(glob.escape(folder), key, "seed*", "result.json")), key=seed_of)
         seconds = sum(seconds_of(result) for result in results)
-        for dev in task.dev if results else ():
-            name = task.folder if len(task.dev) == 1 else f"{task.folder}-{dev}"
+        for dev, name in task.cells().items() if results else ():
             file = predictions_file(key, dev)
             seeds = {seed_of(path): read_predictions(os.path.join(os.path.dirname(path), file), task)
                      for path in results}

@@ -8,16 +8,13 @@ dominated by weights that were nearly zero.
 import csv
 import io
 
-import matplotlib
 import numpy as np
 import torch
 
-matplotlib.use("Agg")  # a file, no window
-from matplotlib import pyplot  # noqa: E402
-
-from ..checkpoints import read_checkpoint  # noqa: E402
-from ..errors import UsageError  # noqa: E402
-from ..partial import completed, write  # noqa: E402
+from ..checkpoints import read_checkpoint
+from ..errors import UsageError
+from ..partial import completed, write
+from ..reports.figures import pyplot, save
 
 FROBENIUS, ELEMENTWISE = "relative Frobenius change", "mean element-wise change, % (the paper's unexplained formula)"
 OF_LAYER = {  # component of a layer: our modules
@@ -113,9 +110,7 @@ def draw_drift(drifts, file, measure=FROBENIUS):
         rest = ", ".join(f"{name} {found['model', name][measure]:.3g}" for name in OF_MODEL)
         axis.set_title(f"{short(path)}\n{rest}", fontsize=8)
     figure.colorbar(shown, ax=axes, label=measure)
-    with completed(file) as beside:
-        figure.savefig(beside, dpi=130, format="png")
-    pyplot.close(figure)
+    save(figure, file)
 
 
 def short(path):

@@ -1,11 +1,6 @@
 """The table to look at: official scores of each run on each dev set, and what saying always the same would give."""
 
-import matplotlib
-
-matplotlib.use("Agg")  # a file, no window
-from matplotlib import pyplot  # noqa: E402
-
-from ..partial import completed  # noqa: E402
+from ..reports.figures import pyplot, save
 
 GAP = 0.7  # of the room that the runs of one task share
 
@@ -29,6 +24,4 @@ def draw_table(rows, file):
                     label="always the same answer" if place == 0 else None)
     axis.set(xticks=range(len(tasks)), xticklabels=tasks, ylabel="official score", title="fine-tuned, on the dev sets")
     axis.legend(fontsize=8)
-    with completed(file) as beside:
-        figure.savefig(beside, dpi=130, format="png")
-    pyplot.close(figure)
+    save(figure, file)

@@ -1,7 +1,6 @@
 """What a checkpoint says about the dev sets of a task: predictions.tsv (of MNLI also predictions-mismatched.tsv).
 
-Columns: index, gold, predicted, and the probability of
-each class; of a regression the scores alone.
+Columns: index, gold, predicted, and the probability of each class; of a regression the scores alone.
 """
 
 import os

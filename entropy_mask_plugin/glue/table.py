@@ -29,17 +29,13 @@ def rows_of(runs, baseline=None, with_paper=()):
         baseline: the one of them that the others are compared with; None = no comparison.
         with_paper: keys of PAPER_ROWS to put beside.
     """
-    names = [name for name in all_cells() if any(name in run.cells for run in runs)]
+    names = [name for task in TASKS.values() for name in task.cells().values()
+             if any(name in run.cells for run in runs)]
     rows = []
     for name in names:
         rows += [row_of(run, run.cells[name], baseline) for run in runs if name in run.cells]
         rows += [paper_row(paper, name) for paper in with_paper if name in PAPER_CELLS]
     return rows + [average(run) for run in runs] + [paper_average(paper, names) for paper in with_paper]
-
-
-def all_cells():
-    for task in TASKS.values():
-        yield from [task.folder] if len(task.dev) == 1 else [f"{task.folder}-{dev}" for dev in task.dev]
 
 
 def row_of(run, cell, baseline):

@@ -20,6 +20,10 @@ class Task(NamedTuple):
     paper: Optional[str]
     official: Tuple[str, ...]
 
+    def cells(self):
+        """{name of the dev set: what a table calls it}."""
+        return {dev: self.folder if len(self.dev) == 1 else f"{self.folder}-{dev}" for dev in self.dev}
+
     @property
     def regression(self):
         return not self.labels

@@ -5,23 +5,20 @@
     RUN/TASK/seedN/                  predictions of the best point, result.json when finished
 """
 
-import ctypes
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from typing import NamedTuple
 
 from ..checkpoints import read_checkpoint
+from ..corpus.binarize import end_with_parent
 from ..partial import completed, write_json
 from .metrics import official_score, read_predictions
 from .predict import predictions_file
 from .protocols import Protocol, grid, training_command
 from .tasks import TASKS
-
-PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 
 
 class Unit(NamedTuple):
@@ -109,7 +106,3 @@ def run_logged(command, log, threads):
 
 def package_folder():
     return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-def end_with_parent():
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -6,13 +6,12 @@ import safetensors.torch
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY
 
-from ..checkpoints import read_checkpoint
+from ..checkpoints import NO_HEAD, read_checkpoint
 from ..errors import UsageError
 from ..models.bert import BertModel
 from ..partial import completed, write
 from ..vocabulary import symbols_of_checkpoint
 from .config import write_config
-from .importing import NO_HEAD
 from .model_card import model_card
 from .tokenizer_files import find_tokenizer, read_tokenizer_files
 from .vocabulary import as_json

@@ -12,6 +12,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import MODEL_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
 
+from ..checkpoints import NO_HEAD
 from ..errors import UsageError
 from ..models.bert import BertConfig, BertEncoder, BertModel
 from ..partial import completed, write
@@ -21,8 +22,6 @@ from .source import folder_of, read_tensors
 from .tokenizer_files import bert_files
 from .vocabulary import Vocabulary, read_vocabulary
 from .weights import check_shapes, from_huggingface, separated, to_huggingface
-
-NO_HEAD = "masked-LM head"  # in a checkpoint's extra_state: why it cannot be a teacher
 
 
 class ImportedBert(NamedTuple):

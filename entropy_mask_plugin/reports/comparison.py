@@ -2,13 +2,9 @@
 
 from collections import defaultdict
 
-import matplotlib
 from tabulate import tabulate
 
-from ..partial import completed
-
-matplotlib.use("Agg")  # a file, no window
-from matplotlib import pyplot  # noqa: E402
+from .figures import pyplot, save
 
 LEFT_THE_PLATEAU = 0.3  # bits below the unigram entropy
 
@@ -91,9 +87,7 @@ def draw(runs, plateau, file):
     loss.set(xlabel="updates", ylabel="bits per masked token", title="validation loss")
     accuracy.set(xlabel="updates", ylabel="% of masked tokens", title="validation accuracy")
     loss.legend(fontsize=8)
-    with completed(file) as beside:
-        figure.savefig(beside, dpi=130, format="png")
-    pyplot.close(figure)
+    save(figure, file)
 
 
 def mark_events(runs, loss, accuracy):
