@@ -24,7 +24,7 @@ what it leaves in DIR:
   tokenizer.model      the SentencePiece model, tokenizer.vocab its pieces and scores;
                        with --bert-vocab, tokenizer.json and vocab.txt
   dict.txt             fairseq's dictionary, with counts in the training text
-  encoded/             the text in pieces: one line a paragraph, an empty line between documents
+  encoded/             the text in pieces: one line a paragraph, an empty line between documents (not with --stream)
   corpus.json          every parameter, and the counts of documents, words and tokens
 
 An interrupted run goes on where it was when the same command is given again. A finished corpus is never overwritten.
@@ -61,8 +61,8 @@ def add_source(group):
                        help="where the --dataset is on this machine: parquet, arrow, json or text files with the split "
                             "in their names, or what save_to_disk wrote (default: the hub, or its cache)")
     group.add_argument("--stream", action="store_true",
-                       help="read the --dataset over the network (twice) instead of storing it, and delete the encoded "
-                            "text when the data-bin is made")
+                       help="for what exceeds the disk: read the --dataset over the network (twice) instead of storing "
+                            "it, and make the data-bin in parts, without keeping the encoded text")
     group.add_argument("--detokenize", action="store_true",
                        help="undo WikiText's cutting into words: \"1 @,@ 990\" becomes \"1,990\", \"= Title =\" "
                             "\"Title\" (default: the text as published)")

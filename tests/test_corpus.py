@@ -1,5 +1,6 @@
 """Text to data-bin: what is a document, which split is it in, what is left after an error or an interrupt?"""
 
+import glob
 import itertools
 import json
 import multiprocessing
@@ -13,16 +14,19 @@ import time
 from collections import Counter
 
 import datasets
+import numpy as np
 import pytest
 
-from entropy_mask_plugin.corpus import build, sources
+from entropy_mask_plugin.corpus import build, parts, sources
+from entropy_mask_plugin.corpus.binarize import binarize
 from entropy_mask_plugin.corpus.build import prepare_corpus
 from entropy_mask_plugin.corpus.docstrings import Docstrings
-from entropy_mask_plugin.corpus.encoding import encode_corpus
+from entropy_mask_plugin.corpus.encoding import EncodedText, encode_corpus
 from entropy_mask_plugin.corpus.folder import alone_in
+from entropy_mask_plugin.corpus.index import read_sizes, write_index
 from entropy_mask_plugin.corpus.public_datasets import PublicDatasetSource, detokenize_wikitext
 from entropy_mask_plugin.corpus.settings import Settings
-from entropy_mask_plugin.corpus.sources import Document, TextFiles, one_line
+from entropy_mask_plugin.corpus.sources import Document, TextFiles, documents_of_file, one_line
 from entropy_mask_plugin.corpus.splits import digest_of, split_of, validation_limit
 from entropy_mask_plugin.corpus.survey import LineSample, survey
 from entropy_mask_plugin.corpus.tokenizer import Tokenizer, train_tokenizer
@@ -69,6 +73,13 @@ def tokenizer_file(tokenizer, tmp_path_factory):
 def without_fairseq(monkeypatch):
     """The data-bin stage only makes its folder: most tests are about what comes before."""
     monkeypatch.setattr(build, "binarize", lambda *arguments: os.mkdir(arguments[3]))
+
+
+def encode(source, tokenizer, limit, shards, workers, folder):
+    """The text encoded to `folder`; returns (counts, occurrences of the pieces)."""
+    text = EncodedText(str(folder), tokenizer, limit, shards)
+    encode_corpus(text, source, workers)
+    return text.counts, text.pieces
 
 
 def contents(folder):
@@ -197,15 +208,13 @@ def test_wikitext_can_be_detokenized_and_is_not_unless_asked():
         "One", "Plot", "a = b", "And don't forget: this one; that one!"]
 
 
-def test_a_detokenized_copy_is_another_corpus_and_a_stream_keeps_no_encoded_text(tmp_path, without_fairseq):
+def test_a_detokenized_copy_is_another_corpus(tmp_path, without_fairseq):
     folder = str(local_copies(tmp_path)["parquet"])
     asked = dict(dataset="wikitext-2", dataset_dir=folder, vocab_size=55)
-    for name, extra in (("plain", {}), ("words", dict(detokenize=True)), ("stream", dict(stream=True))):
+    for name, extra in (("plain", {}), ("words", dict(detokenize=True))):
         prepare_corpus(Settings(out=str(tmp_path / name), **asked, **extra))
     assert any("@" in line for line in encoded_lines(tmp_path / "plain"))
     assert not any("@" in line for line in encoded_lines(tmp_path / "words"))
-    assert not (tmp_path / "stream" / "encoded").exists() and (tmp_path / "stream" / "corpus.json").exists()
-    assert (tmp_path / "stream" / "dict.txt").read_bytes() == (tmp_path / "plain" / "dict.txt").read_bytes()
     with pytest.raises(UsageError, match="holds another corpus .*detokenized"):
         prepare_corpus(Settings(out=str(tmp_path / "plain"), **asked, detokenize=True))
 
@@ -369,7 +378,7 @@ def test_unknown_pieces_of_a_foreign_tokenizer_become_fairseqs_unk(tmp_path):
     model = foreign_tokenizer(unk_piece="[UNK]", control_symbols=["[CLS]"], normalization_rule_name="identity")
     foreign, source = Tokenizer(model, "x"), InMemory([["bada \u4f60\u2028 bada"], ["bada"]])
     limit = validation_limit(0.5, *sorted(map(digest_of, source.all)))
-    encode_corpus(source, foreign, limit, 1, 1, str(tmp_path))
+    encode(source, foreign, limit, 1, 1, tmp_path)
     words = (tmp_path / "train.txt").read_text().split() + (tmp_path / "valid.txt").read_text().split()
     assert "<unk>" in words and not {"[UNK]", "[CLS]", "\u4f60"} & set(words)
     assert "[CLS]" not in foreign.dictionary({}) and foreign.dictionary_size == 100 - 4 + 5
@@ -381,8 +390,8 @@ def test_unknown_pieces_of_a_foreign_tokenizer_become_fairseqs_unk(tmp_path):
 def test_the_encoded_text_does_not_depend_on_the_number_of_workers(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr("entropy_mask_plugin.corpus.encoding.BATCH_CHARACTERS", 3000)
     source, limit = InMemory(made_documents(40)), 2**62
-    first = encode_corpus(source, tokenizer, limit, 2, 1, str(tmp_path / "1"))
-    assert encode_corpus(source, tokenizer, limit, 2, 5, str(tmp_path / "5")) == first
+    first = encode(source, tokenizer, limit, 2, 1, tmp_path / "1")
+    assert encode(source, tokenizer, limit, 2, 5, tmp_path / "5") == first
     assert contents(tmp_path / "1") == contents(tmp_path / "5")
 
 
@@ -390,7 +399,7 @@ def test_a_line_that_encodes_to_nothing_does_not_end_a_document(tokenizer, tmp_p
     source = InMemory([["bada", "\u200b", "dada"], ["\u200b\u200b"], ["gaga"], ["kaka"]])
     digests = [digest_of(lines) for lines in source.all]
     limit = digests[2] + 1 if digests[2] < digests[0] else digests[0]
-    counts, _ = encode_corpus(source, tokenizer, limit, 1, 1, str(tmp_path))
+    counts, _ = encode(source, tokenizer, limit, 1, 1, tmp_path)
     assert sum(counted["documents"] for counted in counts.values()) == 3
     for name, counted in counts.items():
         assert (tmp_path / f"{name}.txt").read_text().split("\n").count("") == counted["documents"]
@@ -596,5 +605,45 @@ def test_shards_hold_each_training_document_once_and_the_first_one_the_validatio
     assert abs(len(documents[0]) - len(documents[1])) <= 1
     assert sorted(documents[0] + documents[1]) == sorted("\n".join(encoded_lines(corpus)).split("\n\n"))
     assert os.path.exists(tmp_path / "bin/shard0/valid.bin") and not os.path.exists(tmp_path / "bin/shard1/valid.bin")
-    whole, parts = (json.load(open(os.path.join(folder, "corpus.json"))) for folder in (corpus, tmp_path))
-    assert whole["splits"] == parts["splits"]
+    whole, dealt = (json.load(open(os.path.join(folder, "corpus.json"))) for folder in (corpus, tmp_path))
+    assert whole["splits"] == dealt["splits"]
+
+
+def test_a_stream_made_in_parts_gives_the_same_data_bin_and_keeps_no_text(text, tokenizer_file, tmp_path, monkeypatch):
+    rows = [row for document in documents_of_file(text) for row in ["= Title =", *document[0]]]
+    copy, held = tmp_path / "copy", []
+    copy.mkdir()
+    for split in ("train", "validation", "test"):
+        datasets.Dataset.from_dict({"text": rows}).to_parquet(copy / f"{split}.parquet")
+    asked = dict(dataset="wikitext-2", dataset_dir=str(copy), tokenizer=tokenizer_file, shards=2)
+    prepare_corpus(Settings(out=str(tmp_path / "plain"), **asked))
+
+    def look(encoded, *arguments, **named):
+        held.append(sum(map(os.path.getsize, glob.glob(f"{encoded}/**/*.txt", recursive=True))))
+        binarize(encoded, *arguments, **named)
+
+    whole = sum(map(os.path.getsize, glob.glob(f"{tmp_path}/plain/encoded/**/*.txt", recursive=True)))
+    monkeypatch.setattr(parts, "binarize", look)
+    monkeypatch.setattr(parts, "PART_BYTES", whole * 3 // 5)
+    prepare_corpus(Settings(out=str(tmp_path / "stream"), stream=True, **asked))
+    assert len(held) == 2 and max(held) < 0.65 * whole and sum(held) == whole
+    expected = {name: content for name, content in contents(tmp_path / "plain").items() if "encoded" not in name}
+    assert contents(tmp_path / "stream") == expected
+    assert set(os.listdir(tmp_path / "stream")) == set(os.listdir(tmp_path / "plain")) - {"encoded"}
+    records = [json.load(open(tmp_path / name / "corpus.json")) for name in ("plain", "stream")]
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("width, dtype", [(2, np.uint16), (4, np.int32)])
+def test_the_index_is_fairseqs_and_right_beyond_two_gibibytes(width, dtype, tmp_path):
+    from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+    small, large = np.array([3, 1, 4, 1, 5], np.int32), np.full(5, 2**30, np.int32)
+    write_index(tmp_path / "ours", small, width)
+    with MMapIndexedDataset.Index.writer(tmp_path / "fairseqs", dtype) as index:
+        index.write(small.tolist())
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "fairseqs").read_bytes()
+    assert (read_sizes(tmp_path / "ours") == small).all()
+    write_index(tmp_path / "large", large, width)
+    index = MMapIndexedDataset.Index(str(tmp_path / "large"))
+    assert [index[i] for i in range(5)] == [(i * width * 2**30, 2**30) for i in range(5)]

@@ -11,27 +11,34 @@ import time
 
 from ..errors import UsageError
 from ..partial import DISK_TROUBLE
+from .index import read_sizes, write_index
 from .progress import bar
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 LARGEST_SHORT_DICTIONARY = 65500  # entries; fairseq stores ids of smaller dictionaries in 2 bytes, others in 4
 
 
-def binarize(encoded, dictionary, tokens, destination, workers):
+def binarize(encoded, dictionary, tokens, destination, workers, hidden=False):
     """Write the data-bin folders for the texts in `encoded`, all with the same dictionary (a path).
 
-    tokens: {"train" or "shard0/train" …: ids to expect in its .bin file}.
+    tokens: {"train" or "shard0/train" …: ids to expect in its .bin file}; hidden: show no progress.
     """
-    with open(dictionary, encoding="utf-8") as file:
-        entries = sum(1 for _ in file) + 4  # <mask> is not there yet
-    width = 2 if entries < LARGEST_SHORT_DICTIONARY else 4
-    with bar("Writing the data-bin", sum(tokens.values()) * width) as shown:
+    width = bytes_per_id(dictionary)
+    with bar("Writing the data-bin", sum(tokens.values()) * width, hidden=hidden) as shown:
         for folder in sorted({os.path.dirname(name) for name in tokens}):
             names = [name for name in tokens if os.path.dirname(name) == folder]
             run_preprocess(encoded, names, dictionary, os.path.join(destination, folder), workers, shown)
     for name, expected in tokens.items():
-        found = os.path.getsize(os.path.join(destination, name + ".bin")) // width
+        path = os.path.join(destination, name)
+        found = os.path.getsize(path + ".bin") // width
         assert found == expected, f"fairseq-preprocess wrote {found} tokens to {name}.bin, not {expected}"
+        write_index(path + ".idx", read_sizes(path + ".idx"), width)  # the same, but right beyond 2 GiB
+
+
+def bytes_per_id(dictionary):
+    with open(dictionary, encoding="utf-8") as file:
+        entries = sum(1 for _ in file) + 4  # <mask> is not there yet
+    return 2 if entries < LARGEST_SHORT_DICTIONARY else 4
 
 
 def run_preprocess(encoded, names, dictionary, destination, workers, shown):

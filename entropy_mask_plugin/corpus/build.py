@@ -3,6 +3,7 @@ finished stage; a finished corpus is not made again."""
 
 import contextlib
 import os
+import shutil
 from collections import Counter
 
 import sentencepiece
@@ -10,8 +11,9 @@ import tokenizers
 
 from ..partial import completed, remove, write
 from .binarize import binarize
-from .encoding import data_bin_tokens, encode_corpus
+from .encoding import EncodedText, encode_corpus
 from .folder import CONTENT, CorpusFolder, alone_in
+from .parts import binarize_in_parts
 from .progress import result_with_clock
 from .settings import parameters
 from .survey import survey
@@ -41,10 +43,11 @@ def run_stages(folder, settings, source, given, found):
     folder.begin()
     try:
         tokenizer = tokenizer_stage(folder, settings, given, found.sample)
-        encoding_stage(folder, settings, source, tokenizer, found.limit)
-        data_bin_stage(folder, settings.workers)
-        if settings.stream:  # for a disk that would not hold the text
-            remove(folder.path("encoded"))
+        if settings.stream:
+            stream_stage(folder, settings, source, tokenizer, found.limit)
+        else:
+            encoding_stage(folder, settings, source, tokenizer, found.limit)
+            data_bin_stage(folder, settings.workers)
         folder.remember(workers=settings.workers, versions=versions())
         folder.finish()
     except BaseException:
@@ -73,11 +76,15 @@ def encoding_stage(folder, settings, source, tokenizer, limit):
     if folder.has("encoded"):
         return
     with completed(folder.path("encoded")) as beside:
-        counts, pieces = encode_corpus(source, tokenizer, limit, settings.shards, settings.workers, beside)
-        with completed(folder.path("dict.txt")) as dictionary:
-            write(dictionary, tokenizer.dictionary(pieces).encode())
-            tokens = {name: data_bin_tokens(counted) for name, counted in counts.items()}
-            folder.remember(splits=by_split(counts), data_bin_tokens=tokens)
+        text = EncodedText(beside, tokenizer, limit, settings.shards)
+        encode_corpus(text, source, settings.workers)
+        remember_text(folder, text)
+
+
+def remember_text(folder, text):
+    with completed(folder.path("dict.txt")) as dictionary:
+        write(dictionary, text.tokenizer.dictionary(text.pieces).encode())
+        folder.remember(splits=by_split(text.counts), data_bin_tokens=text.data_bin_tokens())
 
 
 def data_bin_stage(folder, workers):
@@ -85,6 +92,20 @@ def data_bin_stage(folder, workers):
         with completed(folder.path("bin")) as beside:
             tokens = folder.record["data_bin_tokens"]
             binarize(folder.path("encoded"), folder.path("dict.txt"), tokens, beside, workers)
+
+
+def stream_stage(folder, settings, source, tokenizer, limit):
+    """The two stages above in one, for a disk that would not hold the encoded text."""
+    if folder.has("bin"):
+        return
+    with completed(folder.path("bin")) as beside:
+        parts = os.path.join(beside, "parts")
+        text = EncodedText(os.path.join(parts, "text"), tokenizer, limit, settings.shards)
+        binarize_in_parts(text, source, parts, beside, settings.workers)
+        remove(parts)
+        remember_text(folder, text)
+        for shard in {os.path.dirname(name) for name in text.counts}:
+            shutil.copy(folder.path("dict.txt"), os.path.join(beside, shard))
 
 
 def by_split(counts):

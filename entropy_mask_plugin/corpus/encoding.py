@@ -13,59 +13,80 @@ from .splits import split_of
 BATCH_CHARACTERS = 4 << 20
 
 
-class EncodedFile:
-    """The text of one split (or of one shard of it), and what was counted while it was written."""
-
-    def __init__(self, path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        self.file = open(path, "w", encoding="utf-8", newline="\n")
-        self.counts = Counter(documents=0, lines=0, bytes=0, words=0, tokens=0, unk=0)
-
-    def add(self, paragraphs, tokenizer):
-        """paragraphs: (line, its piece ids), at least one."""
-        if self.counts["documents"]:
-            self.file.write("\n")
-        self.counts["documents"] += 1
-        for line, ids in paragraphs:
-            self.file.write(" ".join([tokenizer.names[i] for i in ids]) + "\n")
-            self.counts["lines"] += 1
-            self.counts["bytes"] += len(line.encode())
-            self.counts["words"] += line.count(" ") + 1
-            self.counts["tokens"] += len(ids)
-            self.counts["unk"] += ids.count(tokenizer.unk)
-
-
-def encode_corpus(source, tokenizer, limit, shards, workers, folder):
-    """Fill `folder`. Returns ({name: counts}, {piece id: occurrences in the training documents}).
+class EncodedText:
+    """The text of each split (and of each shard of it) in pieces, and what was counted while it was written.
 
     A name is "train", "valid" or "test"; with more than one shard "shard0/train", "shard0/valid", "shard1/train", …:
     the layout of the data-bin. Training documents are dealt to the shards in turn.
     """
-    pieces, files, turns = Counter(), {}, itertools.cycle(range(shards))
-    with contextlib.ExitStack() as opened:
-        for document, paragraphs in encoded_documents(source, tokenizer, workers):
-            split = split_of(document, limit)
-            name = file_name(split, next(turns) if split == "train" else 0, shards)
-            if name not in files:
-                files[name] = EncodedFile(os.path.join(folder, name + ".txt"))
-                opened.enter_context(files[name].file)
-            files[name].add(paragraphs, tokenizer)
-            if split == "train":
-                pieces.update(itertools.chain.from_iterable(ids for _, ids in paragraphs))
-    refuse_missing(files, shards)
-    return {name: dict(file.counts) for name, file in files.items()}, pieces
+
+    def __init__(self, folder, tokenizer, limit, shards):
+        self.folder, self.tokenizer, self.limit, self.shards = folder, tokenizer, limit, shards
+        self.turns = itertools.cycle(range(shards))
+        self.files = {}  # name -> file, of what was written since the last `close`
+        self.counts = {}  # name -> documents, lines, bytes, words, tokens, unk
+        self.pieces = Counter()  # piece id -> occurrences in the training documents
+
+    def add(self, document, paragraphs):
+        """paragraphs: (line, its piece ids), at least one."""
+        split = split_of(document, self.limit)
+        name = file_name(split, next(self.turns) if split == "train" else 0, self.shards)
+        counts = self.counts.setdefault(name, Counter(documents=0, lines=0, bytes=0, words=0, tokens=0, unk=0))
+        file = self.file(name)
+        if counts["documents"]:
+            file.write("\n")
+        counts["documents"] += 1
+        for line, ids in paragraphs:
+            file.write(" ".join([self.tokenizer.names[i] for i in ids]) + "\n")
+            counts["lines"] += 1
+            counts["bytes"] += len(line.encode())
+            counts["words"] += line.count(" ") + 1
+            counts["tokens"] += len(ids)
+            counts["unk"] += ids.count(self.tokenizer.unk)
+        if split == "train":
+            self.pieces.update(itertools.chain.from_iterable(ids for _, ids in paragraphs))
+
+    def file(self, name):
+        if name not in self.files:
+            path = os.path.join(self.folder, name + ".txt")
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self.files[name] = open(path, "w", encoding="utf-8", newline="\n")
+        return self.files[name]
+
+    def size(self):
+        """Bytes in the open files."""
+        return sum(file.tell() for file in self.files.values())
+
+    def close(self):
+        for file in self.files.values():
+            file.close()
+        self.files = {}
+
+    def data_bin_tokens(self):
+        """{name: how many ids fairseq-preprocess makes of it}: the pieces, and </s> for each line, empty ones too."""
+        return {name: counts["tokens"] + counts["lines"] + counts["documents"] - 1
+                for name, counts in self.counts.items()}
+
+    def refuse_missing(self):
+        if file_name("train", self.shards - 1, self.shards) not in self.counts:
+            documents = sum(counts["documents"] for name, counts in self.counts.items() if name.endswith("train"))
+            raise UsageError(
+                f"--shards {self.shards}: fewer documents to train on than shards, expected at most {documents}"
+            )
+        if file_name("valid", 0, self.shards) not in self.counts:
+            raise UsageError("no text is left for validation: all of it encodes to nothing, expected printable text")
+
+
+def encode_corpus(text, source, workers):
+    """Write all documents of the source to `text`."""
+    with contextlib.closing(text):
+        for document, paragraphs in encoded_documents(source, text.tokenizer, workers):
+            text.add(document, paragraphs)
+    text.refuse_missing()
 
 
 def file_name(split, shard, shards):
     return split if shards == 1 else f"shard{shard}/{split}"
-
-
-def refuse_missing(files, shards):
-    if file_name("train", shards - 1, shards) not in files:
-        documents = sum(file.counts["documents"] for name, file in files.items() if name.endswith("train"))
-        raise UsageError(f"--shards {shards}: fewer documents to train on than shards, expected at most {documents}")
-    if file_name("valid", 0, shards) not in files:
-        raise UsageError("no text is left for validation: all of it encodes to nothing, expected printable text")
 
 
 def encoded_documents(source, tokenizer, workers):
@@ -104,8 +125,3 @@ def batches(documents):
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-def data_bin_tokens(counts):
-    """How many ids fairseq-preprocess writes: the pieces, and </s> for every line, the empty ones too."""
-    return counts["tokens"] + counts["lines"] + counts["documents"] - 1

@@ -5,8 +5,8 @@ import threading
 from tqdm import tqdm
 
 
-def bar(sentence, total=None, unit="B"):
-    return tqdm(total=total, desc=sentence, unit=unit, unit_scale=True, mininterval=0.5)
+def bar(sentence, total=None, unit="B", hidden=False):
+    return tqdm(total=total, desc=sentence, unit=unit, unit_scale=True, mininterval=0.5, disable=hidden)
 
 
 def documents_with_bar(source, sentence):

@@ -1,0 +1,31 @@
+"""The .idx file of a data-bin: where in the .bin each line begins.
+
+fairseq's own writer adds up sizes in int32 under numpy 2 when several processes have made the parts: from 2 GiB on, its
+pointers are wrong.
+
+    header (magic, version, type of the ids, n lines)  +  n sizes (int32, in ids)  +  n pointers (int64, in bytes)
+"""
+
+import struct
+
+import numpy as np
+
+HEADER = struct.Struct("<9sQBQ")
+MAGIC, VERSION = b"MMIDIDX\0\0", 1
+TYPE_CODES = {2: 8, 4: 4}  # bytes of an id -> fairseq's code: uint16, int32
+
+
+def read_sizes(path):
+    """(n) int32: ids of each line."""
+    with open(path, "rb") as file:
+        *_, lines = HEADER.unpack(file.read(HEADER.size))
+        return np.fromfile(file, np.int32, lines)
+
+
+def write_index(path, sizes, width):
+    """sizes: (n) int32, ids of each line; width: bytes of an id."""
+    ends = np.cumsum(sizes, dtype=np.int64) * width
+    with open(path, "wb") as file:
+        file.write(HEADER.pack(MAGIC, VERSION, TYPE_CODES[width], len(sizes)))
+        sizes.tofile(file)
+        (ends - sizes.astype(np.int64) * width).tofile(file)
