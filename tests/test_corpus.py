@@ -202,6 +202,12 @@ def test_a_local_copy_is_read_whatever_its_kind_and_without_a_network(tmp_path):
         PublicDatasetSource("wikitext-2", "nowhere")
 
 
+def test_the_one_split_of_bookcorpus_may_have_been_saved_alone(tmp_path):
+    datasets.Dataset.from_dict({"text": ["a sentence ."] * 600}).save_to_disk(tmp_path / "saved")
+    found = list(PublicDatasetSource("bookcorpus", str(tmp_path / "saved")).documents())
+    assert [len(document.lines) for document in found] == [512, 88]
+
+
 def test_wikitext_can_be_detokenized_and_is_not_unless_asked():
     assert detokenize_wikitext(DOCUMENTS[0][1]) == 'The 15-year-old (1,990) said "it\'s 2.5".'
     assert [detokenize_wikitext(line) for line in ("= One =", "= = Plot = =", "a = b", ROWS[7])] == [

@@ -110,6 +110,8 @@ def local(name, dataset, folder, stream):
         if os.path.exists(os.path.join(folder, "dataset_dict.json")):
             rows = datasets.load_from_disk(folder)
             return {split: rows[split] for split in dataset.splits}
+        if len(dataset.splits) == 1 and os.path.exists(os.path.join(folder, "state.json")):  # saved without its name
+            return {split: datasets.load_from_disk(folder) for split in dataset.splits}
         files = {split: files_of_split(folder, split, dataset.arguments.get("name"), name) for split in dataset.splits}
         builder = BUILDERS[ending(files["train"][0])]
         return {split: datasets.load_dataset(builder, data_files=paths, split="train", streaming=stream)
