@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
 import shutil
@@ -14,6 +15,7 @@ from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.models import distributed_fairseq_model
+from fairseq.trainer import Trainer
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UsageError
@@ -26,6 +28,7 @@ def apply_fairseq_fixes():
     allow_harmless_classes_in_checkpoints()
     copy_checkpoints_atomically()
     say_that_a_checkpoint_cannot_be_written()
+    remember_patience()
     listen_to_torchrun()
     wrap_cpu_models_without_device_ids()
     send_objects_between_ranks()
@@ -153,23 +156,40 @@ def look_at_checkpoints_and_limits_before_training():
         if 0 < limit <= trainer.get_num_updates():
             logger.info(f"--max-update {limit} is reached: nothing to do")
             sys.exit(0)
-        remember_patience(cfg)
         return loaded
 
     checkpoint_utils.load_checkpoint = load_checkpoint
 
 
-def remember_patience(cfg):
-    """fairseq counts the epochs without improvement on a function, where a resumed run begins anew: it would train
-    longer than an uninterrupted one."""
-    files = [os.path.join(cfg.save_dir, f"checkpoint_{which}.pt") for which in ("best", "last")]
-    if cfg.patience <= 0 or not all(map(os.path.exists, files)):
-        return
-    best, last = (torch.load(file, map_location="cpu", weights_only=True, mmap=True)["extra_state"] for file in files)
-    for module in (sys.modules["__main__"], sys.modules.get("fairseq_cli.train")):
-        if hasattr(module, "should_stop_early"):
-            module.should_stop_early.best = last.get("best")
-            module.should_stop_early.num_runs = last["train_iterator"]["epoch"] - best["train_iterator"]["epoch"]
+def remember_patience():
+    """fairseq counts the validations without improvement on a function, where a resumed run begins anew: it would train
+    longer than an uninterrupted one. Checkpoints hold the count, and a run that was at its end stays there."""
+
+    fairseq_save, fairseq_load = Trainer.save_checkpoint, Trainer.load_checkpoint
+
+    def save_checkpoint(self, filename, extra_state):
+        counted = {key: value for key, value in vars(patience_counter()).items() if key in ("best", "num_runs")}
+        fairseq_save(self, filename, {**extra_state, "patience": counted})
+
+    def load_checkpoint(self, filename, reset_optimizer=False, *arguments, **named):
+        extra_state = fairseq_load(self, filename, reset_optimizer, *arguments, **named)
+        counted = (extra_state or {}).get("patience", {}) if not reset_optimizer else {}
+        vars(patience_counter()).update(counted)
+        patience = self.cfg.checkpoint.patience
+        if 0 < patience <= counted.get("num_runs", 0):
+            logger.info(f"--patience {patience} is reached: nothing to do")
+            sys.exit(0)
+        return extra_state
+
+    Trainer.save_checkpoint, Trainer.load_checkpoint = save_checkpoint, load_checkpoint
+
+
+def patience_counter():
+    """The function, in the module that runs: under `python -m fairseq_cli.train`, that is __main__."""
+    main = sys.modules["__main__"]
+    if hasattr(main, "should_stop_early"):
+        return main.should_stop_early
+    return importlib.import_module("fairseq_cli.train").should_stop_early
 
 
 def silence_warnings_of_fairseqs_own_calls():

@@ -7,15 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, same_weights, train, weights
 from fairseq import checkpoint_utils
 from fairseq_cli import train as fairseq_train
-
-from entropy_mask_plugin.fairseq_fixes import remember_patience
 
 RUNS = {
     "random": ["--mask-strategy", "random"],
@@ -195,14 +192,19 @@ def test_sentence_prediction_fine_tunes_from_a_checkpoint_of_ours(data_bin, teac
     assert model.classification_heads["sentence_classification_head"].out_proj.out_features == 2
 
 
-def test_a_resumed_run_remembers_for_how_many_epochs_nothing_has_improved(tmp_path, monkeypatch):
-    for name, epoch in (("best", 3), ("last", 5)):
-        state = {"extra_state": {"train_iterator": {"epoch": epoch}, "best": 1.5}}
-        torch.save(state, tmp_path / f"checkpoint_{name}.pt")
+def test_a_resumed_run_remembers_how_often_nothing_has_improved_also_where_losses_tie(data_bin, tmp_path, monkeypatch):
     counter = fairseq_train.should_stop_early
-    monkeypatch.setattr(counter, "best", None, raising=False)
-    monkeypatch.setattr(counter, "num_runs", 0, raising=False)
-    remember_patience(SimpleNamespace(save_dir=str(tmp_path), patience=3))
-    assert (counter.best, counter.num_runs) == (1.5, 2)
-    cfg = SimpleNamespace(checkpoint=SimpleNamespace(patience=3, maximize_best_checkpoint_metric=False))
-    assert counter(cfg, 1.6)  # the third epoch without improvement
+    flags = ["--mask-strategy", "random", "--patience", "2", "--lr", "1e-12"]  # nothing ever improves on epoch 1
+
+    def epochs(folder, *more):
+        for name in ("best", "num_runs"):  # as in a new process
+            monkeypatch.delattr(counter, name, raising=False)
+        checkpoint = train(data_bin, str(tmp_path / folder), *flags, *more)
+        return torch.load(checkpoint, weights_only=True)["extra_state"]["train_iterator"]["epoch"]
+
+    straight = epochs("straight", "--max-epoch", "9")
+    assert epochs("resumed", "--max-epoch", "2") == 3  # the one that would come next
+    assert epochs("resumed", "--max-epoch", "9") == straight == 4
+    with pytest.raises(SystemExit) as ended:  # killed behind its last checkpoint, it would add an epoch
+        epochs("resumed", "--max-epoch", "9")
+    assert ended.value.code == 0
