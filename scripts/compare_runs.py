@@ -13,7 +13,7 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this script
 
-from entropy_mask_plugin.glue.cells import read_run  # noqa: E402
+from entropy_mask_plugin.glue.cells import read_runs  # noqa: E402
 from entropy_mask_plugin.partial import completed, write  # noqa: E402
 from entropy_mask_plugin.reports import comparison, training_log  # noqa: E402
 
@@ -29,7 +29,7 @@ def main():
 
     runs = [training_log.read_run(folder) for folder in args.runs]
     plateau = training_log.unigram_entropy(args.dict)
-    tuned = {run.name: read_run(str(args.fine_tuned / run.name)) for run in runs} if args.fine_tuned else {}
+    tuned = {run.name: read_runs([str(args.fine_tuned / run.name)])[0] for run in runs} if args.fine_tuned else {}
     text = "\n".join([comparison.table(runs, plateau, tuned), *comparison.plateau_warnings(runs, plateau)])
     print(text)
     if args.out:

@@ -26,6 +26,8 @@ def main():
     from entropy_mask_plugin.errors import require
     from entropy_mask_plugin.glue.docstring_tasks import write_docstring_tasks
 
+    require("--train", args.train, args.train >= 1, "1 or more")
+    require("--dev", args.dev, args.dev >= 1, "1 or more")
     require("--out", f"{args.out}, which exists,", not os.path.exists(args.out), "a new folder")
     write_docstring_tasks(args.out, args.train, args.dev)
 

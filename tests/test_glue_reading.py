@@ -2,12 +2,21 @@
 
 from collections import Counter
 
+import datasets
 import pytest
 
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.glue.binarize import shorten
 from entropy_mask_plugin.glue.docstring_tasks import write_docstring_tasks
-from entropy_mask_plugin.glue.reading import Example, hub_dev_names, hub_example, missing_files, read_file, read_task
+from entropy_mask_plugin.glue.reading import (
+    Example,
+    hub_dev_names,
+    hub_example,
+    missing_files,
+    read_file,
+    read_from_hub,
+    read_task,
+)
 from entropy_mask_plugin.glue.tasks import GLUE, TASKS
 
 MNLI_HEADER = ("index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
@@ -18,7 +27,7 @@ FILES = {
              [(["The sailors rode."], "1"), (['The more you "would want.'], "0")]),
     "sst-2": ("sentence\tlabel\nit 's a charming journey . \t1\n", [(["it 's a charming journey ."], "1")]),
     "mrpc": ("\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t11\t22\tHe said\u2028so.\t\"He said no.\r\n",
-             [(["He said\u2028so.", '"He said no.'], "1")]),
+             [(["He said so.", '"He said no.'], "1")]),
     "sts-b": ("index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
               "0\tmain\tMSR\t2012\t1\tnone\tnone\tA plane.\tAn air plane.\t5.000\n",
               [(["A plane.", "An air plane."], "5.000")]),
@@ -57,17 +66,60 @@ def test_mnli_has_two_dev_sets_with_columns_of_their_own_and_gold_labels_last(tm
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("cola", "a\t1\t\tfine\nb\t1\n", r"train.tsv, line 2: 2 columns found, expected at least 4"),
+    ("cola", "a\t1\t\tfine\nb\t1\n", r"train.tsv, line 2: 2 columns found, expected 4"),
+    ("cola", "a\t1\t\tfine\ttoo\n", r"train.tsv, line 1: 5 columns found, expected 4"),
+    ("rte", "index\tsentence1\tsentence2\tlabel\n0\tA\ttab\tB\tentailment\n", "line 2: 5 columns found, expected 4"),
     ("rte", "index\tsentence1\tsentence2\tlabel\n0\tA\tB\tentailment\n1\tA\n", "line 3: 2 columns found"),
     ("rte", "index\tsentence1\tsentence2\n0\tA\tB\n", "train.tsv is a file without labels"),
     ("rte", "index\ta\tb\tlabel\n0\tA\tB\tx\n", "is a file without the columns sentence1, sentence2"),
     ("sst-2", "sentence\tlabel\ngood\tpositive\n", "line 2: label 'positive' found, expected one of 0, 1"),
-    ("sts-b", FILES["sts-b"][0].replace("5.000", "high"), "line 2: score 'high' found, expected a number"),
+    ("sts-b", FILES["sts-b"][0].replace("5.000", "high"), "line 2: score 'high' found, expected a number from 0 to 5"),
+    ("sts-b", FILES["sts-b"][0].replace("5.000", "nan"), "line 2: score 'nan' found, expected a number from 0 to 5"),
+    ("sts-b", FILES["sts-b"][0].replace("5.000", "5.1"), "line 2: score '5.1' found, expected a number from 0 to 5"),
 ])
 def test_a_file_that_is_not_the_tasks_is_refused_with_its_line(name, content, message, tmp_path):
     (tmp_path / "train.tsv").write_text(content)
     with pytest.raises(UsageError, match=f"^--glue: .*{message}"):
         read_file(str(tmp_path / "train.tsv"), TASKS[name])
+
+
+def test_empty_lines_at_the_end_are_no_rows_and_other_bytes_than_utf8_are_refused(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text(FILES["rte"][0] + "\n\n")
+    assert len(read_file(str(path), TASKS["rte"])[0]) == 1
+    path.write_bytes(b"index\tsentence1\tsentence2\tlabel\n0\t\xff\tB\tentailment\n")
+    with pytest.raises(UsageError, match="--glue: .*train.tsv is not UTF-8"):
+        read_file(str(path), TASKS["rte"])
+
+
+HUB_COLUMNS = {"cola": ["sentence"], "sst-2": ["sentence"], "qqp": ["question1", "question2"],
+               "mnli": ["premise", "hypothesis"], "qnli": ["question", "sentence"]}
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_a_task_from_the_hub_has_its_splits_and_labels(name, monkeypatch):
+    task, asked = TASKS[name], []
+    columns = HUB_COLUMNS.get(name, ["sentence1", "sentence2"])
+    number = 3.5 if task.regression else 1
+
+    def load_dataset(*arguments):
+        asked.append(arguments)
+        rows = {**{column: [f"{column}  {i}" for i in range(4)] for column in columns},
+                "label": [number] * 4, "idx": list(range(4))}
+        splits = ["train", *hub_dev_names(task)]
+        return {split: datasets.Dataset.from_dict(rows) for split in splits}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    splits = read_from_hub(name, limit=2)
+    assert asked == [("nyu-mll/glue", task.folder.lower().replace("-", ""))]
+    assert list(splits) == ["train", "valid", "valid1"][:1 + len(task.dev)]
+    expected = Example([f"{column} 1" for column in columns], "3.5" if task.regression else task.labels[1])
+    assert all(len(part) == 2 and part[1] == expected for part in splits.values())
+
+
+def test_an_example_of_the_hub_without_label_is_refused():
+    with pytest.raises(UsageError, match="--from-hub: an example of RTE without label found"):
+        hub_example({"sentence1": "A", "sentence2": "B", "label": -1, "idx": 0}, TASKS["rte"])
 
 
 def test_an_empty_split_is_refused_and_a_limit_takes_the_first_rows(tmp_path):
@@ -120,5 +172,6 @@ def test_docstring_tasks_are_balanced_the_same_each_time_and_do_not_name_their_a
     library, order = (read_task(name, str(tmp_path / "a"))[0]["train"] for name in ("library", "order"))
     assert not any(example.label in example.texts[0].lower() for example in library)
     for straight, other in zip(library, order):
-        assert sorted(straight.texts[0].split()) == sorted(other.texts[0].split())
+        one, two = straight.texts[0].split(), other.texts[0].split()
+        assert sorted(one) == sorted(two) and (one[0], one[-1]) == (two[0], two[-1])
         assert (straight.texts == other.texts) == (other.label == "intact")

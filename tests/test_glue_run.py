@@ -1,8 +1,10 @@
 """Fine-tuning end to end on a tiny model: killed and resumed, a failing unit, STS-B, MNLI, a frozen encoder, drift."""
 
 import json
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +16,14 @@ from conftest import OURS, ROOT, TINY, make_bert_vocabulary, train, weights
 from fairseq.data import Dictionary, data_utils
 from test_huggingface import make_folder
 
+from entropy_mask_plugin.corpus.folder import alone_in
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.glue import run
 from entropy_mask_plugin.glue.drift import ELEMENTWISE, FROBENIUS, drift, drift_of_files, write_drift
 from entropy_mask_plugin.glue.metrics import read_predictions
 from entropy_mask_plugin.glue.protocols import PROTOCOLS, Point, training_command
 from entropy_mask_plugin.glue.tasks import TASKS
+from entropy_mask_plugin.glue.unit import chosen
 from entropy_mask_plugin.huggingface.importing import import_bert
 
 WORDS = ["the", "value", "of", "a", "list", "return", "name", "file", "is", "string"]
@@ -139,6 +143,15 @@ def test_a_grid_keeps_its_best_point_on_the_dev_set(place):
     result = json.loads((place / "grid" / "rte" / "seed1" / "result.json").read_text())
     scores = {point: score["dev"] for point, score in result["grid"].items()}
     assert set(scores) == {"lr1e-06-batch16", "lr0.01-batch16"} and scores[result["chosen"]] == max(scores.values())
+    kept = list((place / "grid").glob("rte/seed1/*/checkpoint*.pt"))
+    assert [path.parent.name for path in kept] == [result["chosen"]]  # the others would fill a disk
+    assert "last_optimizer_state" not in torch.load(kept[0], weights_only=True)
+
+
+def test_a_grid_under_the_papers_protocol_keeps_the_lowest_dev_loss():
+    scores = {"a": {"dev": 90.0, "loss": 0.9}, "b": {"dev": 80.0, "loss": 0.5}, "c": {"dev": None, "loss": 0.7}}
+    assert chosen(scores, PROTOCOLS["paper"]) == "b" and chosen(scores, PROTOCOLS["standard"]) == "a"
+    assert chosen({"c": scores["c"], "b": scores["b"]}, PROTOCOLS["standard"]) == "b"
 
 
 def test_a_frozen_encoder_stays_as_it_was(place):
@@ -161,11 +174,79 @@ def test_the_papers_protocol_is_the_papers():
     assert "--maximize-best-checkpoint-metric" in flags and "mcc" in flags
 
 
+def test_runs_can_share_their_data_at_the_same_time_but_not_their_folder(place, monkeypatch):
+    trained = []
+    monkeypatch.setattr(run, "run_unit", trained.append)
+    asked = [settings(place, out, ("rte",), data=str(place / "shared")) for out in ("one", "two")]
+    processes = [multiprocessing.get_context("fork").Process(target=run.fine_tune, args=(each,)) for each in asked]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert sorted(path.name for path in (place / "shared").iterdir()) == ["rte"]
+    with alone_in(str(place / "one")), pytest.raises(UsageError, match="--out .*: another run is writing there"):
+        run.fine_tune(asked[0])
+
+
+def test_data_from_other_files_or_for_another_tokenizer_is_refused(place, monkeypatch):
+    monkeypatch.setattr(run, "run_unit", lambda unit: None)
+    shared = dict(data=str(place / "of-files"))
+    run.fine_tune(settings(place, "first", ("rte",), **shared))
+    shutil.copytree(place / "data", place / "changed")
+    with open(place / "changed" / "RTE" / "dev.tsv", "a") as file:
+        file.write("15\tone\ttwo\tentailment\n")
+    other = settings(place, "second", ("rte",), **shared)
+    other.glue = str(place / "changed")
+    with pytest.raises(UsageError, match="--data: .*rte was made for another source"):
+        run.fine_tune(other)
+    assert not (place / "second").exists()
+    (place / "of-files" / "rte" / "made_for.json").unlink()
+    with pytest.raises(UsageError, match="--data: .*rte without made_for.json found, expected a folder that this"):
+        run.fine_tune(settings(place, "first", ("rte",), **shared))
+
+
+def test_a_refused_run_does_not_block_its_folder(place, monkeypatch):
+    monkeypatch.setattr(run, "run_unit", lambda unit: None)
+    shutil.copytree(place / "data", place / "broken-data")
+    with open(place / "broken-data" / "RTE" / "train.tsv", "a") as file:
+        file.write("48\tone\n")
+    wrong = settings(place, "corrected", ("rte",), seeds=(3,))
+    wrong.glue = str(place / "broken-data")
+    with pytest.raises(UsageError, match="train.tsv, line 50: 2 columns found, expected 4"):
+        run.fine_tune(wrong)
+    right = settings(place, "corrected", ("rte",), protocol=PROTOCOLS["standard"])
+    assert run.fine_tune(right) == (1, [])
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(learning_rates=(-1.0,)), "--lr: "), (dict(batch_sizes=(0,)), "--batch-size: "),
+    (dict(max_epochs=0), "--max-epochs: 0 found, expected 1 or more"), (dict(patience=0), "--patience: 0 found"),
+    (dict(warmup=1.0), "--warmup: 1.0 found"), (dict(weight_decay=-0.1), "--weight-decay: -0.1 found"),
+])
+def test_values_that_cannot_train_are_refused_before_any_work(change, message, place):
+    with pytest.raises(UsageError, match=message):
+        settings(place, "new", ("rte",), protocol=PROTOCOLS["paper"]._replace(**change))
+
+
+def test_several_gpus_are_dealt_to_the_jobs_one_each(place, monkeypatch):
+    units = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    monkeypatch.setattr(run, "run_units", lambda found, jobs: units.extend(found) or [])
+    run.fine_tune(settings(place, "gpus", ("rte",), seeds=(1, 2, 3)))
+    assert [unit.device for unit in units] == ["2", "5", "2"]
+    point = Point(1e-3, 16)
+    command = training_command("rte", units[0].protocol, point, 1, 48, units[0].model, "c", "d", "f", "u")
+    assert command[command.index("--distributed-world-size") + 1] == "1"  # a batch is a batch of one GPU
+
+
 def test_a_run_of_other_settings_or_without_its_files_is_refused(place):
     with pytest.raises(UsageError, match="--out: .* is a run with limit None, now 5"):
         run.fine_tune(settings(place, "all", ("rte",), limit=5))
     with pytest.raises(UsageError, match="--glue: 4 files are missing, expected .*CoLA/train.tsv, .*WNLI/dev.tsv"):
         settings(place, "new", ("cola", "wnli"))
+    with pytest.raises(UsageError, match="--tasks: rte found, expected all or some of"):
+        settings(place, "new", ("rte", "rte"))
     with pytest.raises(UsageError, match="--tasks: sst found, expected all or some of cola,sst-2"):
         settings(place, "new", ("sst",))
     assert not (place / "new").exists()

@@ -10,8 +10,8 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.glue import report
-from entropy_mask_plugin.glue.cells import read_run
+from entropy_mask_plugin.glue import metrics, report
+from entropy_mask_plugin.glue.cells import read_run, read_runs
 from entropy_mask_plugin.glue.metrics import (
     FUNCTIONS,
     Predictions,
@@ -48,12 +48,20 @@ def write_unit(run, name, seed, predictions):
         rows = [("index", "gold", "predicted")]
         rows += [(str(i), word(g), word(p)) for i, (g, p) in enumerate(zip(*map(np.ndarray.tolist, predictions)))]
         (folder / file).write_text("".join("\t".join(row) + "\n" for row in rows))
-    (folder / "result.json").write_text(json.dumps({"seconds": 61}))
+    (folder / "result.json").write_text(json.dumps({"seconds": 61, "training examples": 3668}))
+
+
+def write_settings(run, **different):
+    protocol = {"learning_rates": [5e-5], "best": "loss"}
+    settings = {"checkpoint": f"{run}.pt", "protocol": protocol, "freeze encoder": False, "limit": None,
+                "more flags": [], **different}
+    (run / "settings.json").write_text(json.dumps(settings))
 
 
 @pytest.fixture
-def runs(tmp_path):
+def runs(tmp_path, monkeypatch):
     """`base` and `better` over four tasks, two seeds; `lazy` says always the same of RTE."""
+    monkeypatch.setattr(metrics, "RESAMPLES", 100)  # 1000 take seconds
     for run, right, first in (("base", 0.6, 1), ("better", 0.9, 11)):
         for name in ("cola", "mrpc", "sts-b", "mnli"):
             for seed in (1, 2):
@@ -61,6 +69,8 @@ def runs(tmp_path):
     for seed in (1, 2):
         gold = planted(TASKS["rte"], 0).gold
         write_unit(tmp_path / "lazy", "rte", seed, Predictions(gold, np.ones_like(gold) if seed == 1 else gold))
+    for run in ("base", "better", "lazy"):
+        write_settings(tmp_path / run)
     return tmp_path
 
 
@@ -93,10 +103,23 @@ def test_a_correlation_of_a_constant_is_undefined_not_zero():
 
 def test_the_constant_score_is_the_best_of_all_constants():
     gold = np.array([1] * 7 + [0] * 3)
-    assert constant_score("accuracy", gold, TASKS["mrpc"]) == pytest.approx(70)
-    assert constant_score("f1", gold, TASKS["mrpc"]) == pytest.approx(100 * 2 * 7 / (2 * 7 + 3))
-    assert constant_score("mcc", gold, TASKS["cola"]) == 0
-    assert constant_score("accuracy", np.array([2, 2, 0, 1]), TASKS["mnli"]) == 50
+    assert constant_score(["accuracy"], gold, TASKS["mrpc"]) == pytest.approx(70)
+    assert constant_score(["f1"], gold, TASKS["mrpc"]) == pytest.approx(100 * 2 * 7 / (2 * 7 + 3))
+    assert constant_score(["mcc"], gold, TASKS["cola"]) == 0
+    assert constant_score(["accuracy"], np.array([2, 2, 0, 1]), TASKS["mnli"]) == 50
+
+
+def test_the_constant_of_two_metrics_is_one_classifier_not_the_best_for_each():
+    gold = np.array([0] * 6 + [1] * 4)  # all 0: F1 0, accuracy 60; all 1: F1 57.1, accuracy 40
+    assert constant_score(["f1", "accuracy"], gold, TASKS["qqp"]) == pytest.approx((100 * 8 / 14 + 40) / 2)
+
+
+@pytest.mark.parametrize("predicted, expected", [
+    ([0] * 100, True), ([1] + [0] * 99, True), ([1, 1] + [0] * 98, False), ([2.5] * 100, True),
+    (np.linspace(2.4999, 2.5001, 100), True), (np.linspace(2, 3, 100), False),
+])
+def test_nearly_constant_is_constant(predicted, expected):
+    assert Predictions(np.arange(100) % 6, np.array(predicted)).is_constant() == expected
 
 
 def test_the_bootstrap_interval_is_the_binomials_where_only_one_run_errs():
@@ -116,7 +139,7 @@ def test_runs_over_different_examples_are_not_compared():
 
 
 def test_every_cell_has_its_constant_its_seeds_and_the_difference_to_the_baseline(runs):
-    base, better = (read_run(str(runs / name)) for name in ("base", "better"))
+    base, better = read_runs([str(runs / "base"), str(runs / "better")])
     rows = rows_of([base, better], base)
     cells = {(row["task"], row["run"]): row for row in rows if "examples" in row}
     assert {task for task, _ in cells} == {"CoLA", "MRPC", "STS-B", "MNLI-matched", "MNLI-mismatched"}  # none invented
@@ -131,12 +154,56 @@ def test_every_cell_has_its_constant_its_seeds_and_the_difference_to_the_baselin
 
 
 def test_averages_are_those_of_the_cells_and_say_over_how_many(runs):
-    base = read_run(str(runs / "base"))
+    (base,) = read_runs([str(runs / "base")])
     (average,) = [row for row in rows_of([base]) if "examples" not in row]
-    assert average["task"] == "mean of 5, of the paper's 3"
-    official = [row["official"] for row in rows_of([base]) if "examples" in row]
+    assert average["task"] == "mean of 4 tasks, of 3 in the paper"
+    official = {row["task"]: row["official"] for row in rows_of([base]) if "examples" in row}
+    mnli = np.mean([official.pop("MNLI-matched"), official.pop("MNLI-mismatched")])
     paper = [row["paper"] for row in rows_of([base]) if row["task"] in PAPER_CELLS]
-    assert average["official"] == pytest.approx(np.mean(official)) and average["paper"] == pytest.approx(np.mean(paper))
+    assert average["official"] == pytest.approx(np.mean([*official.values(), mnli]))
+    assert average["paper"] == pytest.approx(np.mean(paper))
+
+
+def test_averages_of_several_runs_are_over_the_tasks_that_all_have_a_score_for(runs):
+    write_unit(runs / "better", "rte", 1, planted(TASKS["rte"], 5))
+    constant = planted(TASKS["sts-b"], 1)._replace(predicted=np.full(200, 2.5))
+    write_unit(runs / "base", "qqp", 1, planted(TASKS["qqp"], 5))
+    write_unit(runs / "undefined", "sts-b", 1, constant)
+    write_unit(runs / "undefined", "cola", 1, planted(TASKS["cola"], 5))
+    found = read_runs([str(runs / name) for name in ("base", "better", "undefined")])
+    means = [row for row in rows_of(found, found[0], ["BERT high"]) if "examples" not in row and "seeds" not in row]
+    assert [row["task"] for row in means] == ["mean of 1 task, of 1 in the paper"] * 3 + ["mean of 1 in the paper"]
+    assert means[2]["official"] == official_score(TASKS["cola"], planted(TASKS["cola"], 5))
+    text = report.write([str(runs / name) for name in ("base", "better", "undefined")], str(runs / "out"), "base")
+    (line,) = [line for line in text.splitlines() if line.startswith("| STS-B") and "| undefined |" in line]
+    assert "undefined CONSTANT" in line and "nan" not in text
+
+
+def test_runs_that_were_not_made_alike_say_so(runs):
+    write_settings(runs / "better", limit=100)
+    text = report.write([str(runs / "base"), str(runs / "better")], str(runs / "out"), "base")
+    assert "better: learning rates 5e-05, best loss; LIMITED to the first 100 rows." in text
+    assert "CAUTION: better and base were not made alike (limit)" in text and text.count("| better LIMITED") == 5
+    text = report.write([str(runs / "base"), str(runs / "lazy")], str(runs / "out"), "base")
+    assert "CAUTION" not in text
+
+
+def test_runs_of_one_name_are_told_apart_and_a_folder_may_be_the_baseline(runs):
+    (runs / "elsewhere").mkdir()
+    (runs / "better").rename(runs / "elsewhere" / "base")
+    folders = [str(runs / "base"), str(runs / "elsewhere" / "base")]
+    assert [run.name for run in read_runs(folders)] == [f"{runs.name}/base", "elsewhere/base"]
+    assert "[" in report.write(folders, str(runs / "out"), folders[0])
+    with pytest.raises(UsageError, match="^RUN: .* found, expected different folders"):
+        read_runs([folders[0], folders[0] + "/"])
+
+
+def test_unfinished_seeds_are_counted_and_other_folders_are_none(runs):
+    (runs / "base" / "cola" / "seed3").mkdir()
+    (runs / "base" / "cola" / "seed1.bak").mkdir()
+    text = report.write([str(runs / "base")], str(runs / "out"))
+    (line,) = [line for line in text.splitlines() if line.startswith("| CoLA")]
+    assert "| 2 of 3" in line and "| 3,668" in line
 
 
 def test_constant_predictions_are_marked_whatever_their_score(runs):
@@ -146,9 +213,17 @@ def test_constant_predictions_are_marked_whatever_their_score(runs):
 
 
 def test_the_papers_rows_can_be_put_beside_with_true_means(runs):
-    rows = rows_of([read_run(str(runs / "base"))], with_paper=["BERTlet marginal"])
+    rows = rows_of(read_runs([str(runs / "base")]), with_paper=["BERTlet marginal"])
     assert [row["paper"] for row in rows if row["run"] == "paper: BERTlet marginal"][:2] == [69.03, 79.94]
     assert np.mean(PAPER_ROWS["BERTlet marginal"]) == pytest.approx(71.77, abs=0.01)  # printed: 64.17
+
+
+def test_a_constant_classifier_in_the_paper_is_marked(runs):
+    gold = np.array([0] * 131 + [1] * 146)  # GLUE's RTE: 52.71 % of the dev set are one class
+    write_unit(runs / "ours", "rte", 1, Predictions(gold, gold))
+    text = report.write([str(runs / "ours")], str(runs / "out"), None, ["BERT mid", "BERT low"])
+    paper = [line for line in text.splitlines() if line.startswith("| RTE") and "paper:" in line]
+    assert "52.71 CONSTANT" in paper[0] and "54.51" in paper[1] and "CONSTANT" not in paper[1]
 
 
 def test_the_same_table_comes_as_markdown_csv_json_latex_and_picture(runs):
@@ -158,9 +233,10 @@ def test_the_same_table_comes_as_markdown_csv_json_latex_and_picture(runs):
     with open(runs / "out" / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     as_json = json.loads((runs / "out" / "table.json").read_text())
-    assert [row["task"] for row in rows] == [row["task"] for row in as_json]
-    assert float(rows[0]["official"]) == as_json[0]["official"]
-    assert (runs / "out" / "table.tex").read_text().startswith("\\begin{tabular}")
+    assert [row["task"] for row in rows] == [row["task"] for row in as_json["rows"]]
+    assert float(rows[0]["official"]) == as_json["rows"][0]["official"] and len(as_json["notes"]) == 3
+    comments, tabular = (runs / "out" / "table.tex").read_text().split("\\begin{tabular}")
+    assert "CONSTANT" in comments and "difference [95" in tabular and "Δ" not in tabular
     assert (runs / "out" / "table.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -172,4 +248,9 @@ def test_names_that_are_not_there_are_refused(arguments, message, runs):
     with pytest.raises(UsageError, match=message):
         report.write([str(runs / "lazy")], str(runs / "out"), *arguments)
     with pytest.raises(UsageError, match="no finished fine-tuning found, expected TASK/seedN/result.json"):
-        read_run(str(runs))
+        read_run(str(runs), "runs")
+    (runs / "lazy" / "settings.json").write_text("{")
+    with pytest.raises(UsageError, match="settings.json is damaged"):
+        read_runs([str(runs / "lazy")])
+    with pytest.raises(UsageError, match="^--out .*/settings.json: "):
+        report.write([str(runs / "base")], str(runs / "base" / "settings.json"))

@@ -8,14 +8,14 @@ import os
 import sys
 
 from ..corpus.binarize import run
-from ..partial import completed, write
+from ..partial import write
 from .tasks import HIGHEST_SCORE, TASKS
 
 SPECIALS_SINGLE, SPECIALS_PAIR = 2, 4  # <s> A </s>, and <s> A </s> </s> B </s>
 
 
 def binarize_task(name, splits, tokenizer, dictionary, positions, folder, workers):
-    """Leave a finished `folder`.
+    """Fill `folder`.
 
     Args:
         name: key of TASKS.
@@ -23,24 +23,23 @@ def binarize_task(name, splits, tokenizer, dictionary, positions, folder, worker
         tokenizer: of the checkpoint, with `encode` and `names`.
         dictionary: content of its dict.txt.
         positions: longest sequence of the model.
-        folder: where; made when everything in it is.
+        folder: a new one.
     Returns:
         {split: number of examples that were shortened}.
     """
     task, shortened = TASKS[name], {}
-    with completed(folder) as beside:
-        os.makedirs(os.path.join(beside, "text"))
-        write(os.path.join(beside, "dict.txt"), dictionary.encode())
-        for split, examples in splits.items():
-            shortened[split] = write_texts(examples, tokenizer, positions, os.path.join(beside, "text"), split, workers)
-        inputs = ["input0", "input1"] if len(splits["train"][0].texts) == 2 else ["input0"]
-        for part in inputs:
-            preprocess(beside, part, splits, "dict.txt")
-        if task.regression:
-            write_scores(beside, splits)
-        else:
-            write_classes(beside, task, splits)
-            preprocess(beside, "label", splits, "classes.txt")
+    os.makedirs(os.path.join(folder, "text"))
+    write(os.path.join(folder, "dict.txt"), dictionary.encode())
+    for split, examples in splits.items():
+        shortened[split] = write_texts(examples, tokenizer, positions, os.path.join(folder, "text"), split, workers)
+    inputs = ["input0", "input1"] if len(splits["train"][0].texts) == 2 else ["input0"]
+    for part in inputs:
+        preprocess(folder, part, splits, "dict.txt")
+    if task.regression:
+        write_scores(folder, splits)
+    else:
+        write_classes(folder, task, splits)
+        preprocess(folder, "label", splits, "classes.txt")
     return shortened
 
 

@@ -1,14 +1,16 @@
 """A finished or unfinished run as cells, one for each dev set; everything in them comes from predictions.tsv."""
 
 import glob
+import itertools
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import Dict, Optional
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import UsageError, require
 from .metrics import Predictions, constant_score, official_score, read_predictions, score
 from .predict import predictions_file
 from .tasks import TASKS, Task
@@ -21,7 +23,9 @@ class Cell:
     name: str  # CoLA, …, MNLI-matched, MNLI-mismatched
     task: Task
     seeds: Dict[int, Predictions]
-    seconds: float  # of all seeds
+    begun: int  # seeds, finished or not
+    seconds: float  # of training, all seeds
+    training_rows: Optional[int]  # None where the run does not say it
 
     @property
     def rows(self):
@@ -39,42 +43,85 @@ class Cell:
     def constant(self, metric):
         """Of the best classifier that always says the same."""
         gold = next(iter(self.seeds.values())).gold
-        metrics = self.task.official if metric == "official" else (metric,)
-        return float(np.mean([constant_score(each, gold, self.task) for each in metrics]))
+        return constant_score(self.task.official if metric == "official" else (metric,), gold, self.task)
 
 
 @dataclass
 class Run:
     name: str
     cells: Dict[str, Cell]
+    settings: dict  # what `run.Settings.record` said; {} where it is not known
+
+    def describe(self):
+        """How it was made, in a sentence; runs that were made differently do not compare."""
+        if not self.settings:
+            return f"{self.name}: settings unknown"
+        protocol = ", ".join(f"{key.replace('_', ' ')} {words(value)}" for key, value in self.how()["protocol"].items())
+        frozen = "; encoder frozen" if self.settings["freeze encoder"] else ""
+        limit = f"; LIMITED to the first {self.settings['limit']:,} rows" if self.settings["limit"] else ""
+        more = "; " + " ".join(self.settings["more flags"]) if self.settings["more flags"] else ""
+        return f"{self.name}: {protocol}{frozen}{limit}{more}"
+
+    def how(self):
+        """The settings, without the checkpoint."""
+        return {name: value for name, value in self.settings.items() if "checkpoint" not in name}
 
 
-def read_run(folder):
+def words(value):
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def read_runs(folders):
+    """
+    Args:
+        folders: of runs; their names are as short as they can be without being the same.
+    Raises:
+        UsageError: the same folder twice; see `read_run`.
+    """
+    paths = [os.path.normpath(os.path.abspath(folder)).split(os.sep) for folder in folders]
+    require("RUN", ", ".join(folders), len({tuple(path) for path in paths}) == len(paths), "different folders")
+    parts = next(n for n in itertools.count(1) if len({tuple(path[-n:]) for path in paths}) == len(paths))
+    return [read_run(folder, "/".join(path[-parts:])) for folder, path in zip(folders, paths)]
+
+
+def read_run(folder, name):
     """
     Raises:
-        UsageError: nothing finished there.
+        UsageError: nothing finished there, or files of a run that are damaged.
     """
     cells = {}
     for key, task in TASKS.items():
-        results = sorted(glob.glob(os.path.join(glob.escape(folder), key, "seed*", "result.json")), key=seed_of)
-        seconds = sum(seconds_of(result) for result in results)
-        for dev, name in task.cells().items() if results else ():
+        begun = {int(found[1]): path for path in glob.glob(os.path.join(glob.escape(folder), key, "seed*"))
+                 if (found := re.fullmatch(r"seed(\d+)", os.path.basename(path)))}
+        finished = {seed: path for seed, path in sorted(begun.items())
+                    if os.path.exists(os.path.join(path, "result.json"))}
+        results = [read_result(path) for path in finished.values()]
+        for dev, cell in task.cells().items() if finished else ():
             file = predictions_file(key, dev)
-            seeds = {seed_of(path): read_predictions(os.path.join(os.path.dirname(path), file), task)
-                     for path in results}
-            cells[name] = Cell(name, task, seeds, seconds)
+            seeds = {seed: read_predictions(os.path.join(path, file), task) for seed, path in finished.items()}
+            cells[cell] = Cell(cell, task, seeds, len(begun), sum(result["seconds"] for result in results),
+                               results[0].get("training examples"))
     if not cells:
         raise UsageError(f"{folder}: no finished fine-tuning found, expected TASK/seedN/result.json")
-    return Run(os.path.basename(os.path.normpath(folder)), cells)
+    return Run(name, cells, read_settings(folder))
 
 
-def seed_of(path):
-    return int(os.path.basename(os.path.dirname(path))[len("seed"):])
+def read_result(folder):
+    return read_json(os.path.join(folder, "result.json"))
 
 
-def seconds_of(result):
-    with open(result, encoding="utf-8") as file:
-        return json.load(file)["seconds"]
+def read_settings(folder):
+    """settings.json of a run; {} where there is none."""
+    path = os.path.join(folder, "settings.json")
+    return read_json(path) if os.path.exists(path) else {}
+
+
+def read_json(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error}), expected what finetune_glue.py wrote") from error
 
 
 def mean(values):

@@ -18,7 +18,7 @@ WORDS = range(8, 25)  # of a passage: fits the quick start's blocks of 32 pieces
 
 
 def write_docstring_tasks(folder, train=500, dev=100, seed=1):
-    """Both tasks in GLUE's layout.
+    """Both tasks in GLUE's layout. A passage is in one split only.
 
     Args:
         folder: made when everything in it is.
@@ -43,20 +43,34 @@ def passages_by_library(count, draw):
     for library, root in zip(LIBRARIES, roots):
         lines = (line for document in Docstrings([root]).documents() for line in document.lines)
         # A passage that names its library would be no riddle.
-        passages = sorted({line for line in lines if len(line.split()) in WORDS and not re.search(library, line, re.I)})
+        passages = sorted({line for line in lines if is_passage(line) and not re.search(library, line, re.I)})
         if len(passages) < count:
             raise UsageError(f"docstring tasks: {library} has {len(passages)} passages, expected {count}")
         found[library] = draw.sample(passages, count)
     return found
 
 
+def is_passage(line):
+    words = line.split()
+    return len(words) in WORDS and len(set(words[1:-1])) > 1
+
+
 def in_order_or_not(chosen, draw):
-    """Every second passage shuffled: (text, label)."""
+    """Every second passage shuffled: (text, label). The first and the last word stay: a capital or a full stop in the
+    wrong place would give the answer away."""
     for number, (passage, _) in enumerate(chosen):
-        words = passage.split()
+        first, *words, last = passage.split()
         if number % 2:
-            draw.shuffle(words)
-        yield " ".join(words), ORDERS[number % 2]
+            words = shuffled(words, draw)
+        yield " ".join([first, *words, last]), ORDERS[number % 2]
+
+
+def shuffled(words, draw):
+    """In another order than they were in."""
+    order = list(words)
+    while order == words:
+        draw.shuffle(order)
+    return order
 
 
 def write_table(folder, split, rows):

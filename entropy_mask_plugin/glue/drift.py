@@ -7,6 +7,7 @@ dominated by weights that were nearly zero.
 
 import csv
 import io
+import os
 
 import numpy as np
 import torch
@@ -23,16 +24,18 @@ OF_LAYER = {  # component of a layer: our modules
     "FFN out": ("ffn.fc2",),
     "norms": ("self_attn_layer_norm", "final_layer_norm"),
 }
-OF_MODEL = {
+OF_MODEL = {  # the LM head moves where pretraining goes on; fine-tuning on GLUE does not touch it
     "embeddings": ("encoder.embed_tokens", "encoder.embed_positions", "encoder.layernorm_embedding"),
-    "head": ("lm_head",),
+    "final norm": ("encoder.layer_norm",),  # of the pre-LayerNorm layout
+    "LM head": ("lm_head",),
 }
 
 
 def components(state):
     """{(part, component): tensor, flat} of a BERT of ours. part: "layer N" or "model"."""
     layers = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layers."))
-    parts = {("model", name): flat(state, prefixes) for name, prefixes in OF_MODEL.items()}
+    parts = {("model", name): flat(state, prefixes) for name, prefixes in OF_MODEL.items()
+             if f"{prefixes[0]}.weight" in state or name == "LM head"}
     for layer in range(layers):
         prefix = f"encoder.layers.{layer}."
         for i, name in enumerate("qkv"):
@@ -107,14 +110,17 @@ def draw_drift(drifts, file, measure=FROBENIUS):
         shown = axis.imshow(grid, vmin=0, vmax=highest, aspect="auto", origin="lower", cmap="viridis")
         axis.set(xticks=range(len(columns)), yticks=range(len(layers)), yticklabels=layers)
         axis.set_xticklabels(columns, rotation=60, ha="right")
-        rest = ", ".join(f"{name} {found['model', name][measure]:.3g}" for name in OF_MODEL)
-        axis.set_title(f"{short(path)}\n{rest}", fontsize=8)
+        rest = ", ".join(f"{name} {values[measure]:.3g}" for (part, name), values in found.items() if part == "model")
+        axis.set_title(f"{name_of(path, drifts)}\n{rest}", fontsize=8)
     figure.colorbar(shown, ax=axes, label=measure)
     save(figure, file)
 
 
-def short(path):
-    return "/".join(path.split("/")[-4:-1]) or path
+def name_of(path, paths):
+    """The folder of a checkpoint, without what all the folders have in common."""
+    folder = os.path.dirname(os.path.abspath(path))
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(each)) for each in paths])
+    return os.path.relpath(folder, common) if folder != common else os.path.basename(folder)
 
 
 def write_drift(drifts, out):

@@ -22,6 +22,8 @@ FUNCTIONS = {
     "spearman": lambda gold, predicted: stats.spearmanr(gold, predicted).statistic,
 }
 CORRELATIONS = ("pearson", "spearman")
+CONSTANT_SHARE, CONSTANT_SPREAD = 0.99, 0.01
+RESAMPLES = 1000
 
 
 class Predictions(NamedTuple):
@@ -29,7 +31,11 @@ class Predictions(NamedTuple):
     predicted: np.ndarray  # N
 
     def is_constant(self):
-        return bool((self.predicted == self.predicted[0]).all())
+        """As good as the same answer for every example: CONSTANT_SHARE of them have the most frequent class, or the
+        scores of a regression vary by less than CONSTANT_SPREAD of gold's deviation."""
+        if self.predicted.dtype.kind == "f":
+            return bool(self.predicted.std() <= CONSTANT_SPREAD * self.gold.std())
+        return bool(np.unique(self.predicted, return_counts=True)[1].max() >= CONSTANT_SHARE * len(self.predicted))
 
     def at(self, rows):
         return Predictions(self.gold[rows], self.predicted[rows])
@@ -66,17 +72,23 @@ def official_score(task, predictions):
     return float(np.mean([score(metric, predictions) for metric in task.official]))
 
 
-def constant_score(metric, gold, task):
-    """The best score on these gold labels of a classifier that always says the same. A correlation counts as 0."""
-    if metric in CORRELATIONS:
+def constant_score(names, gold, task):
+    """The best mean score on these gold labels of a classifier that always says the same. A correlation counts as 0.
+
+    Args:
+        names: of metrics, whose scores are averaged.
+    """
+    if task.regression:
         return 0.0
-    return max(score(metric, Predictions(gold, np.full_like(gold, label))) for label in range(len(task.labels)))
+    constants = (Predictions(gold, np.full_like(gold, label)) for label in range(len(task.labels)))
+    return max(float(np.mean([score(metric, constant) for metric in names])) for constant in constants)
 
 
-def paired_bootstrap(task, ours, baseline, resamples=1000):
+def paired_bootstrap(task, ours, baseline, resamples=None):
     """Difference of two runs' official scores on one dev set, means over their seeds, and its 95 % interval.
 
     Examples are drawn with replacement, the same for all seeds of both runs (Efron and Tibshirani 1993, percentiles).
+    The seeds stay as they are: the interval does not hold what other seeds would have given.
 
     Args:
         task: `tasks.Task`.
@@ -91,6 +103,6 @@ def paired_bootstrap(task, ours, baseline, resamples=1000):
     everything = np.arange(len(ours[0].gold))
     if len({tuple(seed.gold.tolist()) for seed in (*ours, *baseline)}) != 1:
         raise UsageError(f"{task.folder}: the two runs are over different dev sets, expected the same examples")
-    drawn = stats.bootstrap((everything,), difference, vectorized=False, n_resamples=resamples, method="percentile",
-                            rng=np.random.default_rng(1))
+    drawn = stats.bootstrap((everything,), difference, vectorized=False, n_resamples=resamples or RESAMPLES,
+                            method="percentile", rng=np.random.default_rng(1))
     return float(difference(everything)), *map(float, drawn.confidence_interval)

@@ -6,7 +6,7 @@ GAP = 0.7  # of the room that the runs of one task share
 
 
 def draw_table(rows, file):
-    """A point with its deviation over seeds for each dev set and run; hollow where the run is a constant classifier."""
+    """A point with its deviation over seeds for each dev set and run; hollow where a seed is a constant classifier."""
     rows = [row for row in rows if "examples" in row]
     tasks, runs = (list(dict.fromkeys(row[name] for row in rows)) for name in ("task", "run"))
     figure, axis = pyplot.subplots(figsize=(max(6.0, 1.0 + 1.1 * len(tasks)), 4.2), layout="constrained")
@@ -16,7 +16,7 @@ def draw_table(rows, file):
         color = f"C{number}"
         axis.errorbar(places, [row["official"] for row in own], [row["official sd"] or 0 for row in own], fmt="none",
                       ecolor=color, capsize=2)
-        faces = ["none" if row["constant seeds"] == row["seeds"] else color for row in own]
+        faces = ["none" if row["constant seeds"] else color for row in own]
         axis.scatter(places, [row["official"] for row in own], facecolors=faces, edgecolors=color, label=run, zorder=3)
     for place, task in enumerate(tasks):
         constant = next(row["official constant"] for row in rows if row["task"] == task)

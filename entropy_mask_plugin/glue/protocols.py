@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import NamedTuple, Tuple
 
+from ..errors import require
 from ..models.bert import BertConfig
 from .tasks import TASKS
 
@@ -25,15 +26,28 @@ class Protocol(NamedTuple):
     patience: int  # epochs without improvement before the end; -1 = none
     warmup: float  # share of all updates
     weight_decay: float
-    best: str  # "loss" or "metric": which epoch counts, on the dev set
+    best: str  # "loss" or "metric": which epoch counts, and which point of the grid, on the dev set
+    adam_betas: Tuple[float, float] = (0.9, 0.999)
+    adam_eps: float = 1e-8
+    clip_norm: float = 1.0  # 0 = none
 
 
 PROTOCOLS = {
-    # The paper, section 3.1: the checkpoint with the lowest dev loss is reported.
+    # The paper, section 3.1: the checkpoint with the lowest dev loss is reported. It names no Adam settings: BERT's.
     "paper": Protocol((5e-5,), (256,), 50, 5, 0.0, 0.0, "loss"),
-    # RoBERTa's (Liu et al. 2019, table 10).
-    "standard": Protocol((1e-5, 2e-5, 3e-5), (16, 32), 10, -1, 0.06, 0.1, "metric"),
+    # RoBERTa's (Liu et al. 2019, table 10, and fairseq's commands for it).
+    "standard": Protocol((1e-5, 2e-5, 3e-5), (16, 32), 10, -1, 0.06, 0.1, "metric", (0.9, 0.98), 1e-6, 0.0),
 }
+
+
+def check_protocol(protocol):
+    """Raise a UsageError that names the first flag out of its range."""
+    for flag, values in (("--lr", protocol.learning_rates), ("--batch-size", protocol.batch_sizes)):
+        require(flag, values, all(value > 0 for value in values), "numbers above 0")
+    require("--max-epochs", protocol.max_epochs, protocol.max_epochs >= 1, "1 or more")
+    require("--patience", protocol.patience, protocol.patience != 0, "1 or more, or -1 for none")
+    require("--warmup", protocol.warmup, 0 <= protocol.warmup < 1, "a share of the updates in [0, 1)")
+    require("--weight-decay", protocol.weight_decay, protocol.weight_decay >= 0, "0 or more")
 
 
 class Point(NamedTuple):
@@ -72,7 +86,8 @@ def training_command(name, protocol, point, seed, rows, model, checkpoint, data,
         "--task", "sentence_prediction", "--criterion", "sentence_prediction",
         "--num-classes", str(len(task.labels) or 1), *(["--regression-target"] if task.regression else []),
         *([report] if report else []), "--init-token", "0", "--separator-token", "2", *model_flags(model),
-        "--optimizer", "adam", "--adam-betas", "(0.9, 0.999)", "--adam-eps", "1e-8", "--clip-norm", "1.0",
+        "--optimizer", "adam", "--adam-betas", str(tuple(protocol.adam_betas)), "--adam-eps", str(protocol.adam_eps),
+        "--clip-norm", str(protocol.clip_norm), "--distributed-world-size", "1",  # several GPUs: several jobs
         "--weight-decay", str(protocol.weight_decay), "--lr", str(point.learning_rate),
         "--lr-scheduler", "polynomial_decay", "--warmup-updates", str(int(protocol.warmup * updates)),
         "--total-num-update", str(updates), "--batch-size", str(point.batch_size), "--required-batch-size-multiple",

@@ -6,8 +6,11 @@ The files are tab-separated without quoting: a quotation mark is a letter like a
 import os
 from typing import List, NamedTuple
 
+from ..corpus.sources import one_line
 from ..errors import UsageError
-from .tasks import TASKS
+from .tasks import HIGHEST_SCORE, TASKS
+
+COLUMNS_WITHOUT_HEADER = 4  # CoLA's
 
 
 class Example(NamedTuple):
@@ -25,7 +28,8 @@ def read_task(name, glue, limit=None):
     Returns:
         the splits, and {split: number of malformed rows left out} (only QQP has such).
     Raises:
-        UsageError: a row with too few columns (file and line), a label that is none of the task's, an empty split.
+        UsageError: a row with another number of columns (file and line), a label that is none of the task's, an empty
+            split.
     """
     task, splits, malformed = TASKS[name], {}, {}
     files = {"train": "train.tsv", **{split: file for split, file in zip(valid_names(), task.dev.values())}}
@@ -49,24 +53,34 @@ def valid_names():
 
 def read_file(path, task, skips_malformed=False):
     """([Example], number of rows left out) of one TSV file."""
-    with open(path, encoding="utf-8-sig", newline="\n") as file:  # some have a byte-order mark, some carriage returns
-        rows = [line.rstrip("\r\n").split("\t") for line in file]
-    first, columns = 1, task.columns
+    rows = [line.split("\t") for line in lines_of(path)]
+    first, columns, expected = 1, task.columns, COLUMNS_WITHOUT_HEADER
     if isinstance(columns[0], str):
-        columns = positions(path, rows[0] if rows else [], columns)
-        first = 2
+        header = rows[0] if rows else []
+        first, columns, expected = 2, positions(path, header, columns), len(header)
     examples, left_out = [], 0
     for number, row in enumerate(rows[first - 1 :], first):
-        if len(row) <= max(columns):
+        if len(row) != expected:
             if not skips_malformed:
-                raise UsageError(f"--glue: {path}, line {number}: {len(row)} columns found, expected at least "
-                                 f"{max(columns) + 1}")
+                raise UsageError(f"--glue: {path}, line {number}: {len(row)} columns found, expected {expected}")
             left_out += 1
             continue
-        *texts, label = (row[column].strip() for column in columns)
+        *texts, label = (one_line(row[column]) for column in columns)
         check_label(label, task, path, number)
         examples.append(Example(texts, label))
     return examples, left_out
+
+
+def lines_of(path):
+    """Without line ends, and without empty lines at the end of the file."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:  # some have a byte-order mark, some \r
+            lines = [line.rstrip("\r\n") for line in file]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--glue: {path} is not UTF-8 ({error.reason}), expected UTF-8 text") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def positions(path, header, names):
@@ -80,9 +94,12 @@ def positions(path, header, names):
 def check_label(label, task, path, number):
     if task.regression:
         try:
-            float(label)
+            within = 0 <= float(label) <= HIGHEST_SCORE
         except ValueError:
-            raise UsageError(f"--glue: {path}, line {number}: score {label!r} found, expected a number") from None
+            within = False
+        if not within:
+            raise UsageError(f"--glue: {path}, line {number}: score {label!r} found, expected a number from 0 to "
+                             f"{HIGHEST_SCORE:g}")
     elif label not in task.labels:
         raise UsageError(f"--glue: {path}, line {number}: label {label!r} found, expected one of "
                          f"{', '.join(task.labels)}")
@@ -99,7 +116,7 @@ def read_from_hub(name, limit=None):
     """The same splits from `nyu-mll/glue` through the package `datasets`.
 
     Raises:
-        UsageError: no network and nothing in the cache.
+        UsageError: no network and nothing in the cache, or examples without labels.
     """
     import datasets
 
@@ -123,5 +140,7 @@ def hub_dev_names(task):
 def hub_example(row, task):
     """Its texts are the columns besides label and idx, in order; its labels are numbers in GLUE's order."""
     texts = [value for key, value in row.items() if key not in ("label", "idx")]
+    if row["label"] < 0:
+        raise UsageError(f"--from-hub: an example of {task.folder} without label found, expected labels in all")
     label = str(row["label"]) if task.regression else task.labels[row["label"]]
-    return Example([" ".join(text.split()) for text in texts], label)
+    return Example([one_line(text) for text in texts], label)

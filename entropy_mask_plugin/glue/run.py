@@ -1,23 +1,29 @@
 """All units of a fine-tuning: prepared, run several at once, reported. What is finished is never repeated."""
 
+import contextlib
+import fcntl
 import hashlib
+import itertools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import List, Optional
 
+import torch
 from tqdm import tqdm
 
 from ..checkpoints import read_checkpoint
+from ..corpus.folder import alone_in
 from ..corpus.tokenizer import read_tokenizer
 from ..corpus.wordpiece import WordPieceTokenizer
 from ..errors import UsageError, require
 from ..huggingface.tokenizer_files import find_tokenizer
-from ..partial import remove, write_json
+from ..partial import completed, remove_leftovers, write_json
 from ..vocabulary import symbols_of_checkpoint
 from .binarize import binarize_task
-from .protocols import Protocol
+from .cells import read_json, read_settings
+from .protocols import Protocol, check_protocol
 from .reading import missing_files, read_from_hub, read_task
 from .tasks import TASKS
 from .unit import Unit, UnitFailed, run_unit
@@ -46,8 +52,10 @@ class Settings:
         require("--jobs", self.jobs, self.jobs >= 1, "1 or more")
         require("--limit", self.limit, self.limit is None or self.limit >= 1, "1 or more")
         require("--seeds", self.seeds, self.seeds and len(set(self.seeds)) == len(self.seeds), "different numbers")
+        require("--out", self.out, not set(self.out) & set(",:"), "no comma or colon, where fairseq splits paths")
         for name in self.tasks:
-            require("--tasks", name, name in TASKS, "all or some of " + ",".join(TASKS))
+            require("--tasks", name, name in TASKS and self.tasks.count(name) == 1, "all or some of " + ",".join(TASKS))
+        check_protocol(self.protocol)
         missing = missing_files(self.tasks, self.glue) if self.glue else []
         if missing:
             raise UsageError(f"--glue: {len(missing)} files are missing, expected {', '.join(missing)}")
@@ -68,22 +76,36 @@ def fine_tune(settings):
         how many are finished now, and the failures: [(task, seed, sentence)].
 
     Raises:
-        UsageError: the checkpoint, its tokenizer or GLUE's files are not as they must be; `out` is of another run.
+        UsageError: the checkpoint, its tokenizer or GLUE's files are not as they must be; `out` is of another run, or
+            another run is at work there.
     """
+    with alone_in(settings.out):
+        return fine_tune_alone(settings)
+
+
+def fine_tune_alone(settings):
     state = read_checkpoint(settings.checkpoint, FLAG)
     symbols = symbols_of_checkpoint(state, settings.checkpoint)
     if symbols is None:
         raise UsageError(f"{FLAG}: {settings.checkpoint} does not say its vocabulary, expected a dict.txt beside it")
     tokenizer = tokenizer_of(settings, state, symbols)
-    remember(settings)
+    refuse_another_run(settings)
     rows = {name: prepared(settings, name, tokenizer, symbols, state) for name in settings.tasks}
+    write_json(os.path.join(settings.out, "settings.json"), settings.record())
     model = {**state["cfg"]["model"], "freeze_encoder": settings.freeze_encoder}
     threads = max(1, len(os.sched_getaffinity(0)) // settings.jobs)
+    devices = itertools.cycle(gpus() or [None])
     units = [Unit(name, seed, rows[name], settings.protocol, settings.out, data_folder(settings, name),
-                  os.path.abspath(settings.checkpoint), model, threads, settings.more)
+                  os.path.abspath(settings.checkpoint), model, threads, next(devices), settings.more)
              for name in settings.tasks for seed in settings.seeds]
-    failures = run_units([unit for unit in units if not unit.is_finished()], len(units), settings.jobs)
+    failures = run_units(units, settings.jobs)
     return len(units) - len(failures), failures
+
+
+def gpus():
+    """The numbers of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
 
 def tokenizer_of(settings, state, symbols):
@@ -98,18 +120,12 @@ def tokenizer_of(settings, state, symbols):
     return tokenizer
 
 
-def remember(settings):
-    """settings.json of the run; a folder of other settings is refused."""
-    os.makedirs(settings.out, exist_ok=True)
-    path, now = os.path.join(settings.out, "settings.json"), settings.record()
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            before = json.load(file)
-        for name, value in now.items():
-            if before.get(name) != value:
-                raise UsageError(f"--out: {settings.out} is a run with {name} {before.get(name)}, now {value}; "
-                                 "expected the same settings or a new folder")
-    write_json(path, now)
+def refuse_another_run(settings):
+    before, now = read_settings(settings.out), settings.record()
+    for name, value in now.items() if before else ():
+        if before.get(name) != value:
+            raise UsageError(f"--out: {settings.out} is a run with {name} {before.get(name)}, now {value}; "
+                             "expected the same settings or a new folder")
 
 
 def data_folder(settings, name):
@@ -120,36 +136,70 @@ def prepared(settings, name, tokenizer, symbols, state):
     """Binarise a task where that is not done yet. Returns its number of training examples.
 
     Raises:
-        UsageError: the folder holds the task for another vocabulary, length or limit.
+        UsageError: the folder holds the task for another vocabulary, length or limit, or from another source.
     """
     folder, dictionary = data_folder(settings, name), "".join(f"{symbol} 1\n" for symbol in symbols[4:-1])
-    record = folder + ".json"
-    made_for = {"dictionary": hashlib.blake2b(dictionary.encode(), digest_size=16).hexdigest(),
-                "positions": state["cfg"]["model"]["max_positions"], "limit": settings.limit}
-    if not (os.path.exists(folder) and os.path.exists(record)):
-        if settings.glue:
-            splits, malformed = read_task(name, settings.glue, settings.limit)
-        else:
-            splits, malformed = read_from_hub(name, settings.limit), {}
-        workers = len(os.sched_getaffinity(0))
-        os.makedirs(os.path.dirname(folder), exist_ok=True)
-        remove(folder)  # complete, but without its record: killed between the two
-        shortened = binarize_task(name, splits, tokenizer, dictionary, made_for["positions"], folder, workers)
-        write_json(record, {"examples": {split: len(examples) for split, examples in splits.items()},
-                            "shortened": shortened, "malformed rows left out": malformed, "made for": made_for})
-    with open(record, encoding="utf-8") as file:
-        found = json.load(file)
-    if found["made for"] != made_for:
-        raise UsageError(f"--data: {folder} was made for {found['made for']}, expected {made_for}")
+    record = os.path.join(folder, "made_for.json")
+    made_for = {"dictionary": digest(dictionary.encode()), "tokenizer": digest(tokenizer.content),
+                "source": source_of(settings, name), "positions": state["cfg"]["model"]["max_positions"],
+                "limit": settings.limit}
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    with one_at_a_time(os.path.dirname(folder)):  # several runs may share it
+        remove_leftovers(os.path.dirname(folder))
+        if not os.path.exists(folder):
+            if settings.glue:
+                splits, malformed = read_task(name, settings.glue, settings.limit)
+            else:
+                splits, malformed = read_from_hub(name, settings.limit), {}
+            with completed(folder) as beside:
+                shortened = binarize_task(name, splits, tokenizer, dictionary, made_for["positions"], beside,
+                                          len(os.sched_getaffinity(0)))
+                write_json(os.path.join(beside, "made_for.json"), {
+                    "examples": {split: len(examples) for split, examples in splits.items()}, "shortened": shortened,
+                    "malformed rows left out": malformed, "made for": made_for})
+    require("--data", f"{folder} without made_for.json", os.path.exists(record), "a folder that this command made")
+    found = read_json(record)
+    for part, value in made_for.items():
+        if found["made for"].get(part) != value:
+            raise UsageError(f"--data: {folder} was made for another {part} ({found['made for'].get(part)}), expected "
+                             f"{value}, or another folder")
     return found["examples"]["train"]
 
 
-def run_units(units, total, jobs):
-    """Failures, in words. One that fails does not stop the others."""
-    failures = []
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=total, initial=total - len(units), unit="run",
-                                                desc="Fine-tuning") as shown:
-        running = {pool.submit(run_unit, unit): unit for unit in units}
+def source_of(settings, name):
+    """What identifies the examples."""
+    if not settings.glue:
+        return "the hub"
+    files = [os.path.join(settings.glue, TASKS[name].folder, file) for file in ("train.tsv", *TASKS[name].dev.values())]
+    return digest(b"".join(open(path, "rb").read() for path in files))
+
+
+def digest(content):
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder):
+    """Wait until no other process is in this block for the folder. The lock ends with the process, even by kill -9."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot lock a folder
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def run_units(units, jobs):
+    """Bring all units to their end. Failures, in words; one that fails does not stop the others.
+
+    The bar counts training examples: MNLI's unit has 160 times those of RTE.
+    """
+    failures, finished = [], [unit for unit in units if unit.is_finished()]
+    initial, total = (sum(unit.rows for unit in part) for part in (finished, units))
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=total, initial=initial, unit_scale=True, unit=" examples",
+                                                desc=f"{len(units)} fine-tunings") as shown:
+        running = {pool.submit(run_unit, unit): unit for unit in units if unit not in finished}
         try:
             for done in as_completed(running):
                 unit = running[done]
@@ -160,7 +210,7 @@ def run_units(units, total, jobs):
                     failures.append((unit.task, unit.seed, reason))
                     tqdm.write(f"failed: {unit.task}, seed {unit.seed}: {reason}")
                 shown.set_postfix_str(f"{unit.task}, seed {unit.seed}")
-                shown.update()
+                shown.update(unit.rows)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,20 +1,24 @@
 """One (task, seed) of a run: every point of the grid trained and predicted, the best one kept.
 
     RUN/data/TASK/                   binarised, shared by all seeds (or in a folder that several runs share)
-    RUN/TASK/seedN/POINT/            train.log, checkpoint, predictions of a grid point, score.json when finished
+    RUN/TASK/seedN/POINT/            train.log, predictions of a grid point, score.json when finished; its best
+                                     checkpoint while the unit runs, without optimizer and of the best point afterwards
     RUN/TASK/seedN/                  predictions of the best point, result.json when finished
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, Optional
+
+import torch
 
 from ..checkpoints import read_checkpoint
 from ..corpus.binarize import end_with_parent
-from ..partial import completed, write_json
+from ..partial import completed, remove, write_json
 from .metrics import official_score, read_predictions
 from .predict import predictions_file
 from .protocols import Protocol, grid, training_command
@@ -31,6 +35,7 @@ class Unit(NamedTuple):
     checkpoint: str
     model: dict  # sizes, as the checkpoint holds them
     threads: int
+    device: Optional[str] = None  # number of the GPU; None = whatever there is
     more: tuple = ()  # further words for fairseq-train
 
     @property
@@ -52,14 +57,35 @@ class UnitFailed(Exception):
 def run_unit(unit):
     """Bring a unit to its end from wherever it was. Raises UnitFailed."""
     scores = {point.folder(): run_point(unit, point) for point in grid(unit.protocol)}
-    best = max(scores, key=lambda folder: scores[folder]["dev"])
+    best = chosen(scores, unit.protocol)
     for dev in TASKS[unit.task].dev:
         name = predictions_file(unit.task, dev)
         with completed(os.path.join(unit.folder, name)) as beside:
             shutil.copyfile(os.path.join(unit.folder, best, name), beside)
+    tidy(unit, scores, best)
     seconds = sum(score["seconds"] for score in scores.values())
     write_json(unit.result, {"task": unit.task, "seed": unit.seed, "chosen": best, "grid": scores, "seconds": seconds,
                              "training examples": unit.rows})
+
+
+def chosen(scores, protocol):
+    """The point whose best epoch is the best on the dev set, by what the protocol goes by. An undefined score loses."""
+    if protocol.best == "loss":
+        return min(scores, key=lambda folder: scores[folder]["loss"])
+    return max(scores, key=lambda folder: -math.inf if scores[folder]["dev"] is None else scores[folder]["dev"])
+
+
+def tidy(unit, folders, best):
+    """Nobody will go on from these checkpoints: the best keeps its weights, the others go."""
+    for folder in folders:
+        path = os.path.join(unit.folder, folder, "checkpoint_best.pt")
+        if folder != best:
+            remove(path)
+            continue
+        state = read_checkpoint(path, "--out")
+        if state.pop("last_optimizer_state", None) is not None:
+            with completed(path) as beside:
+                torch.save(state, beside)
 
 
 def run_point(unit, point):
@@ -74,27 +100,30 @@ def run_point(unit, point):
     training = training_command(unit.task, unit.protocol, point, unit.seed, unit.rows, unit.model, unit.checkpoint,
                                 unit.data, folder, user_dir, unit.more)
     log = os.path.join(folder, "train.log")
-    run_logged([sys.executable, "-m", "fairseq_cli.train", *training], log, unit.threads)
+    run_logged([sys.executable, "-m", "fairseq_cli.train", *training], log, unit)
     best = os.path.join(folder, "checkpoint_best.pt")
     predicting = "import sys; from entropy_mask_plugin.glue.predict import predict; predict(*sys.argv[1:])"
     run_logged([sys.executable, "-c", predicting, unit.task, best, unit.data, folder],
-               os.path.join(folder, "predict.log"), unit.threads)
+               os.path.join(folder, "predict.log"), unit)
     first_dev = next(iter(TASKS[unit.task].dev))
     predictions = read_predictions(os.path.join(folder, predictions_file(unit.task, first_dev)), TASKS[unit.task])
     last = os.path.join(folder, "checkpoint_last.pt")
     # Over all interruptions; fairseq goes on counting from the pretraining's.
-    before, after = (read_checkpoint(file, "--out")["extra_state"].get("previous_training_time", 0.0)
-                     for file in (unit.checkpoint, last))
-    score = {"dev": official_score(TASKS[unit.task], predictions), "seconds": after - before}
-    os.remove(last)  # only a run that goes on needs it
+    before, after = (read_checkpoint(file, "--out")["extra_state"] for file in (unit.checkpoint, last))
+    dev = official_score(TASKS[unit.task], predictions)
+    score = {"dev": None if math.isnan(dev) else dev, unit.protocol.best: after["best"],
+             "seconds": after["previous_training_time"] - before.get("previous_training_time", 0.0)}
     write_json(finished, score)
+    remove(last)  # only a run that goes on needs it
     return score
 
 
-def run_logged(command, log, threads):
+def run_logged(command, log, unit):
     """A process that ends with this one, its output at the end of `log`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore",
+    environment = {**os.environ, "OMP_NUM_THREADS": str(unit.threads), "PYTHONWARNINGS": "ignore",
                    "PYTHONPATH": os.pathsep.join([package_folder(), os.environ.get("PYTHONPATH", "")])}
+    if unit.device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = unit.device
     with open(log, "a", encoding="utf-8") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment,
                               preexec_fn=end_with_parent)
