@@ -4,6 +4,7 @@ One sentence for each finding, with the repair. Exit status 1 when training woul
 """
 
 import argparse
+import glob
 import importlib
 import importlib.metadata
 import logging
@@ -126,6 +127,11 @@ def data_bins(data):
     from .vocabulary import read_dictionary_of_shards
 
     folders = utils.split_paths(data)
+    for folder in folders:
+        meant = shards_in(folder)
+        if meant:
+            yield ERROR, f"data: {folder} is no data-bin: give {meant}"
+            return
     try:
         dictionary = read_dictionary_of_shards(folders)
     except UsageError as error:
@@ -145,6 +151,17 @@ def data_bins(data):
                 yield ERROR, f"data: {split}.bin of {folder} is truncated: make it again"
             else:
                 yield OK, f"data: {folder}: {len(samples):,} lines of {split}, {int(samples.sizes.sum()):,} tokens"
+
+
+def shards_in(folder):
+    """What to give instead of the folder of a corpus, or of a data-bin with shards; None where it is a data-bin."""
+    if os.path.exists(os.path.join(folder, "train.bin")):
+        return None
+    for place in (folder, os.path.join(folder, "bin")):
+        shards = sorted(glob.glob(os.path.join(glob.escape(place), "shard*")), key=lambda path: (len(path), path))
+        if shards or os.path.exists(os.path.join(place, "train.bin")):
+            return ":".join(shards or [place])
+    return None
 
 
 def teacher_of(path, data):

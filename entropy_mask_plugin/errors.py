@@ -19,7 +19,8 @@ def require(flag, found, fine, expected):
 
 
 def show_usage_errors_as_one_line():
-    """Make a `UsageError` that nobody catches print its message alone; every other exception is shown as before.
+    """Make a `UsageError` that nobody catches print its message alone; an interrupt is
+    named; every other exception is shown as before.
 
     fairseq's command lines have no place of their own for this: an error in a task's constructor would end in twenty
     lines of traceback with the sentence that matters at the bottom.
@@ -29,6 +30,8 @@ def show_usage_errors_as_one_line():
     def show(kind, error, traceback):
         if issubclass(kind, UsageError):
             print(f"error: {error}", file=sys.stderr)
+        elif kind is KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
         else:
             show_other(kind, error, traceback)
 

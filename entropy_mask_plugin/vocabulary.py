@@ -4,6 +4,7 @@ in every one, and compares them before it uses one."""
 import argparse
 import logging
 import os
+import pathlib
 from itertools import zip_longest
 
 from fairseq import utils
@@ -49,7 +50,8 @@ def check_size(state, path, flag, expected):
 def first_difference(theirs, ours):
     """One clause with both sizes and the first id at which two lists of symbols differ."""
     at, their, our = next((i, a, b) for i, (a, b) in enumerate(zip_longest(theirs, ours)) if a != b)
-    return f"{len(theirs)} symbols, expected {len(ours)}; at id {at} it has {their!r}, expected {our!r}"
+    sizes = f", expected {len(ours)};" if len(theirs) != len(ours) else " as expected, but"
+    return f"{len(theirs)} symbols{sizes} at id {at} it has {their!r}, expected {our!r}"
 
 
 def symbols_of_checkpoint(state, path):
@@ -58,7 +60,7 @@ def symbols_of_checkpoint(state, path):
     recorded = (state.get("extra_state") or {}).get(RECORD)
     if recorded:
         return recorded
-    data = data_bin(state)
+    data = data_bin(state, path)
     of_data = [data, os.path.join(data, "input0")] if data else []  # the second is sentence_prediction's
     for folder in (os.path.dirname(path), *of_data):
         file = os.path.join(folder, "dict.txt")
@@ -69,11 +71,18 @@ def symbols_of_checkpoint(state, path):
     return None
 
 
-def data_bin(state):
-    """The first folder of the data that a checkpoint was trained on."""
+def data_bin(state, path):
+    """The first folder of the data that a checkpoint was trained on; "" where it does not say it.
+
+    Written relative to the folder where training ran, it is also looked for from the folders above the checkpoint.
+    """
     task = (state.get("cfg") or {}).get("task") or state.get("args") or {}
     data = vars(task).get("data") if isinstance(task, argparse.Namespace) else task.get("data")
-    return utils.split_paths(data)[0] if isinstance(data, str) else ""
+    if not isinstance(data, str):
+        return ""
+    folder = utils.split_paths(data)[0]
+    above = [folder, *(str(parent / folder) for parent in pathlib.Path(path).absolute().parents)]
+    return next(filter(os.path.isdir, above), folder)
 
 
 def read_dictionary_of_shards(folders):

@@ -208,6 +208,21 @@ def test_the_one_split_of_bookcorpus_may_have_been_saved_alone(tmp_path):
     assert [len(document.lines) for document in found] == [512, 88]
 
 
+def test_one_split_means_that_every_file_belongs_to_it(tmp_path):
+    for name in ("books_large_p1.txt", "books_large_p2.txt"):
+        (tmp_path / name).write_text("a sentence .\n" * 600)
+    found = list(PublicDatasetSource("bookcorpus", str(tmp_path)).documents())
+    assert [len(document.lines) for document in found] == [512, 512, 176]
+
+
+def test_wikitext_without_its_rare_words_is_warned_of_once(tmp_path, capsys):
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"wiki.{split}.tokens").write_text("= One =\nThe <unk> lobster .\n= Two =\nA crab .\n")
+    source = PublicDatasetSource("wikitext-2", str(tmp_path))
+    assert [len(list(source.documents())) for _ in range(2)] == [6, 6]
+    assert capsys.readouterr().err.count("3 lines with <unk> for rare words; the raw version of the data set") == 1
+
+
 def test_wikitext_can_be_detokenized_and_is_not_unless_asked():
     assert detokenize_wikitext(DOCUMENTS[0][1]) == 'The 15-year-old (1,990) said "it\'s 2.5".'
     assert [detokenize_wikitext(line) for line in ("= One =", "= = Plot = =", "a = b", ROWS[7])] == [

@@ -52,6 +52,17 @@ def test_data_that_is_not_whole_is_found(data_bin, tmp_path):
     assert len(found) == 2 and "train" in found[0] and "has no valid split" in found[1]
 
 
+def test_the_folder_of_a_corpus_is_no_data_bin_and_what_is_meant_is_said(tmp_path):
+    for shard in ("bin/shard0", "bin/shard1", "bin/shard10", "bin/shard2"):
+        (tmp_path / "large" / shard).mkdir(parents=True)
+    (tmp_path / "small" / "bin").mkdir(parents=True)
+    (tmp_path / "small" / "bin" / "train.bin").touch()
+    shards = ":".join(f"{tmp_path}/large/bin/shard{i}" for i in (0, 1, 2, 10))
+    for given, meant in (("large", shards), ("large/bin", shards), ("small", f"{tmp_path}/small/bin")):
+        (finding,) = doctor.data_bins(str(tmp_path / given))
+        assert finding == (doctor.ERROR, f"data: {tmp_path / given} is no data-bin: give {meant}")
+
+
 @pytest.mark.parametrize("broken, kind", [("fairseq", doctor.ERROR), ("numpy", doctor.ERROR), ("pip", doctor.NOTE)])
 def test_a_package_that_cannot_be_imported_is_named_with_the_repair(broken, kind, tmp_path):
     (tmp_path / f"{broken}.py").write_text("raise ImportError('made for another machine')\n")

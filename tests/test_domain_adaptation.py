@@ -1,6 +1,7 @@
 """The example's own script on a tiny random BERT and real text, killed once; transformers loads what comes out."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,14 +28,23 @@ def place(tmp_path_factory):
     return folder
 
 
-def adapt(place, out):
+def adapt(place, out, bert="bert"):
     environment = {**os.environ, "OMP_NUM_THREADS": "1",
                    "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
     flags = ["--tokens-per-sample", "32", "--max-epoch", "2", "--cpu", "--log-format", "simple", "--num-workers", "0",
              "--save-interval-updates", "3", "--lr", "0.001"]
-    return subprocess.Popen(["bash", EXAMPLE / "adapt.sh", place / "bert", place / "text.txt", place / out, *flags],
+    return subprocess.Popen(["bash", EXAMPLE / "adapt.sh", place / bert, place / "text.txt", place / out, *flags],
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
                             start_new_session=True)
+
+
+def test_a_bert_without_head_is_refused_before_the_work(place):
+    shutil.copytree(place / "bert", place / "bare")
+    transformers.AutoModel.from_pretrained(place / "bert").save_pretrained(place / "bare")
+    refused = adapt(place, "headless", bert="bare")
+    output, _ = refused.communicate(timeout=100)
+    assert refused.returncode == 1 and "has no trained masked-LM head" in output
+    assert not (place / "headless" / "corpus").exists()
 
 
 def test_a_bert_is_adapted_and_a_killed_run_ends_like_a_straight_one(place):

@@ -25,6 +25,7 @@ from entropy_mask_plugin.glue.protocols import PROTOCOLS, Point, training_comman
 from entropy_mask_plugin.glue.tasks import TASKS
 from entropy_mask_plugin.glue.unit import chosen
 from entropy_mask_plugin.huggingface.importing import import_bert
+from entropy_mask_plugin.huggingface.tokenizer_files import find_tokenizer
 
 WORDS = ["the", "value", "of", "a", "list", "return", "name", "file", "is", "string"]
 
@@ -94,6 +95,7 @@ def test_the_encoded_examples_are_the_texts_and_labels_in_their_order(place):
     for part in (0, 1):
         stored = data_utils.load_indexed_dataset(str(data / f"input{part}" / "train"), dictionary)
         assert [dictionary.string(item[:-1]) for item in stored] == [line.split("\t")[part] for line in lines]
+    assert find_tokenizer(None, "elsewhere/checkpoint.pt", {"cfg": {"task": {"data": str(data)}}}) == str(data)
     labels = Dictionary.load(str(data / "label" / "dict.txt"))
     assert labels.symbols[labels.nspecial:labels.nspecial + 3] == list(TASKS["mnli"].labels)
 

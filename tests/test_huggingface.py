@@ -202,7 +202,12 @@ MISTAKES = [
     (lambda f: only_pickle(f, b"not a pickle"), r"pytorch_model.bin"),
     (lambda f: spoil_tensor(f, QUERY, lambda t: t[:, :-1]), rf"{QUERY} is \(36, 35\), expected \(36, 36\)"),
     (lambda f: edit_vocabulary(f, lambda lines: lines[:-2]),
-     r"(word_embeddings.weight|predictions.bias) is .* expected .* by config.json and the vocabulary"),
+     r"the tokenizer has (\d+), config.json has \d+, the embedding has \d+\), expected the same in each"),
+    (lambda f: spoil(f, vocab_size=7000), r"config.json has 7000, the embedding has"),
+    (lambda f: ((f / "config.json").unlink(), (f / "model.pt").touch()), r"no Hugging Face folder but an imported one"),
+    (lambda f: ((f / "model.safetensors").unlink(),
+                (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')),
+     r"model-1.safetensors is missing, expected it beside the index that names it"),
     (lambda f: edit_vocabulary(f, lambda lines: lines[:-1] + [lines[-2]]), r"found again at id \d+"),
     (lambda f: edit_vocabulary(f, lambda lines: [x.replace("[MASK]", "x") for x in lines]), r"has no \[MASK\]"),
     (lambda f: edit_vocabulary(f, lambda lines: lines[:-1] + ["<pad>"]), r"<pad> is an ordinary token"),
@@ -211,6 +216,32 @@ MISTAKES = [
     (lambda f: spoil(f, hidden_size="x"), r"hidden_size 'x' found, expected a number like 768"),
     (lambda f: spoil(f, architectures=["RobertaForMaskedLM"]), r"architecture RobertaForMaskedLM found, expected a BE"),
 ]
+
+
+def test_the_tokenizer_is_found_from_any_folder(like_data, tmp_path, monkeypatch):
+    """A checkpoint says where its data was from the folder in which training ran."""
+    import_bert(str(like_data[0]), str(tmp_path / "project" / "corpus"))
+    state = torch.load(tmp_path / "project" / "corpus" / "model.pt", weights_only=True)
+    state["cfg"]["task"]["data"] = "corpus/bin"
+    (tmp_path / "project" / "corpus" / "bin").mkdir()
+    (tmp_path / "project" / "runs" / "one").mkdir(parents=True)
+    torch.save(state, tmp_path / "project" / "runs" / "one" / "checkpoint_best.pt")
+    for number, folder in enumerate((tmp_path, tmp_path / "project")):
+        monkeypatch.chdir(folder)
+        export_bert(str(tmp_path / "project" / "runs" / "one" / "checkpoint_best.pt"), str(tmp_path / f"out{number}"))
+
+
+@pytest.mark.parametrize("said, expected", [(None, 70), (10**30, 70), (512, 70), (32, 32)])
+def test_an_exported_tokenizer_does_not_promise_more_than_the_models_positions(said, expected, copy, tmp_path):
+    import_bert(str(copy), str(tmp_path / "in"))
+    file = tmp_path / "in" / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    settings.pop("model_max_length", None)
+    file.write_text(json.dumps({**settings, **({} if said is None else {"model_max_length": said})}))
+    export_bert(str(tmp_path / "in" / "model.pt"), str(tmp_path / "out"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.model_max_length == expected
+    assert len(tokenizer("a " * 100, truncation=True)["input_ids"]) == expected
 
 
 @pytest.mark.parametrize("spoiled, message", MISTAKES, ids=[message for _, message in MISTAKES])

@@ -10,7 +10,9 @@ import re
 import pytest
 import sentencepiece
 import transformers
-from conftest import OURS, TINY, make_bert_vocabulary, train
+from conftest import OURS, TINY, TRAINING, make_bert_vocabulary, parse, train
+from fairseq import tasks
+from fairseq.data.data_utils import load_indexed_dataset
 
 from entropy_mask_plugin.corpus.build import prepare_corpus
 from entropy_mask_plugin.corpus.docstrings import Docstrings
@@ -131,7 +133,7 @@ def test_scores_are_sums_that_fp32_holds_exactly(model):
 def test_a_tokenizer_of_another_vocabulary_is_refused(model, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(model)
     symbols = symbols_of(Tokenizer(model, "test"))
-    with pytest.raises(UsageError, match="--tokenizer: .* has another vocabulary .* 1500 symbols, .* at id 7 it has"):
+    with pytest.raises(UsageError, match="--tokenizer: .* has another vocabulary .* 1500 symbols as expected, but at id 7 it has"):
         read_tokenizer_files(str(tmp_path / "tokenizer.model"), [*symbols[:7], "other", *symbols[8:]], 99)
 
 
@@ -222,6 +224,23 @@ def test_a_wordpiece_corpus_has_the_dictionary_and_the_files_of_its_vocabulary(t
         Settings(out=str(tmp_path / "b"), text=[str(text)], bert_vocab=str(folder), tokenizer="x")
     with pytest.raises(UsageError, match="--bert-vocab: .*nowhere has no vocabulary"):
         prepare_corpus(Settings(out=str(tmp_path / "b"), text=[str(text)], bert_vocab=str(tmp_path / "nowhere")))
+
+
+def test_fairseq_reads_a_data_bin_of_berts_size_with_the_ids_of_the_vocabulary(tmp_path):
+    """30,522 symbols, no made-up words, <mask> last; through fairseq-preprocess itself."""
+    tokens = make_bert_vocabulary(30_522)
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    documents = [f"Return the value number {i} of the list." for i in range(20)]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
+    prepare_corpus(Settings(out=str(tmp_path / "out"), text=[str(tmp_path / "text.txt")],
+                            bert_vocab=str(tmp_path / "vocab.txt"), valid_fraction=0.2))
+    task = tasks.setup_task(parse([tmp_path / "out" / "bin", *TRAINING, *OURS, *TINY, "--mask-strategy", "random"]).task)
+    symbols = task.source_dictionary.symbols
+    assert len(symbols) == 30_522 and symbols[-1] == "<mask>" and not any("madeupword" in symbol for symbol in symbols)
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    lines = load_indexed_dataset(str(tmp_path / "out" / "bin" / "train"), task.source_dictionary)
+    read = [[symbols[i] for i in line.tolist()[:-1]] for line in lines if len(line) > 1]
+    assert read and all(line in [reference.tokenize(document) for document in documents] for line in read)
 
 
 # ---- end to end

@@ -77,7 +77,7 @@ def test_a_teacher_with_another_vocabulary_is_refused_with_sizes_and_first_diffe
     state = torch.load(teacher, weights_only=True)
     symbols = state["extra_state"]["vocabulary"]
     cases = {
-        "401 symbols, expected 401; at id 9 it has 'other', expected": [*symbols[:9], "other", *symbols[10:]],
+        "401 symbols as expected, but at id 9 it has 'other', expected": [*symbols[:9], "other", *symbols[10:]],
         "402 symbols, expected 401; at id 401 it has 'more', expected None": [*symbols, "more"],
     }
     for message, changed in cases.items():

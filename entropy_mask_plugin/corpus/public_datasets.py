@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import sys
 from typing import Callable, List, NamedTuple, Optional
 
 from ..errors import UsageError
@@ -75,18 +76,28 @@ class PublicDatasetSource:
         identity = os.path.abspath(folder) if folder else " ".join(self.dataset.arguments.values())
         self.description = {f"--dataset {name}": identity + (", detokenized" if detokenize else "")}
         self.rows = local(name, self.dataset, folder, stream) if folder else fetched(name, self.dataset, stream)
+        self.warned = False
         lengths = [number_of_rows(rows) for rows in self.rows.values()]
         self.length = None if None in lengths else sum(lengths)
 
     def documents(self):
-        before = 0
+        before, cut = 0, 0
         for official, split in self.dataset.splits.items():
             position = 0
             for lines, position in documents_of_rows(texts(self.rows[official]), self.dataset.begins_document):
+                cut += sum("<unk>" in line for line in lines)
                 if self.detokenize:
                     lines = [self.detokenize(line) for line in lines]
                 yield Document(split, lines, before + position)
             before += position
+        self.warn_of_unknown_words(cut)
+
+    def warn_of_unknown_words(self, lines):
+        """WikiText exists with its rare words replaced by "<unk>", which a tokenizer of pieces cuts like a word."""
+        if lines and not self.warned:
+            print(f"warning: {' '.join(self.description)}: {lines:,} lines with <unk> for rare words; the raw version "
+                  "of the data set has the words", file=sys.stderr)
+        self.warned = True
 
 
 def fetched(name, dataset, stream):
@@ -112,7 +123,8 @@ def local(name, dataset, folder, stream):
             return {split: rows[split] for split in dataset.splits}
         if len(dataset.splits) == 1 and os.path.exists(os.path.join(folder, "state.json")):  # saved without its name
             return {split: datasets.load_from_disk(folder) for split in dataset.splits}
-        files = {split: files_of_split(folder, split, dataset.arguments.get("name"), name) for split in dataset.splits}
+        files = {split: files_of_split(folder, split, dataset.arguments.get("name"), name, len(dataset.splits) == 1)
+                 for split in dataset.splits}
         builder = BUILDERS[ending(files["train"][0])]
         return {split: datasets.load_dataset(builder, data_files=paths, split="train", streaming=stream)
                 for split, paths in files.items()}
@@ -123,7 +135,7 @@ def local(name, dataset, folder, stream):
         raise UsageError(f"--dataset-dir: {folder} cannot be read as {name} ({reason})") from error
 
 
-def files_of_split(folder, split, config, name):
+def files_of_split(folder, split, config, name, is_only_split):
     """The files below `folder` that hold a split of a dataset: `train-00000-of-00002.parquet`, `wiki.valid.raw`, …"""
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), "**", "*"), recursive=True))
     below = [path for path in paths if ending(path) in BUILDERS and os.path.isfile(path)]
@@ -133,6 +145,8 @@ def files_of_split(folder, split, config, name):
     below = [path for path in below if config and f"{os.sep}{config}{os.sep}" in path] or below
     words = {"validation": r"valid(ation)?|dev"}.get(split, split)
     found = [path for path in below if re.search(rf"(^|[\W_])({words})([\W_]|$)", os.path.relpath(path, folder))]
+    if not found and is_only_split:
+        found = below
     kinds = {ending(path) for path in found}
     if len(kinds) != 1:
         what = "no file" if not found else f"files of several kinds ({', '.join(sorted(kinds))})"

@@ -19,7 +19,7 @@ from ..corpus.tokenizer import read_tokenizer
 from ..corpus.wordpiece import WordPieceTokenizer
 from ..errors import UsageError, require
 from ..huggingface.tokenizer_files import find_tokenizer
-from ..partial import completed, remove_leftovers, write_json
+from ..partial import completed, remove_leftovers, write, write_json
 from ..vocabulary import symbols_of_checkpoint
 from .binarize import binarize_task
 from .cells import read_json, read_settings
@@ -154,6 +154,8 @@ def prepared(settings, name, tokenizer, symbols, state):
             with completed(folder) as beside:
                 shortened = binarize_task(name, splits, tokenizer, dictionary, made_for["positions"], beside,
                                           len(os.sched_getaffinity(0)))
+                for file, content in tokenizer.files.items():  # for the export of the fine-tuned model
+                    write(os.path.join(beside, file), content)
                 write_json(os.path.join(beside, "made_for.json"), {
                     "examples": {split: len(examples) for split, examples in splits.items()}, "shortened": shortened,
                     "malformed rows left out": malformed, "made for": made_for})

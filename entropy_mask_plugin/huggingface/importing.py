@@ -18,10 +18,10 @@ from ..models.bert import BertConfig, BertEncoder, BertModel
 from ..partial import completed, write
 from ..vocabulary import RECORD
 from .config import read_config
-from .source import folder_of, read_tensors
+from .source import folder_of, read_json, read_tensors
 from .tokenizer_files import bert_files
 from .vocabulary import Vocabulary, read_vocabulary
-from .weights import check_shapes, from_huggingface, separated, to_huggingface
+from .weights import WORDS, check_shapes, from_huggingface, separated, to_huggingface
 
 
 class ImportedBert(NamedTuple):
@@ -53,11 +53,23 @@ def read_bert(folder, flag):
     vocabulary = read_vocabulary(folder, flag)
     origin = f"{flag}: {folder}"
     theirs, left_out = separated(read_tensors(folder, flag), origin)
+    check_sizes(folder, flag, theirs, vocabulary)
     rows = vocabulary.rows()
     with torch.device("meta"):  # shapes, no weights
         blank = new_model(config, vocabulary.symbols()).state_dict()
     check_shapes(theirs, to_huggingface(blank, config.encoder_layers, rows), origin)
     return ImportedBert(config, from_huggingface(theirs, config.encoder_layers, rows), vocabulary, left_out)
+
+
+def check_sizes(folder, flag, tensors, vocabulary):
+    """config.json, the embedding and the tokenizer must speak of the same number of tokens."""
+    config = read_json(folder, "config.json", flag)
+    sizes = {"the tokenizer": len(vocabulary.tokens), "config.json": config.get("vocab_size"),
+             "the embedding": len(tensors[WORDS]) if WORDS in tensors else None}
+    known = {name: size for name, size in sizes.items() if size is not None}
+    if len(set(known.values())) > 1:
+        found = ", ".join(f"{name} has {size}" for name, size in known.items())
+        raise UsageError(f"{flag}: {folder}: different numbers of tokens found ({found}), expected the same in each")
 
 
 def new_model(config, symbols):

@@ -49,6 +49,9 @@ def read_json(folder, name, flag):
         UsageError: missing, or no JSON.
     """
     path = os.path.join(folder, name)
+    if name == "config.json" and os.path.exists(os.path.join(folder, "model.pt")) and not os.path.exists(path):
+        raise UsageError(f"{flag}: {folder} is no Hugging Face folder but an imported one, expected its model.pt or "
+                         "the original")
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -78,6 +81,8 @@ def read_tensors(folder, flag):
 
 
 def read_safetensors(path, flag):
+    if not os.path.exists(path):
+        raise UsageError(f"{flag}: {path} is missing, expected it beside the index that names it")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}

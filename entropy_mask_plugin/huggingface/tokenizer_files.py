@@ -51,7 +51,7 @@ def find_tokenizer(given, checkpoint, state):
     Raises:
         UsageError: none there.
     """
-    bin_folder = data_bin(state)
+    bin_folder = data_bin(state, checkpoint)
     places = [given] if given else [os.path.dirname(checkpoint) or ".", *parents(bin_folder)]
     for place in places:
         found = [os.path.join(place, name) for name in (*BERT_NAMES, "tokenizer.model")]
@@ -77,13 +77,23 @@ def read_tokenizer_files(path, symbols, positions):
         UsageError: no tokenizer, or one of another vocabulary.
     """
     if os.path.isdir(path) or path.endswith(".txt"):
-        found = bert_files(path, "--tokenizer")
+        found = with_length(bert_files(path, "--tokenizer"), positions)
     else:
         found = sentencepiece_files(path, positions)
     if found.vocabulary.symbols() != symbols:
         difference = first_difference(found.vocabulary.symbols(), symbols)
         raise UsageError(f"--tokenizer: {path} has another vocabulary than the checkpoint: {difference}")
     return found
+
+
+def with_length(found, positions):
+    """The same files, model_max_length not above the model's positions: `truncation=True` goes by it."""
+    settings = json.loads(found.files["tokenizer_config.json"])
+    length = min(settings.get("model_max_length") or positions, positions)
+    if settings.get("model_max_length") == length:
+        return found
+    return found._replace(files={**found.files, "tokenizer_config.json": as_json({**settings,
+                                                                                  "model_max_length": length})})
 
 
 def bert_files(path, flag):

@@ -16,6 +16,8 @@ training=(--optimizer adam --adam-betas "(0.9, 0.98)" --weight-decay 0.01 --clip
     --lr 5e-5 --lr-scheduler fixed --warmup-updates 100 --batch-size 32 --max-epoch 3 --seed 1)
 
 [ -e "$out/original" ] || python "$root/scripts/import_hf_bert.py" --hf "$hf" --out "$out/original"
+found=$(PYTHONPATH=$root python -m entropy_mask_plugin.doctor --teacher "$out/original/model.pt") ||
+    { grep ERROR <<< "$found" >&2; exit 1; } # without a masked-LM head, say: before the work, not after it
 python "$root/scripts/prepare_corpus.py" --text "$text" --bert-vocab "$out/original" --out "$out/corpus"
 fairseq-train "$out/corpus/bin" --user-dir "$root/entropy_mask_plugin" "${masking[@]}" "${training[@]}" \
     $(cat "$out/original/flags.txt") --finetune-from-model "$out/original/model.pt" \
