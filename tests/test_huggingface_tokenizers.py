@@ -133,7 +133,7 @@ def test_scores_are_sums_that_fp32_holds_exactly(model):
 def test_a_tokenizer_of_another_vocabulary_is_refused(model, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(model)
     symbols = symbols_of(Tokenizer(model, "test"))
-    with pytest.raises(UsageError, match="--tokenizer: .* has another vocabulary .* 1500 symbols as expected, but at id 7 it has"):
+    with pytest.raises(UsageError, match="--tokenizer: .* 1500 symbols as expected, but at id 7 it has"):
         read_tokenizer_files(str(tmp_path / "tokenizer.model"), [*symbols[:7], "other", *symbols[8:]], 99)
 
 
@@ -234,7 +234,8 @@ def test_fairseq_reads_a_data_bin_of_berts_size_with_the_ids_of_the_vocabulary(t
     (tmp_path / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
     prepare_corpus(Settings(out=str(tmp_path / "out"), text=[str(tmp_path / "text.txt")],
                             bert_vocab=str(tmp_path / "vocab.txt"), valid_fraction=0.2))
-    task = tasks.setup_task(parse([tmp_path / "out" / "bin", *TRAINING, *OURS, *TINY, "--mask-strategy", "random"]).task)
+    flags = [*TRAINING, *OURS, *TINY, "--mask-strategy", "random"]
+    task = tasks.setup_task(parse([tmp_path / "out" / "bin", *flags]).task)
     symbols = task.source_dictionary.symbols
     assert len(symbols) == 30_522 and symbols[-1] == "<mask>" and not any("madeupword" in symbol for symbol in symbols)
     reference = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
