@@ -22,6 +22,7 @@ def draw_table(rows, file):
         constant = next(row["official constant"] for row in rows if row["task"] == task)
         axis.hlines(constant, place - 0.45, place + 0.45, color="grey", linestyle="--", linewidth=1,
                     label="always the same answer" if place == 0 else None)
-    axis.set(xticks=range(len(tasks)), xticklabels=tasks, ylabel="official score", title="fine-tuned, on the dev sets (hollow: a seed always says the same)")
+    axis.set(xticks=range(len(tasks)), xticklabels=tasks, ylabel="official score",
+             title="fine-tuned, on the dev sets (hollow: a seed always says the same)")
     axis.legend(fontsize=8)
     save(figure, file)
