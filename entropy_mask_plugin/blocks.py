@@ -1,17 +1,17 @@
 """Clean blocks of tokens, <s> …, from a data-bin. No masking here: data workers keep the first epoch's copy of a data
-set, so masks drawn in them would be frozen."""
+set, so masks drawn in them would be frozen.
+
+Shapes: B sentences, T positions.
+"""
 
 import os
 
 import numpy as np
+import torch
 from fairseq import utils
 from fairseq.data import (
-    IdDataset,
-    NestedDictionaryDataset,
-    NumelDataset,
-    NumSamplesDataset,
+    FairseqDataset,
     PrependTokenDataset,
-    RightPadDataset,
     SortDataset,
     TokenBlockDataset,
     data_utils,
@@ -29,21 +29,9 @@ def load_samples(cfg, dictionary, split, epoch, combine):
         UsageError: the data-bin has no such split, or it holds no sequences.
     """
     blocks = load_blocks(cfg, dictionary, split, epoch, combine)
-    samples = NestedDictionaryDataset(
-        {
-            "id": IdDataset(),
-            "net_input": {
-                "src_tokens": RightPadDataset(blocks, pad_idx=dictionary.pad()),
-                "src_lengths": NumelDataset(blocks, reduce=False),
-            },
-            "nsentences": NumSamplesDataset(),
-            "ntokens": NumelDataset(blocks, reduce=True),
-        },
-        sizes=[blocks.sizes],
-    )
     with data_utils.numpy_seed(cfg.seed):
-        shuffle = np.random.permutation(len(samples))
-    return EveryBlockDataset(samples, sort_order=[shuffle, blocks.sizes])
+        shuffle = np.random.permutation(len(blocks))
+    return EveryBlockDataset(Samples(blocks, dictionary), sort_order=[shuffle, blocks.sizes])
 
 
 def load_blocks(cfg, dictionary, split, epoch, combine):
@@ -63,6 +51,55 @@ def load_blocks(cfg, dictionary, split, epoch, combine):
             lines, lines.sizes, length, pad=dictionary.pad(), eos=dictionary.eos(), break_mode=cfg.sample_break_mode
         )
     return PrependTokenDataset(lines, dictionary.bos())
+
+
+def special_symbols(dictionary):
+    """int64, sorted: what is never masked."""
+    return torch.tensor(sorted({dictionary.index(s) for s in ("<pad>", "<s>", "</s>", "<unk>", "<mask>")}))
+
+
+class Samples(FairseqDataset):
+    """Batches of blocks. What the host will need to know of a batch is counted here, before it moves to a device, so
+    that no step has to wait for the device to tell it."""
+
+    def __init__(self, blocks, dictionary):
+        super().__init__()
+        self.blocks, self.sizes = blocks, blocks.sizes
+        self.padding_idx, self.specials = dictionary.pad(), special_symbols(dictionary)
+
+    def __getitem__(self, index):
+        return {"id": index, "src_tokens": self.blocks[index]}
+
+    def __len__(self):
+        return len(self.blocks)
+
+    def num_tokens(self, index):
+        return self.sizes[index]
+
+    def num_tokens_vec(self, indices):
+        return self.sizes[indices]
+
+    def size(self, index):
+        return self.sizes[index]
+
+    def set_epoch(self, epoch):
+        self.blocks.set_epoch(epoch)
+
+    def collater(self, samples):
+        """The ids B, the clean tokens B x T, and as plain numbers: tokens, maskable tokens of each block, padding."""
+        if not samples:
+            return {}
+        blocks = [sample["src_tokens"] for sample in samples]
+        lengths = [len(block) for block in blocks]
+        src_tokens = data_utils.collate_tokens(blocks, self.padding_idx)
+        has_padding = sum(lengths) < src_tokens.numel()
+        return {
+            "id": torch.tensor([sample["id"] for sample in samples]),
+            "net_input": {"src_tokens": src_tokens, "src_lengths": torch.tensor(lengths), "has_padding": has_padding},
+            "n_maskable": tuple((~torch.isin(src_tokens, self.specials)).sum(1).tolist()),
+            "nsentences": len(samples),
+            "ntokens": sum(lengths),
+        }
 
 
 def check_split(prefix):

@@ -1,19 +1,22 @@
 """The loss: (1 - w) MLM + w KD (paper, section 3.6).
 
-Shapes: B sentences, T positions, V vocabulary, P positions whose logits are computed.
+Shapes: B sentences, T positions, V vocabulary, K selected positions, P positions whose logits are computed.
 """
 
 import math
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
+from .cross_entropy import cross_entropy_of_consumed
 from .errors import require
 from .masking import schedule
+from .models.positions import Positions
 
 
 @dataclass
@@ -49,36 +52,41 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
 
     def forward(self, model, sample, reduce=True):
         """Returns the loss (a sum, nats), sample_size, and sums for the log."""
-        src_tokens, target = sample["net_input"]["src_tokens"], sample["target"]
-        selected = target.ne(self.padding_idx)  # B x T
-        positions = src_tokens.ne(self.padding_idx) if self.compares_all() else selected
-        logits, _ = model(**sample["net_input"], masked_tokens=positions)  # P x V
-        mlm_logits = logits[selected[positions]] if self.compares_all() else logits
-        mlm_loss = F.cross_entropy(mlm_logits.float(), target[selected], reduction="sum")
-        kd_loss = mlm_loss.new_zeros(())
-        loss = mlm_loss
+        selected = sample["selected"]
+        target = selected.of(sample["target"])  # K
         if self.distils():
-            teacher_logits = self.task.teacher_logits(src_tokens, positions)
-            weight = (selected.sum(1) / positions.sum(1).clamp(min=1))[:, None].expand_as(positions)[positions]  # P
-            kd_loss = (weight * distillation_loss(logits, teacher_logits, self.cfg.kd_temperature)).sum()
-            loss = (1 - self.cfg.kd_weight) * mlm_loss + self.cfg.kd_weight * kd_loss
-        sample_size = selected.sum()
-        return loss, sample_size, {
+            loss, mlm_loss, kd_loss, n_correct = self.with_distillation(model, sample["net_input"], selected, target)
+        else:
+            logits, _ = model(**sample["net_input"], masked_tokens=selected)  # K x V
+            loss, n_correct = cross_entropy_of_consumed(logits, target)
+            mlm_loss, kd_loss = loss, torch.zeros_like(loss)
+        return loss, selected.number, {
             "loss": mlm_loss.detach(),  # without the KD term, so that curves compare
             "kd_loss": kd_loss.detach(),
-            "kd_sample_size": sample_size * self.distils(),
-            "n_correct": mlm_logits.argmax(dim=-1).eq(target[selected]).sum(),
+            "kd_sample_size": selected.number * self.distils(),
+            "n_correct": n_correct,
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
-            "sample_size": sample_size,
+            "sample_size": selected.number,
         }
+
+    def with_distillation(self, model, net_input, selected, target):
+        """(loss, MLM loss, KD loss, correct predictions), all of them sums."""
+        compares_all = self.cfg.kd_positions == "all"
+        positions = Positions(net_input["src_tokens"].ne(self.padding_idx)) if compares_all else selected
+        logits, _ = model(**net_input, masked_tokens=positions)  # P x V
+        mlm_logits = logits[positions.of(selected.mask)] if compares_all else logits  # K x V
+        mlm_loss = F.cross_entropy(mlm_logits.float(), target, reduction="sum")
+        share = selected.mask.sum(1) / positions.mask.sum(1).clamp(min=1)  # B
+        weight = positions.of(share[:, None].expand_as(positions.mask))  # P
+        teacher_logits = self.task.teacher_logits(net_input, positions)
+        kd_loss = (weight * distillation_loss(logits, teacher_logits, self.cfg.kd_temperature)).sum()
+        loss = (1 - self.cfg.kd_weight) * mlm_loss + self.cfg.kd_weight * kd_loss
+        return loss, mlm_loss, kd_loss, mlm_logits.argmax(dim=-1).eq(target).sum()
 
     def distils(self):
         """Validation loss is the MLM term alone."""
         return self.training and schedule.distils(self.task.epoch, self.cfg.kd_weight, self.cfg.kd_start_epoch)
-
-    def compares_all(self):
-        return self.distils() and self.cfg.kd_positions == "all"
 
     @staticmethod
     def reduce_metrics(logging_outputs):

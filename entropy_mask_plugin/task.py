@@ -15,13 +15,14 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.masked_lm import MaskedLMTask
 
-from .blocks import load_samples
+from .blocks import load_samples, special_symbols
 from .config import EntropyMaskedLMConfig, check_flags, warn_of_unused_flags
 from .errors import UsageError, require
 from .fairseq_fixes import refuse_unconnected_ranks
 from .masking import corruption, noise, schedule, selection
 from .masking.entropy import projected_entropy
 from .masking.statistics import SUMS, mask_statistics
+from .models.positions import Positions
 from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher
 from .vocabulary import RECORD, read_dictionary_of_shards
@@ -38,8 +39,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         super().__init__(cfg, dictionary)
         self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
-        specials = {self.dictionary.index(s) for s in ("<pad>", "<s>", "</s>", "<unk>", "<mask>")}
-        self.specials = torch.tensor(sorted(specials))
+        self.specials = special_symbols(self.dictionary)
+        specials = set(self.specials.tolist())
         self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
 
     @classmethod
@@ -72,7 +73,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         samples = load_samples(self.cfg, self.dictionary, split, epoch, combine)
-        first = (samples[i]["net_input.src_tokens"] for i in range(min(len(samples), 1000)))
+        first = (samples[i]["src_tokens"] for i in range(min(len(samples), 1000)))
         if not any(self.maskable(tokens).any() for tokens in first):
             raise UsageError(f"data: {split} in {self.cfg.data} begins with 1,000 sequences without anything to mask, "
                              "expected text in the symbols of dict.txt (is all of it <unk>?)")
@@ -101,34 +102,36 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
         tokens = sample["net_input"]["src_tokens"]
         maskable = self.maskable(tokens)
-        entropies = self.entropies(tokens, model)
+        entropies = self.entropies(sample["net_input"], model)
         scores = self.draw(sample, noise.SELECTION) if entropies is None else entropies
-        k = selection.number_to_mask(maskable, self.cfg.mask_prob, self.cfg.mask_count)
+        k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), self.cfg.mask_prob, self.cfg.mask_count)
         strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
-        selected = selection.CHOOSE[strategy](scores, maskable, k)
-        masked = self.masked(sample, selected)
+        selected = selection.CHOOSE[strategy](scores, maskable, on_device(k, tokens))
+        masked = self.masked(sample, selected, k)
         if self.cfg.leave_unmasked_prob or self.cfg.random_token_prob:
             masked["net_input"]["src_tokens"] = self.softened(sample, masked, selected)
-        return masked, mask_statistics(maskable, selected, entropies)
+        n_maskable, n_selected = sum(sample["n_maskable"]), masked["selected"].number
+        return masked, mask_statistics(n_maskable, n_selected, maskable, selected, entropies)
 
     def mask_for_validation(self, sample):
         """A new sample with random masks that depend on the sample id alone."""
         tokens = sample["net_input"]["src_tokens"]
-        maskable = self.maskable(tokens)
         scores = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
-        k = selection.number_to_mask(maskable, VALID_MASK_PROB)
-        return self.masked(sample, selection.highest(scores, maskable, k))
+        k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), VALID_MASK_PROB)
+        return self.masked(sample, selection.highest(scores, self.maskable(tokens), on_device(k, tokens)), k)
 
-    def masked(self, sample, selected):
-        """The sample with <mask> at the selected positions and their tokens as target."""
+    def masked(self, sample, selected, k):
+        """The sample with <mask> at the selected positions, k in each row, and their tokens as target."""
         tokens = sample["net_input"]["src_tokens"]
         src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
-        return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target}
+        return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
+                "selected": Positions(selected, k.tolist())}
 
     def softened(self, sample, masked, selected):
         """BERT's 80/10/10 instead of 100 % <mask>: B x T int64."""
         tokens = sample["net_input"]["src_tokens"]
-        replacement = corruption.random_tokens(self.draw(sample, noise.REPLACEMENT), self.ordinary.to(tokens.device))
+        self.ordinary = self.ordinary.to(tokens.device)  # moves once
+        replacement = corruption.random_tokens(self.draw(sample, noise.REPLACEMENT), self.ordinary)
         return corruption.soften(
             masked["net_input"]["src_tokens"], tokens, selected, self.cfg.leave_unmasked_prob,
             self.cfg.random_token_prob, self.draw(sample, noise.CORRUPTION), replacement,
@@ -141,29 +144,31 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def maskable(self, tokens):
         """B x T bool: everything but <pad>, <s>, </s>, <mask>, <unk>."""
-        return ~torch.isin(tokens, self.specials.to(tokens.device))
+        self.specials = self.specials.to(tokens.device)  # moves once, at the first batch
+        return ~torch.isin(tokens, self.specials)
 
-    def entropies(self, tokens, model):
-        """B x T fp32, nats, of this epoch's source on the clean tokens; None where the strategy needs none."""
+    def entropies(self, clean, model):
+        """B x T fp32, nats, of this epoch's source on a clean net_input; None where the strategy needs none."""
         source = schedule.entropy_source(self.cfg.mask_strategy, self.epoch, self.cfg.self_mask_from_epoch)
         if source == "teacher":
-            return self.entropies_of(self.teacher_on(tokens.device), tokens)
+            return self.entropies_of(self.teacher_on(clean["src_tokens"].device), clean)
         if source == "self":  # the weights before the update, dropout off
             model.eval()
-            entropies = self.entropies_of(model, tokens)
+            entropies = self.entropies_of(model, clean)
             model.train()
             return entropies
         return None
 
-    def entropies_of(self, model, tokens):
-        with torch.no_grad(), self.autocast(tokens.device):
-            hidden = model.lm_hidden(tokens)
+    def entropies_of(self, model, clean):
+        with torch.no_grad(), self.autocast(clean["src_tokens"].device):
+            hidden = model.lm_hidden(clean["src_tokens"], has_padding=clean["has_padding"])
         return projected_entropy(hidden, *model.output_projection())
 
-    def teacher_logits(self, src_tokens, positions):
-        """The teacher's logits at chosen positions of the masked sequence: B x T int64, B x T bool -> K x V."""
-        with torch.no_grad(), self.autocast(src_tokens.device):
-            return self.teacher_on(src_tokens.device)(src_tokens, masked_tokens=positions)[0]
+    def teacher_logits(self, net_input, positions):
+        """The teacher's logits, K x V, at chosen `Positions` of the masked sequences."""
+        device = net_input["src_tokens"].device
+        with torch.no_grad(), self.autocast(device):
+            return self.teacher_on(device)(**net_input, masked_tokens=positions)[0]
 
     def teacher_on(self, device):
         return self.teacher.to(device)  # moves once, at the first batch
@@ -191,6 +196,10 @@ class EntropyMaskedLMTask(MaskedLMTask):
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
         log_ratio("entropy", total["entropy_sum"], total["n_scored"])
         log_ratio("entropy_masked", total["entropy_masked_sum"], total["n_scored_selected"])
+
+
+def on_device(k, tokens):
+    return k.to(tokens.device, non_blocking=True)
 
 
 def log_ratio(name, total, count):

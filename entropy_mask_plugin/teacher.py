@@ -98,10 +98,11 @@ class RobertaReference(torch.nn.Module):
         super().__init__()
         self.roberta = roberta
 
-    def forward(self, src_tokens, masked_tokens=None):
-        return self.roberta(src_tokens, masked_tokens=masked_tokens)
+    def forward(self, src_tokens, masked_tokens=None, **unused):
+        """masked_tokens: the `Positions` whose logits are wanted; None = all."""
+        return self.roberta(src_tokens, masked_tokens=masked_tokens and masked_tokens.mask)
 
-    def lm_hidden(self, src_tokens):
+    def lm_hidden(self, src_tokens, has_padding=None):
         features, _ = self.roberta(src_tokens, features_only=True)
         head = self.roberta.encoder.lm_head
         return head.layer_norm(head.activation_fn(head.dense(features)))

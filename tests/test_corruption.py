@@ -54,7 +54,7 @@ def test_noise_that_softens_is_uniform_where_noise_selected():
     ids, length = torch.arange(3000), 100
     everything = torch.ones(3000, length, dtype=torch.bool)
     scores = noise.uniform(1, 1, ids, length, noise.SELECTION)
-    selected = CHOOSE["random"](scores, everything, number_to_mask(everything, 0.15))
+    selected = CHOOSE["random"](scores, everything, number_to_mask(everything.sum(1), 0.15))
     draw = noise.uniform(1, 1, ids, length, noise.CORRUPTION)
     assert (draw[selected] < 0.1).double().mean() == pytest.approx(0.1, abs=0.006)
     assert (draw[selected] >= 0.9).double().mean() == pytest.approx(0.1, abs=0.006)
@@ -100,7 +100,7 @@ def random_batch(samples=1500, seed=0):
 def choose(strategy, tokens, ids):
     maskable = ~torch.isin(tokens, SPECIALS)
     scores = noise.uniform(1, 1, ids, tokens.size(1), noise.SELECTION)
-    return CHOOSE[strategy](scores, maskable, number_to_mask(maskable, 0.15))
+    return CHOOSE[strategy](scores, maskable, number_to_mask(maskable.sum(1), 0.15))
 
 
 @pytest.mark.parametrize("strategy", CHOOSE)

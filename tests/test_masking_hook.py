@@ -24,7 +24,7 @@ def plant(model, per_token):
     """Make the model's entropy at a position a function of the token there: the larger, the more uncertain."""
     vocabulary = len(per_token)
 
-    def lm_hidden(src_tokens):
+    def lm_hidden(src_tokens, has_padding):
         return per_token[src_tokens][..., None]  # B x T x 1
 
     # logits = -score * (0, 1, 2, ...): a small score is a flat distribution
@@ -41,7 +41,7 @@ def test_epoch_1_masks_are_the_teachers_and_epoch_2_masks_the_models(make_task, 
     sample = batch_of(task, range(20))
     tokens = sample["net_input"]["src_tokens"]
     maskable = task.maskable(tokens)
-    k = number_to_mask(maskable, 0.15)
+    k = number_to_mask(maskable.sum(1), 0.15)
     for epoch, lowest_first in ((1, True), (2, False), (3, False), (2, False), (1, True)):  # also back: no state
         task.begin_epoch(epoch, model)
         selected = task.mask_for_training(sample, model, 0)[0]["target"].ne(1)
@@ -191,7 +191,7 @@ def test_the_teacher_does_not_move_and_the_model_does(make_task, teacher):
 def test_bf16_reaches_the_entropy_pass_and_entropies_stay_fp32(make_task, teacher):
     task, _, _ = make_task("--mask-strategy", "high", "--teacher", teacher, "--precision", "bf16")
     types, hidden = [], task.teacher.lm_head.dense.register_forward_hook(lambda *io: types.append(io[2].dtype))
-    entropies = task.entropies(batch_of(task, range(8))["net_input"]["src_tokens"], None)
+    entropies = task.entropies(batch_of(task, range(8))["net_input"], None)
     hidden.remove()
     assert types == [torch.bfloat16] and entropies.dtype == torch.float32
 

@@ -7,17 +7,16 @@ int64: how many to choose in each row, at most the number of candidates there.
 import torch
 
 
-def number_to_mask(maskable, mask_prob, mask_count=None):
+def number_to_mask(n, mask_prob, mask_count=None):
     """How many positions of each row are masked: floor(mask_prob n + 0.5), at least 1 where there is one, at most n.
 
     Args:
-        maskable: B x T bool; n is its row sum.
+        n: B int64, the maskable positions of each row.
         mask_prob: share of n, in (0, 1].
         mask_count: a fixed number instead (at most n).
     Returns:
         B int64.
     """
-    n = maskable.sum(dim=1)
     if mask_count is not None:
         return n.clamp(max=mask_count)
     k = (n.double() * mask_prob + 0.5).floor().long().clamp(min=1)

@@ -1,6 +1,6 @@
 """Multi-head self-attention.
 
-Shapes: B sentences, T positions, C width, H heads, D = C / H.
+Shapes: B sentences, T positions, C width, H heads, D = C / H, K chosen positions.
 """
 
 import torch.nn as nn
@@ -17,16 +17,26 @@ class SelfAttention(nn.Module):
         self.qkv_proj = nn.Linear(embed_dim, 3 * embed_dim)
         self.out_proj = nn.Linear(embed_dim, embed_dim)
 
-    def forward(self, x, attend):
+    def forward(self, x, attend, positions=None):
         """
         Args:
             x: B x T x C.
             attend: B x 1 x 1 x T bool, False at padding; None where there is none.
+            positions: the `Positions` whose queries are asked; None = all.
         Returns:
-            B x T x C.
+            B x T x C, or K x C at the positions.
         """
-        qkv = self.qkv_proj(x).unflatten(-1, (3, self.num_heads, -1))  # B x T x 3 x H x D
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each B x H x T x D
+        if positions is None:
+            q, k, v = self.project(x, slice(None))
+        else:
+            width = x.size(-1)
+            (q,), (k, v) = self.project(positions.slotted(x), slice(width)), self.project(x, slice(width, None))
         dropout = self.dropout if self.training else 0.0
         heads = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
-        return self.out_proj(heads.transpose(1, 2).flatten(2))
+        heads = heads.transpose(1, 2).flatten(2)
+        return self.out_proj(heads if positions is None else positions.of_slots(heads))
+
+    def project(self, x, part):
+        """Queries, keys and values, or a part of them: each B x H x T x D."""
+        projected = F.linear(x, self.qkv_proj.weight[part], self.qkv_proj.bias[part])
+        return projected.unflatten(-1, (-1, self.num_heads, x.size(-1) // self.num_heads)).permute(2, 0, 3, 1, 4)

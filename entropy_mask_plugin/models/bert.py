@@ -2,10 +2,13 @@
 
 Entropies and losses are needed at chosen positions and in chunks, so the steps can be called one by one:
 
-    encode       tokens           -> features      B x T x C
+    encode       tokens           -> features      B x T x C, or K x C at chosen positions
     lm_hidden    tokens           -> hidden        B x T x C, the input of the output projection
     output_projection             -> weight V x C, bias V
     forward      tokens, positions -> logits       at those positions only
+
+Where only some positions are wanted, the last layer asks queries there only and runs its feed-forward block there only:
+what it computes for the others would reach neither the loss nor a gradient.
 
 Shapes: B sentences, T positions, C width, V vocabulary, K selected positions.
 """
@@ -22,6 +25,7 @@ from fairseq.models import FairseqEncoder, FairseqEncoderModel, register_model
 from ..errors import require
 from .attention import SelfAttention
 from .classification import ClassificationHeads
+from .positions import Positions
 
 
 @dataclass
@@ -77,11 +81,13 @@ class BertLayer(nn.Module):
         self.final_layer_norm = layer_norm(cfg)
         self.dropout = nn.Dropout(cfg.dropout)
 
-    def forward(self, x, attend):
+    def forward(self, x, attend, positions=None):
+        """B x T x C -> B x T x C, or K x C at the `Positions` that are wanted."""
+        residual = x if positions is None else positions.of(x)
         if self.normalize_before:
-            x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), attend))
+            x = residual + self.dropout(self.self_attn(self.self_attn_layer_norm(x), attend, positions))
             return x + self.dropout(self.ffn(self.final_layer_norm(x)))
-        x = self.self_attn_layer_norm(x + self.dropout(self.self_attn(x, attend)))
+        x = self.self_attn_layer_norm(residual + self.dropout(self.self_attn(x, attend, positions)))
         return self.final_layer_norm(x + self.dropout(self.ffn(x)))
 
 
@@ -98,15 +104,22 @@ class BertEncoder(FairseqEncoder):
         self.layers = nn.ModuleList(BertLayer(cfg) for _ in range(cfg.encoder_layers))
         self.layer_norm = layer_norm(cfg) if cfg.encoder_normalize_before else nn.Identity()
 
-    def forward(self, src_tokens, src_lengths=None, **unused):
-        """B x T int64 -> B x T x C."""
+    def forward(self, src_tokens, src_lengths=None, positions=None, has_padding=None, **unused):
+        """
+        Args:
+            src_tokens: B x T int64.
+            positions: the `Positions` whose features are wanted; None = all.
+            has_padding: whether there is any; None = ask the device.
+        Returns:
+            B x T x C, or K x C at the positions.
+        """
         padding = src_tokens.eq(self.padding_idx)
-        attend = ~padding[:, None, None, :] if padding.any() else None
+        attend = ~padding[:, None, None, :] if (padding.any() if has_padding is None else has_padding) else None
         x = self.embed_tokens(src_tokens) + self.embed_positions.weight[: src_tokens.size(1)]
         x = self.dropout(self.layernorm_embedding(x))
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, attend)
-        return self.layer_norm(x)
+        return self.layer_norm(self.layers[-1](x, attend, positions))
 
     def max_positions(self):
         return self.embed_positions.num_embeddings
@@ -166,35 +179,37 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             module.weight.data[module.padding_idx].zero_()
 
-    def encode(self, src_tokens):
-        """B x T int64 -> features B x T x C."""
-        return self.encoder(src_tokens)
+    def encode(self, src_tokens, positions=None, has_padding=None):
+        """Features B x T x C, or K x C at the positions; see `BertEncoder.forward`."""
+        return self.encoder(src_tokens, positions=positions, has_padding=has_padding)
 
-    def lm_hidden(self, src_tokens):
+    def lm_hidden(self, src_tokens, has_padding=None):
         """B x T int64 -> B x T x C, what the output projection turns into logits."""
-        return self.lm_head(self.encode(src_tokens))
+        return self.lm_head(self.encode(src_tokens, has_padding=has_padding))
 
     def output_projection(self):
         """weight V x C, bias V."""
         return self.encoder.embed_tokens.weight, self.lm_head.bias
 
-    def forward(self, src_tokens, masked_tokens=None, features_only=False, classification_head_name=None, **unused):
+    def forward(self, src_tokens, masked_tokens=None, features_only=False, classification_head_name=None,
+                has_padding=None, **unused):
         """
         Args:
             src_tokens: B x T int64.
-            masked_tokens: B x T bool, the K positions whose logits are wanted; None = all.
+            masked_tokens: B x T bool or `Positions`, the K positions whose logits are wanted; None = all.
             features_only: return features instead of logits.
             classification_head_name: return the output of this head, as `sentence_prediction` wants it.
+            has_padding: whether there is any; None = ask the device.
         Returns:
             (logits K x V or B x T x V, features B x T x C, or classes B x N), and an empty dict for fairseq's sake.
         """
-        features = self.encode(src_tokens)
         if classification_head_name is not None:
+            features = self.encode(src_tokens, has_padding=has_padding)
             return self.classification_heads[classification_head_name](features), {}
         if features_only:
-            return features, {}
-        if masked_tokens is not None:
-            features = features[masked_tokens]  # K x C
+            return self.encode(src_tokens, has_padding=has_padding), {}
+        positions = Positions(masked_tokens) if isinstance(masked_tokens, torch.Tensor) else masked_tokens
+        features = self.encode(src_tokens, positions, has_padding)
         return F.linear(self.lm_head(features), *self.output_projection()), {}
 
     def get_normalized_probs(self, net_output, log_probs, sample=None):

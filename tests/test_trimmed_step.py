@@ -1,0 +1,144 @@
+"""The step computes only what reaches the loss: same loss, same gradients, the FLOPs that it must have, no waiting."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY, batch_of
+from test_models import build
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from entropy_mask_plugin.cross_entropy import cross_entropy_of_consumed
+from entropy_mask_plugin.models.positions import Positions
+
+CHOSEN = {
+    "some in each row": lambda tokens, draw: draw < 0.3,
+    "very unequal": lambda tokens, draw: draw < torch.tensor([0.9, 0.1, 0.0, 0.5, 1.0])[:, None],
+    "one in all": lambda tokens, draw: torch.arange(80).view(5, 16) == 33,
+    "none": lambda tokens, draw: torch.zeros_like(tokens, dtype=torch.bool),
+    "all": lambda tokens, draw: torch.ones_like(tokens, dtype=torch.bool),
+}
+
+
+@pytest.fixture
+def tokens():
+    tokens = torch.randint(4, 49, (5, 16), generator=torch.Generator().manual_seed(0))
+    tokens[1, 9:] = tokens[2, 2:] = 1  # padding
+    return tokens
+
+
+@pytest.fixture
+def draw():
+    return torch.rand(5, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("chosen", CHOSEN)
+def test_positions_are_those_of_the_mask_in_its_order(chosen, tokens, draw):
+    mask = CHOSEN[chosen](tokens, draw)
+    x = torch.arange(80).view(5, 16)
+    for positions in (Positions(mask), Positions(mask, mask.sum(1).tolist())):
+        assert positions.number == mask.sum() and torch.equal(positions.of(x), x[mask])
+        assert torch.equal(positions.of_slots(positions.slotted(x[..., None]))[:, 0], x[mask])
+
+
+@pytest.mark.parametrize("layout", [[], ["--encoder-normalize-before"]])
+@pytest.mark.parametrize("chosen", CHOSEN)
+def test_loss_and_gradients_are_those_of_a_step_that_computes_everything(chosen, layout, tokens, draw):
+    torch.manual_seed(0)
+    model = build("--dropout", "0", "--attention-dropout", "0", *layout, model=TINY)
+    mask, target = CHOSEN[chosen](tokens, draw), torch.randint(4, 49, (5, 16))
+    everything = F.linear(model.lm_head(model.encode(tokens)), *model.output_projection())
+    expected = F.cross_entropy(everything[mask], target[mask], reduction="sum")
+    expected.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    positions = Positions(mask, mask.sum(1).tolist())
+    logits, _ = model(tokens, masked_tokens=positions, has_padding=True)
+    assert torch.allclose(logits, everything[mask], rtol=1e-5, atol=1e-6)
+    loss, correct = cross_entropy_of_consumed(logits, positions.of(target))
+    assert correct == everything[mask].argmax(-1).eq(target[mask]).sum()
+    assert torch.allclose(loss, expected, rtol=1e-5)
+    loss.backward()
+    for name, gradient in gradients.items():
+        assert torch.allclose(model.get_parameter(name).grad, gradient, rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("rows", [1, 255, 256, 700])
+def test_cross_entropy_is_torchs_and_so_is_its_gradient(rows, dtype, tolerance):
+    generator = torch.Generator().manual_seed(rows)
+    logits = (torch.randn(rows, 57, generator=generator) * 8).to(dtype)
+    target = torch.randint(0, 57, (rows,), generator=generator)
+    plain = logits.clone().requires_grad_()
+    expected = F.cross_entropy(plain.float(), target, reduction="sum")
+    (expected * 0.25).backward()
+    leaf = logits.clone().requires_grad_()
+    loss, correct = cross_entropy_of_consumed(leaf * 1, target)
+    (loss * 0.25).backward()
+    assert torch.allclose(loss, expected, rtol=1e-5) and correct == logits.argmax(-1).eq(target).sum()
+    assert torch.allclose(leaf.grad, plain.grad, rtol=tolerance, atol=tolerance * 0.25)
+    with torch.no_grad():
+        untouched = logits.clone()
+        assert torch.allclose(cross_entropy_of_consumed(untouched, target)[0], expected, rtol=1e-5)
+        assert torch.equal(untouched, logits)
+
+
+# ---- what a step costs
+
+
+class Waiting(TorchDispatchMode):
+    """Counts the operations whose result the host must wait for."""
+
+    names = ()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero") or (
+                name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])):
+            self.names = (*self.names, name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("flags", [
+    ["random"], ["random", "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"], ["high", "--teacher", "T"],
+    ["marginal", "--self-mask-from-epoch", "1"], ["high", "--teacher", "T", "--kd-weight", "0.5"],
+], ids=" ".join)
+def test_a_step_never_makes_the_host_wait_for_the_device(flags, make_task, teacher):
+    task, model, criterion = make_task("--sample-break-mode", "eos", "--shorten-method", "truncate", "--mask-strategy",
+                                       *(teacher if flag == "T" else flag for flag in flags))
+    by_length = task.dataset("train").ordered_indices()
+    sample = batch_of(task, by_length[:: len(by_length) // 11])
+    assert sample["net_input"]["has_padding"]
+    with Waiting() as watch:
+        masked, _ = task.mask_for_training(sample, model, 0)
+        loss, _, _ = criterion(model, masked)
+        loss.backward()
+    assert watch.names == ()
+
+
+def multiplications(width, ffn, layers, vocabulary, length, share):
+    """Of one token, forward: (body with everything, head with everything, both at a share of the positions)."""
+    attention = 2 * length * width
+    layer = 4 * width**2 + attention + 2 * width * ffn
+    last = 2 * width**2 + share * (2 * width**2 + attention + 2 * width * ffn)
+    head = width**2 + width * vocabulary
+    return layers * layer, head, (layers - 1) * layer + last + share * head
+
+
+@pytest.mark.parametrize("arch, width, ffn, layers, heads", [("bertlet", 512, 2048, 4, 8)])
+def test_a_step_and_an_entropy_pass_cost_the_flops_that_they_must(arch, width, ffn, layers, heads, make_task):
+    model, tokens = ["--arch", arch, "--max-positions", "64"], 3 * 64
+    task, model, criterion = make_task("--mask-strategy", "random", "--tokens-per-sample", "64", model=model)
+    vocabulary = len(task.dictionary)
+    model.train()
+    masked, _ = task.mask_for_training(batch_of(task, range(3)), model, 0)
+    share = masked["selected"].number / tokens
+    body, head, step = multiplications(width, ffn, layers, vocabulary, 64, share)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        loss, _, _ = criterion(model, masked)
+        loss.backward()
+    assert counted.get_total_flops() == pytest.approx(3 * 2 * tokens * step, rel=0.02)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        task.entropies_of(model.eval(), masked["net_input"])
+    assert counted.get_total_flops() == pytest.approx(2 * tokens * (body + head), rel=0.001)
