@@ -62,6 +62,9 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     precision: str = field(
         default="fp32", metadata={"help": "fp32, or bf16: autocast with fp32 weights, on GPU and CPU"}
     )
+    compile: bool = field(
+        default=False, metadata={"help": "torch.compile for the encoder layers, but the last: minutes at the start"}
+    )
     # fairseq's own settings that the task must see. Without a help text they are no flags of ours.
     seed: int = II("common.seed")
     tpu: bool = II("common.tpu")

@@ -60,6 +60,9 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def build_model(self, cfg, from_checkpoint=False):
         model = super().build_model(cfg, from_checkpoint)
+        if self.cfg.compile and not from_checkpoint:
+            require("--compile", f"--arch {cfg._name}", hasattr(model, "compile_layers"), "one of this plug-in's archs")
+            model.compile_layers()
         if self.restored is not None and not from_checkpoint:
             check_shapes(self.restored, model)
         return model

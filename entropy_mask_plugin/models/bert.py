@@ -179,6 +179,11 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             module.weight.data[module.padding_idx].zero_()
 
+    def compile_layers(self):
+        """Run all layers but the last, whose number of rows differs from batch to batch, through torch.compile."""
+        for layer in self.encoder.layers[:-1]:
+            layer.compile()
+
     def encode(self, src_tokens, positions=None, has_padding=None):
         """Features B x T x C, or K x C at the positions; see `BertEncoder.forward`."""
         return self.encoder(src_tokens, positions=positions, has_padding=has_padding)

@@ -1,0 +1,53 @@
+"""`--optimizer fused_adamw`: torch's AdamW in one kernel, where fairseq's Adam loops over the parameters in Python.
+
+The same flags as fairseq's `adam`, which is AdamW too (Loshchilov and Hutter 2019). One difference: torch adds eps to
+the root of the bias-corrected second moment, as in the paper, fairseq before the correction.
+"""
+
+import ast
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, List
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.optim import FairseqOptimizer, register_optimizer
+from omegaconf import II
+
+from .errors import require
+
+
+@dataclass
+class FusedAdamWConfig(FairseqDataclass):
+    adam_betas: Any = field(default="(0.9, 0.999)", metadata={"help": "betas, two numbers in [0, 1)"})
+    adam_eps: float = field(default=1e-8, metadata={"help": "added to the root of the second moment, above 0"})
+    weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay, 0 or more"})
+    lr: List[float] = II("optimization.lr")
+
+
+@register_optimizer("fused_adamw", dataclass=FusedAdamWConfig)
+class FusedAdamW(FairseqOptimizer):
+    def __init__(self, cfg, params):
+        """Raises `UsageError` for values out of their range."""
+        super().__init__(cfg)
+        self._optimizer = torch.optim.AdamW(params, fused=True, **self.optimizer_config)
+
+    @property
+    def optimizer_config(self):
+        """Keyword arguments of torch.optim.AdamW; on resume they replace those of the checkpoint."""
+        require("--adam-eps", self.cfg.adam_eps, self.cfg.adam_eps > 0, "a number above 0")
+        require("--weight-decay", self.cfg.weight_decay, self.cfg.weight_decay >= 0, "0 or more")
+        rate = self.cfg.lr[0] if isinstance(self.cfg.lr, Collection) else self.cfg.lr
+        return {"lr": rate, "betas": betas_of(self.cfg.adam_betas), "eps": self.cfg.adam_eps,
+                "weight_decay": self.cfg.weight_decay}
+
+
+def betas_of(given):
+    """Two floats, from a string on the command line or a list in YAML."""
+    try:
+        betas = tuple(map(float, ast.literal_eval(given) if isinstance(given, str) else given))
+        fine = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+    except (ValueError, SyntaxError, TypeError):
+        fine = False
+    require("--adam-betas", given, fine, 'two numbers in [0, 1), such as "(0.9, 0.98)"')
+    return betas

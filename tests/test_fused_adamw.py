@@ -1,0 +1,71 @@
+"""The optimizer is AdamW, also over an interruption, and compiled layers compute the same."""
+
+import pytest
+import torch
+from conftest import parse, same_weights, train
+from fairseq import optim
+
+from entropy_mask_plugin.errors import UsageError
+
+FLAGS = ["--mask-strategy", "random", "--optimizer", "fused_adamw", "--weight-decay", "0.1", "--clip-norm", "0.5",
+         "--lr-scheduler", "polynomial_decay", "--warmup-updates", "2", "--total-num-update", "20", "--lr", "0.01"]
+
+
+def build(*flags, parameters):
+    cfg = parse(["nowhere", "--task", "masked_lm", "--arch", "bertlet", "--optimizer", "fused_adamw", *flags])
+    return optim.build_optimizer(cfg.optimizer, parameters)
+
+
+def adamw(parameter, gradients, lr, betas, eps, decay):
+    """Loshchilov and Hutter 2019, algorithm 2, in float64."""
+    x, m, v = parameter.double(), 0.0, 0.0
+    for t, gradient in enumerate(gradients, 1):
+        m = betas[0] * m + (1 - betas[0]) * gradient.double()
+        v = betas[1] * v + (1 - betas[1]) * gradient.double() ** 2
+        update = m / (1 - betas[0]**t) / ((v / (1 - betas[1]**t)).sqrt() + eps)
+        x = x - lr * (update + decay * x)
+    return x
+
+
+def test_updates_are_those_of_the_algorithm():
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(50, generator=generator), torch.randn(5, 50, generator=generator)
+    parameter = torch.nn.Parameter(start.clone())
+    optimizer = build("--lr", "0.02", "--adam-betas", "(0.8, 0.9)", "--adam-eps", "1e-3", "--weight-decay", "0.3",
+                      parameters=[parameter])
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    expected = adamw(start, gradients, 0.02, (0.8, 0.9), 1e-3, 0.3)
+    assert torch.allclose(parameter.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_resumed_run_ends_in_the_weights_of_a_straight_one(data_bin, tmp_path):
+    straight = train(data_bin, str(tmp_path / "straight"), *FLAGS, "--max-epoch", "2")
+    train(data_bin, str(tmp_path / "resumed"), *FLAGS, "--max-epoch", "1")
+    resumed = train(data_bin, str(tmp_path / "resumed"), *FLAGS, "--max-epoch", "2")
+    assert same_weights(straight, resumed)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--adam-betas", "(0.9,)"], "--adam-betas: (0.9,) found, expected two numbers"),
+    (["--adam-betas", "0.9, x"], "--adam-betas: 0.9, x found"), (["--adam-betas", "(0.9, 1.0)"], "--adam-betas"),
+    (["--adam-eps", "0"], "--adam-eps: 0.0 found"), (["--weight-decay", "-1"], "--weight-decay: -1.0 found"),
+])
+def test_values_out_of_range_are_named(flags, message):
+    with pytest.raises(UsageError) as caught:
+        build("--lr", "0.1", *flags, parameters=[torch.nn.Parameter(torch.zeros(1))])
+    assert str(caught.value).startswith(message)
+
+
+def test_compiled_layers_compute_the_same_and_leave_no_trace_in_the_checkpoint(make_task):
+    flags = ["--mask-strategy", "random", "--dropout", "0", "--attention-dropout", "0"]
+    plain, compiled = (make_task(*flags, *more)[1] for more in ([], ["--compile"]))
+    compiled.load_state_dict(plain.state_dict())  # the same names
+    tokens = torch.randint(4, 300, (3, 16), generator=torch.Generator().manual_seed(0))
+    one, other = plain(tokens)[0], compiled(tokens)[0]
+    assert torch.allclose(one, other, atol=1e-5)
+    one.square().mean().backward(), other.square().mean().backward()
+    for name, parameter in plain.named_parameters():
+        assert torch.allclose(parameter.grad, compiled.get_parameter(name).grad, atol=1e-6), name
+    assert compiled.encoder.layers[0]._compiled_call_impl and not compiled.encoder.layers[-1]._compiled_call_impl
