@@ -66,6 +66,11 @@ class Samples(FairseqDataset):
         super().__init__()
         self.blocks, self.sizes = blocks, blocks.sizes
         self.padding_idx, self.specials = dictionary.pad(), special_symbols(dictionary)
+        self.entropies = None
+
+    def attach(self, entropies):
+        """An `EntropyStore` whose values shall come with each batch."""
+        self.entropies = entropies
 
     def __getitem__(self, index):
         return {"id": index, "src_tokens": self.blocks[index]}
@@ -86,14 +91,21 @@ class Samples(FairseqDataset):
         self.blocks.set_epoch(epoch)
 
     def collater(self, samples):
-        """The ids B, the clean tokens B x T, and as plain numbers: tokens, maskable tokens of each block, padding."""
+        """The ids B, the clean tokens B x T, cached entropies B x T, and as plain numbers: tokens, maskable tokens of
+        each block, padding."""
         if not samples:
             return {}
         blocks = [sample["src_tokens"] for sample in samples]
         lengths = [len(block) for block in blocks]
         src_tokens = data_utils.collate_tokens(blocks, self.padding_idx)
         has_padding = sum(lengths) < src_tokens.numel()
+        cached = {}
+        if self.entropies is not None:
+            values = [torch.from_numpy(np.array(self.entropies.read(sample["id"]))) for sample in samples]
+            # As integers: fairseq's --fp16 makes halves of whatever is fp32 in a batch.
+            cached["entropy_bits"] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True).view(torch.int32)
         return {
+            **cached,
             "id": torch.tensor([sample["id"] for sample in samples]),
             "net_input": {"src_tokens": src_tokens, "src_lengths": torch.tensor(lengths), "has_padding": has_padding},
             "n_maskable": tuple((~torch.isin(src_tokens, self.specials)).sum(1).tolist()),

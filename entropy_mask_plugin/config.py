@@ -59,6 +59,10 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         metadata={"help": "first epoch, from 1, whose entropies come from the model being trained: 1 = cold start, "
                           "2 = the paper's init (default: never)"},
     )
+    entropy_cache: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder that keeps the teacher's entropies: computed once, read by later epochs and runs"},
+    )
     precision: str = field(
         default="fp32", metadata={"help": "fp32, or bf16: autocast with fp32 weights, on GPU and CPU"}
     )
@@ -68,6 +72,8 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     # fairseq's own settings that the task must see. Without a help text they are no flags of ours.
     seed: int = II("common.seed")
     tpu: bool = II("common.tpu")
+    cpu: bool = II("common.cpu")
+    train_subset: str = II("dataset.train_subset")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
@@ -86,6 +92,9 @@ def check_flags(cfg):
             cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
     require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
     require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
+    if cfg.entropy_cache and cfg.shorten_method == "random_crop":
+        raise UsageError("--entropy-cache together with --shorten-method random_crop found, expected another method: "
+                         "crops differ from epoch to epoch")
     if cfg.tpu:
         raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train takes --bf16 for a TPU and "
                          "leaves a GPU unused")
@@ -97,5 +106,7 @@ def check_flags(cfg):
 def warn_of_unused_flags(cfg):
     if cfg.mask_strategy == "random" and cfg.self_mask_from_epoch is not None:
         logger.warning("--self-mask-from-epoch has no effect with --mask-strategy random")
+    if cfg.entropy_cache and not schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
+        logger.warning("--entropy-cache has no effect: with these flags no mask is chosen by a teacher")
     if cfg.teacher and not schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
         logger.warning("--teacher chooses no masks with these flags: it only distils, where --kd-weight says so")

@@ -8,6 +8,7 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 """
 
 import contextlib
+import os
 
 import torch
 from fairseq import utils
@@ -17,6 +18,9 @@ from fairseq.tasks.masked_lm import MaskedLMTask
 
 from .blocks import load_samples, special_symbols
 from .config import EntropyMaskedLMConfig, check_flags, warn_of_unused_flags
+from .entropy_cache import fingerprint
+from .entropy_cache.building import build
+from .entropy_cache.store import EntropyStore
 from .errors import UsageError, require
 from .fairseq_fixes import refuse_unconnected_ranks
 from .masking import corruption, noise, schedule, selection
@@ -81,6 +85,21 @@ class EntropyMaskedLMTask(MaskedLMTask):
             raise UsageError(f"data: {split} in {self.cfg.data} begins with 1,000 sequences without anything to mask, "
                              "expected text in the symbols of dict.txt (is all of it <unk>?)")
         self.datasets[split] = samples
+        if self.reads_cache(split, epoch):
+            samples.dataset.attach(self.filled_cache(samples.dataset.blocks, split, epoch))
+
+    def reads_cache(self, split, epoch):
+        by_teacher = schedule.entropy_source(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch) == "teacher"
+        return bool(self.cfg.entropy_cache and self.teacher and split == self.cfg.train_subset and by_teacher)
+
+    def filled_cache(self, blocks, split, epoch):
+        """The `EntropyStore` of the teacher's entropies on these blocks, complete."""
+        facts = fingerprint.facts(self.cfg, self.dictionary, self.teacher, split, epoch)
+        store = EntropyStore(os.path.join(self.cfg.entropy_cache, fingerprint.name_of(facts)), facts, blocks.sizes)
+        device = torch.device("cpu" if self.cfg.cpu or not torch.cuda.is_available() else "cuda")
+        build(store, blocks, self.max_positions(), lambda clean: self.entropies_of(self.teacher_on(device), clean),
+              device, self.dictionary.pad())
+        return store
 
     def get_checkpoint_dict(self):
         return {RECORD: list(self.dictionary.symbols)}
@@ -105,7 +124,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
         tokens = sample["net_input"]["src_tokens"]
         maskable = self.maskable(tokens)
-        entropies = self.entropies(sample["net_input"], model)
+        entropies = self.entropies(sample, model)
         scores = self.draw(sample, noise.SELECTION) if entropies is None else entropies
         k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), self.cfg.mask_prob, self.cfg.mask_count)
         strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
@@ -150,9 +169,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.specials = self.specials.to(tokens.device)  # moves once, at the first batch
         return ~torch.isin(tokens, self.specials)
 
-    def entropies(self, clean, model):
-        """B x T fp32, nats, of this epoch's source on a clean net_input; None where the strategy needs none."""
+    def entropies(self, sample, model):
+        """B x T fp32, nats, of this epoch's source on the clean tokens; None where the strategy needs none."""
         source = schedule.entropy_source(self.cfg.mask_strategy, self.epoch, self.cfg.self_mask_from_epoch)
+        clean = sample["net_input"]
+        if source == "teacher" and "entropy_bits" in sample:  # from the cache
+            return sample["entropy_bits"].view(torch.float32)
         if source == "teacher":
             return self.entropies_of(self.teacher_on(clean["src_tokens"].device), clean)
         if source == "self":  # the weights before the update, dropout off

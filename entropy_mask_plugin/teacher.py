@@ -111,5 +111,8 @@ class RobertaReference(torch.nn.Module):
         head = self.roberta.encoder.lm_head
         return head.weight, head.bias
 
+    def settings(self):
+        return vars(self.roberta.args)
+
     def max_positions(self):
         return self.roberta.max_positions()

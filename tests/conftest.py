@@ -107,8 +107,8 @@ def make_task(data_bin):
     """Build the task as fairseq-train would, from flags, and one batch of it with a model."""
     from fairseq import tasks
 
-    def make(*flags, model=TINY):
-        cfg = parse([data_bin, *TRAINING, *OURS, *model, *flags])
+    def make(*flags, model=TINY, data=data_bin):
+        cfg = parse([data, *TRAINING, *OURS, *model, *flags])
         task = tasks.setup_task(cfg.task)
         task.load_dataset("train")
         torch.manual_seed(cfg.common.seed)

@@ -179,6 +179,10 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             module.weight.data[module.padding_idx].zero_()
 
+    def settings(self):
+        """{field of BertConfig: value}."""
+        return {field.name: getattr(self.cfg, field.name) for field in fields(BertConfig)}
+
     def compile_layers(self):
         """Run all layers but the last, whose number of rows differs from batch to batch, through torch.compile."""
         for layer in self.encoder.layers[:-1]:

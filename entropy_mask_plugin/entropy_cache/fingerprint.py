@@ -1,0 +1,65 @@
+"""What decides the entropies of a static teacher on a training set."""
+
+import glob
+import hashlib
+import json
+import os
+
+import torch
+from fairseq import utils
+
+DEFINITION = 1  # of an entropy, see masking/entropy.py; another number where another value is computed
+
+
+def facts(cfg, dictionary, teacher, split, epoch):
+    """{what: value}, all that the entropies of one shard depend on.
+
+    Args:
+        cfg: an EntropyMaskedLMConfig.
+        teacher: the model, with weights.
+        split, epoch: which data set is read in this epoch.
+    """
+    paths = utils.split_paths(cfg.data)
+    prefix = os.path.join(paths[(epoch - 1) % len(paths)], split)
+    return {
+        "definition of entropy": DEFINITION,
+        "data": digest_of_files(sorted(glob.glob(glob.escape(prefix) + "*.[bi][id][nx]"))),  # .bin and .idx
+        "dictionary": digest("\n".join(dictionary.symbols).encode()),
+        "tokens per sample": cfg.tokens_per_sample,
+        "sample break mode": str(cfg.sample_break_mode),
+        "shorten method": f"{cfg.shorten_method} {cfg.shorten_data_split_list}",
+        "precision": cfg.precision,
+        "weights of the teacher": digest_of_tensors(teacher.state_dict()),
+        "sizes of the teacher": digest(repr(sizes(teacher)).encode()),
+    }
+
+
+def name_of(facts):
+    """A folder name."""
+    return digest(json.dumps(facts, sort_keys=True).encode())
+
+
+def sizes(teacher):
+    """What the shapes of the weights do not say: the number of heads, the layout, epsilon."""
+    return sorted((name, value) for name, value in teacher.settings().items()
+                  if isinstance(value, (int, float, str, bool)))
+
+
+def digest(content):
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def digest_of_files(paths):
+    found = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with open(path, "rb") as file:
+            found.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+    return found.hexdigest()
+
+
+def digest_of_tensors(tensors):
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()

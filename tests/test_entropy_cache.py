@@ -1,0 +1,219 @@
+"""The cache of a teacher's entropies: the same training, no teacher forward, never another's or torn numbers."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, train
+
+from entropy_mask_plugin.entropy_cache.building import build
+from entropy_mask_plugin.entropy_cache.store import DIGEST_BYTES, EntropyStore
+from entropy_mask_plugin.errors import UsageError
+
+HIGH = ["--mask-strategy", "high", "--max-epoch", "2"]
+SIZES = [5, 1, 16, 16, 7, 16, 2, 9]
+
+
+def never(*arguments, **named):
+    raise AssertionError("the teacher was asked")
+
+
+def stored(folder):
+    (place,) = folder.iterdir()
+    return {path.name: path.read_bytes() for path in place.iterdir()}
+
+
+@pytest.mark.parametrize("more", [
+    [], ["--sample-break-mode", "complete", "--skip-invalid-size-inputs-valid-test"],
+    ["--sample-break-mode", "eos", "--shorten-method", "truncate"],
+    ["--self-mask-from-epoch", "2"], ["--num-workers", "2"], ["--kd-weight", "0.5"],
+], ids=" ".join)
+def test_a_cached_training_ends_in_the_weights_of_one_on_the_fly(more, data_bin, teacher, tmp_path):
+    flags = [*HIGH, "--teacher", teacher, *more]
+    plain = train(data_bin, str(tmp_path / "plain"), *flags)
+    cached = train(data_bin, str(tmp_path / "cached"), *flags, "--entropy-cache", str(tmp_path / "cache"))
+    assert same_weights(plain, cached)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_warm_cache_asks_no_teacher(data_bin, teacher, tmp_path, monkeypatch):
+    flags = [*HIGH, "--teacher", teacher, "--entropy-cache", str(tmp_path / "cache")]
+    cold = train(data_bin, str(tmp_path / "cold"), *flags)
+    before = stored(tmp_path / "cache")
+    monkeypatch.setattr("entropy_mask_plugin.task.EntropyMaskedLMTask.entropies_of", never)
+    assert same_weights(cold, train(data_bin, str(tmp_path / "warm"), *flags))
+    assert stored(tmp_path / "cache") == before
+
+
+def test_cached_entropies_are_the_teachers_whatever_is_done_to_a_batch(make_task, teacher, tmp_path):
+    flags = ["--mask-strategy", "high", "--teacher", teacher]
+    task, _, _ = make_task(*flags, "--entropy-cache", str(tmp_path))
+    plain, _, _ = make_task(*flags)
+    sample = batch_of(task, range(30))
+    found = task.entropies(sample, None)
+    assert torch.allclose(found, plain.entropies(batch_of(plain, range(30)), None), rtol=1e-5)
+    as_halves = sample["entropy_bits"]  # what --fp16 leaves alone
+    assert as_halves.dtype == torch.int32 and torch.equal(as_halves.view(torch.float32), found)
+
+
+OTHER = {
+    "block length": ["--tokens-per-sample", "12"], "break mode": ["--sample-break-mode", "complete_doc"],
+    "precision": ["--precision", "bf16"], "shorten method": ["--shorten-method", "truncate"],
+}
+
+
+@pytest.mark.parametrize("what", [*OTHER, "teacher", "data"])
+def test_whatever_changes_the_entropies_is_another_cache(what, make_task, data_bin, teacher, tmp_path):
+    flags = ["--mask-strategy", "high", "--teacher", teacher, "--entropy-cache", str(tmp_path / "cache")]
+    make_task(*flags)
+    if what == "teacher":
+        state = torch.load(teacher, weights_only=True)
+        state["model"]["encoder.layers.0.ffn.fc1.bias"][0] += 1e-3
+        torch.save(state, tmp_path / "other.pt")
+        make_task(*flags, "--teacher", str(tmp_path / "other.pt"))
+    elif what == "data":
+        from shutil import copytree
+
+        copytree(data_bin, tmp_path / "data")
+        with open(tmp_path / "data" / "train.bin", "r+b") as file:  # one other word
+            file.write(b"\x20")
+        make_task(*flags, data=str(tmp_path / "data"))
+    else:
+        make_task(*flags, *OTHER[what])
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_the_same_teacher_in_another_file_and_other_masks_are_the_same_cache(make_task, teacher, tmp_path):
+    state = torch.load(teacher, weights_only=True)
+    state["last_optimizer_state"] = None
+    torch.save(state, tmp_path / "copy.pt")
+    for path, more in ((teacher, []), (str(tmp_path / "copy.pt"), ["--mask-prob", "0.4", "--seed", "9"])):
+        make_task("--mask-strategy", "low", "--teacher", path, "--entropy-cache", str(tmp_path / "cache"), *more)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_crops_that_differ_from_epoch_to_epoch_cannot_be_cached(make_task, teacher, tmp_path):
+    with pytest.raises(UsageError, match="--entropy-cache together with --shorten-method random_crop"):
+        make_task("--teacher", teacher, "--entropy-cache", str(tmp_path), "--shorten-method", "random_crop")
+
+
+# ---- the store
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr("entropy_mask_plugin.entropy_cache.store.PART_TOKENS", 20)
+
+
+def blocks():
+    return [torch.arange(size) + 100 * i for i, size in enumerate(SIZES)]
+
+
+def half(clean):
+    return clean["src_tokens"] / 2.0
+
+
+def filled(folder, entropies_of=half):
+    store = EntropyStore(str(folder), {"some": "facts"}, np.array(SIZES))
+    build(store, blocks(), 99, entropies_of, torch.device("cpu"), 1)
+    return store
+
+
+def test_every_value_comes_back(small_parts, tmp_path):
+    store = filled(tmp_path / "store")
+    assert store.number_of_parts == 4
+    for i, block in enumerate(blocks()):
+        assert store.read(i).tolist() == (block / 2.0).tolist()
+    assert sorted(os.listdir(tmp_path / "store")) == [*(f"0000{i}.entropies" for i in range(4)), "claims", "facts.json"]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def swap(path):
+    path.write_bytes((path.parent / "00000.entropies").read_bytes())
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, swap, empty, os.unlink])
+def test_a_damaged_part_is_computed_again_and_only_that(damage, small_parts, tmp_path):
+    filled(tmp_path / "store")
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()}
+    damage(tmp_path / "store" / "00002.entropies")
+    asked = []
+
+    def spy(clean):
+        asked.append(clean["src_tokens"])
+        return half(clean)
+
+    filled(tmp_path / "store", spy)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()} == expected
+    assert {int(tokens[0, 0]) // 100 for tokens in asked} == {4}  # the first block of part 2
+
+
+def test_a_part_of_another_store_is_not_taken(small_parts, tmp_path):
+    one, other = filled(tmp_path / "one"), filled(tmp_path / "other")
+    os.replace(one.path(1), other.path(1))
+    assert EntropyStore(str(tmp_path / "other"), {}, np.array(SIZES)).missing() == [1]
+
+
+def slow(clean):
+    time.sleep(0.1)
+    return half(clean)
+
+
+def test_two_builders_share_the_work_and_a_killed_one_holds_nothing_up(small_parts, tmp_path):
+    context = multiprocessing.get_context("fork")
+    killed = context.Process(target=filled, args=(tmp_path / "store", lambda clean: time.sleep(60)))
+    killed.start()
+    while not (tmp_path / "store" / "claims").exists():
+        time.sleep(0.01)
+    builders = [context.Process(target=filled, args=(tmp_path / "store", slow)) for _ in range(2)]
+    for builder in builders:
+        builder.start()
+    time.sleep(0.3)
+    os.kill(killed.pid, signal.SIGKILL)
+    for builder in builders:
+        builder.join(20)
+    assert [builder.exitcode for builder in builders] == [0, 0]
+    assert filled(tmp_path / "store", never).missing() == []
+
+
+def test_a_part_holds_its_values_and_a_digest(small_parts, tmp_path):
+    filled(tmp_path / "store")
+    size = (tmp_path / "store" / "00000.entropies").stat().st_size
+    assert size == 4 * (5 + 1) + DIGEST_BYTES
+
+
+# ---- a process of its own
+
+
+def test_a_killed_training_goes_on_with_the_parts_that_are_there(data_bin, teacher, tmp_path):
+    command = [sys.executable, "-m", "fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, *HIGH, "--teacher",
+               teacher, "--entropy-cache", str(tmp_path / "cache"), "--save-dir", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               env=environment)
+    while running.poll() is None and not list((tmp_path / "cache").glob("*/facts.json")):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    flags = [*HIGH, "--teacher", teacher]
+    one = train(data_bin, str(tmp_path / "again"), *flags, "--entropy-cache", str(tmp_path / "cache"))
+    assert same_weights(one, train(data_bin, str(tmp_path / "plain"), *flags))
