@@ -217,3 +217,15 @@ def test_a_killed_training_goes_on_with_the_parts_that_are_there(data_bin, teach
     flags = [*HIGH, "--teacher", teacher]
     one = train(data_bin, str(tmp_path / "again"), *flags, "--entropy-cache", str(tmp_path / "cache"))
     assert same_weights(one, train(data_bin, str(tmp_path / "plain"), *flags))
+
+
+def test_a_cache_that_was_built_ahead_is_the_one_that_the_training_reads(data_bin, teacher, tmp_path, monkeypatch):
+    cache = str(tmp_path / "cache")
+    command = [sys.executable, ROOT / "scripts" / "build_entropy_cache.py", f"{data_bin}:{data_bin}", "--teacher",
+               teacher, "--entropy-cache", cache, "--tokens-per-sample", "16", "--cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0 and done.stdout.count(f": {cache}/") == 2, done.stderr
+    monkeypatch.setattr("entropy_mask_plugin.task.EntropyMaskedLMTask.entropies_of", never)
+    train(data_bin, str(tmp_path / "run"), *HIGH, "--teacher", teacher, "--entropy-cache", cache)
+    done = subprocess.run([*command, "--shorten-method", "random_crop"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: --entropy-cache together with"), done.stderr
