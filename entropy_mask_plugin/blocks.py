@@ -66,11 +66,7 @@ class Samples(FairseqDataset):
         super().__init__()
         self.blocks, self.sizes = blocks, blocks.sizes
         self.padding_idx, self.specials = dictionary.pad(), special_symbols(dictionary)
-        self.entropies = None
-
-    def attach(self, entropies):
-        """An `EntropyStore` whose values shall come with each batch."""
-        self.entropies = entropies
+        self.entropies = self.self_entropies = None  # stores whose values come with each batch
 
     def __getitem__(self, index):
         return {"id": index, "src_tokens": self.blocks[index]}
@@ -99,19 +95,29 @@ class Samples(FairseqDataset):
         lengths = [len(block) for block in blocks]
         src_tokens = data_utils.collate_tokens(blocks, self.padding_idx)
         has_padding = sum(lengths) < src_tokens.numel()
-        cached = {}
-        if self.entropies is not None:
-            values = [torch.from_numpy(np.array(self.entropies.read(sample["id"]))) for sample in samples]
-            # As integers: fairseq's --fp16 makes halves of whatever is fp32 in a batch.
-            cached["entropy_bits"] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True).view(torch.int32)
         return {
-            **cached,
+            **self.stored_entropies([sample["id"] for sample in samples]),
             "id": torch.tensor([sample["id"] for sample in samples]),
             "net_input": {"src_tokens": src_tokens, "src_lengths": torch.tensor(lengths), "has_padding": has_padding},
             "n_maskable": tuple((~torch.isin(src_tokens, self.specials)).sum(1).tolist()),
             "nsentences": len(samples),
             "ntokens": sum(lengths),
         }
+
+    def stored_entropies(self, ids):
+        stored = {}
+        if self.entropies is not None:
+            stored["entropy_bits"] = bits([self.entropies.read(i) for i in ids])
+        if self.self_entropies is not None:
+            values, stored["self_entropy_epochs"] = zip(*(self.self_entropies.read(i) for i in ids))
+            stored["self_entropy_bits"] = bits(values)
+        return stored
+
+
+def bits(rows):
+    """fp32 arrays, padded to B x T, as integers: fairseq's --fp16 makes halves of whatever is fp32 in a batch."""
+    rows = [torch.from_numpy(np.array(row)) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).view(torch.int32)
 
 
 def check_split(prefix):

@@ -63,6 +63,11 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         default=None,
         metadata={"help": "folder that keeps the teacher's entropies: computed once, read by later epochs and runs"},
     )
+    self_entropy_every: int = field(
+        default=1,
+        metadata={"help": "compute self entropies in one of so many passes over a shard and reuse them in the others, "
+                          "from --entropy-cache (default: in each)"},
+    )
     precision: str = field(
         default="fp32", metadata={"help": "fp32, or bf16: autocast with fp32 weights, on GPU and CPU"}
     )
@@ -92,6 +97,10 @@ def check_flags(cfg):
             cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
     require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
     require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
+    require("--self-entropy-every", cfg.self_entropy_every, cfg.self_entropy_every >= 1, "1 or more")
+    if cfg.self_entropy_every > 1 and not (cfg.entropy_cache and cfg.self_mask_from_epoch):
+        raise UsageError("--self-entropy-every: expected --entropy-cache, where entropies are kept, and "
+                         "--self-mask-from-epoch")
     if cfg.entropy_cache and cfg.shorten_method == "random_crop":
         raise UsageError("--entropy-cache together with --shorten-method random_crop found, expected another method: "
                          "crops differ from epoch to epoch")
@@ -106,7 +115,8 @@ def check_flags(cfg):
 def warn_of_unused_flags(cfg):
     if cfg.mask_strategy == "random" and cfg.self_mask_from_epoch is not None:
         logger.warning("--self-mask-from-epoch has no effect with --mask-strategy random")
-    if cfg.entropy_cache and not schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
+    by_teacher = schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch)
+    if cfg.entropy_cache and not by_teacher and cfg.self_entropy_every == 1:
         logger.warning("--entropy-cache has no effect: with these flags no mask is chosen by a teacher")
     if cfg.teacher and not schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
         logger.warning("--teacher chooses no masks with these flags: it only distils, where --kd-weight says so")

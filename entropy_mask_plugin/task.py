@@ -20,6 +20,7 @@ from .blocks import load_samples, special_symbols
 from .config import EntropyMaskedLMConfig, check_flags, warn_of_unused_flags
 from .entropy_cache import fingerprint
 from .entropy_cache.building import build
+from .entropy_cache.self_store import SelfEntropyStore
 from .entropy_cache.store import EntropyStore
 from .errors import UsageError, require
 from .fairseq_fixes import refuse_unconnected_ranks
@@ -85,16 +86,22 @@ class EntropyMaskedLMTask(MaskedLMTask):
             raise UsageError(f"data: {split} in {self.cfg.data} begins with 1,000 sequences without anything to mask, "
                              "expected text in the symbols of dict.txt (is all of it <unk>?)")
         self.datasets[split] = samples
-        if self.reads_cache(split, epoch):
-            samples.dataset.attach(self.filled_cache(samples.dataset.blocks, split, epoch))
+        if self.cfg.entropy_cache and split == self.cfg.train_subset:
+            facts = fingerprint.facts_of_data(self.cfg, self.dictionary, split, epoch)
+            self.attach_entropies(samples.dataset, facts, self.source(epoch))
 
-    def reads_cache(self, split, epoch):
-        by_teacher = schedule.entropy_source(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch) == "teacher"
-        return bool(self.cfg.entropy_cache and self.teacher and split == self.cfg.train_subset and by_teacher)
+    def attach_entropies(self, samples, facts, source):
+        """Let the entropies on disk that may be needed come with each batch."""
+        if source == "teacher":
+            samples.entropies = self.filled_cache(samples.blocks, facts)
+        if self.cfg.self_entropy_every > 1:
+            facts = {**facts, "run": os.path.abspath(self.cfg.save_dir)}
+            folder = os.path.join(self.cfg.entropy_cache, "self-" + fingerprint.name_of(facts))
+            samples.self_entropies = SelfEntropyStore(folder, facts, samples.blocks.sizes)
 
-    def filled_cache(self, blocks, split, epoch):
+    def filled_cache(self, blocks, facts):
         """The `EntropyStore` of the teacher's entropies on these blocks, complete."""
-        facts = fingerprint.facts(self.cfg, self.dictionary, self.teacher, split, epoch)
+        facts = {**facts, **fingerprint.facts_of_teacher(self.teacher)}
         store = EntropyStore(os.path.join(self.cfg.entropy_cache, fingerprint.name_of(facts)), facts, blocks.sizes)
         device = torch.device("cpu" if self.cfg.cpu or not torch.cuda.is_available() else "cuda")
         build(store, blocks, self.max_positions(), lambda clean: self.entropies_of(self.teacher_on(device), clean),
@@ -171,18 +178,30 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def entropies(self, sample, model):
         """B x T fp32, nats, of this epoch's source on the clean tokens; None where the strategy needs none."""
-        source = schedule.entropy_source(self.cfg.mask_strategy, self.epoch, self.cfg.self_mask_from_epoch)
+        source = self.source(self.epoch)
         clean = sample["net_input"]
         if source == "teacher" and "entropy_bits" in sample:  # from the cache
             return sample["entropy_bits"].view(torch.float32)
         if source == "teacher":
             return self.entropies_of(self.teacher_on(clean["src_tokens"].device), clean)
-        if source == "self":  # the weights before the update, dropout off
-            model.eval()
-            entropies = self.entropies_of(model, clean)
-            model.train()
-            return entropies
-        return None
+        return self.self_entropies(sample, model) if source == "self" else None
+
+    def source(self, epoch):
+        return schedule.entropy_source(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch)
+
+    def self_entropies(self, sample, model):
+        """B x T fp32, nats, of the model being trained: the weights before the update, dropout off."""
+        epoch = schedule.epoch_of_self_entropies(self.epoch, self.cfg.self_mask_from_epoch, self.cfg.self_entropy_every,
+                                                 len(utils.split_paths(self.cfg.data)))
+        if epoch != self.epoch and set(sample["self_entropy_epochs"]) == {epoch}:
+            return sample["self_entropy_bits"].view(torch.float32)
+        model.eval()
+        entropies = self.entropies_of(model, sample["net_input"])
+        model.train()
+        if self.cfg.self_entropy_every > 1:
+            store = self.datasets[self.cfg.train_subset].dataset.self_entropies
+            store.write(sample["id"].tolist(), entropies.cpu().numpy(), epoch)
+        return entropies
 
     def entropies_of(self, model, clean):
         with torch.no_grad(), self.autocast(clean["src_tokens"].device):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compute a teacher's entropies ahead of the trainings that will read them.
 
-    python scripts/build_entropy_cache.py corpora/mine/bin --teacher runs/random/checkpoint_best.pt --entropy-cache cache
+    python scripts/build_entropy_cache.py corpora/mine/bin --teacher teacher.pt --entropy-cache cache
 
 Give the flags of the training: other block lengths are other entropies. Interrupted and called again, it goes on where
 it was; called twice at once, both share the work.

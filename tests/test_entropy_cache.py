@@ -15,6 +15,7 @@ from conftest import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, train
 from entropy_mask_plugin.entropy_cache.building import build
 from entropy_mask_plugin.entropy_cache.store import DIGEST_BYTES, EntropyStore
 from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.task import EntropyMaskedLMTask
 
 HIGH = ["--mask-strategy", "high", "--max-epoch", "2"]
 SIZES = [5, 1, 16, 16, 7, 16, 2, 9]
@@ -229,3 +230,74 @@ def test_a_cache_that_was_built_ahead_is_the_one_that_the_training_reads(data_bi
     train(data_bin, str(tmp_path / "run"), *HIGH, "--teacher", teacher, "--entropy-cache", cache)
     done = subprocess.run([*command, "--shorten-method", "random_crop"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("error: --entropy-cache together with"), done.stderr
+
+
+# ---- a model's own entropies, kept for some epochs
+
+
+def self_masked(data_bin, folder, *more, monkeypatch):
+    """(checkpoint, epochs in which self entropies were computed, {epoch: {sample id: its entropies}})."""
+    computed, used = [], {}
+    compute, choose = EntropyMaskedLMTask.entropies_of, EntropyMaskedLMTask.entropies
+
+    def entropies_of(task, model, clean):
+        computed.append(task.epoch)
+        return compute(task, model, clean)
+
+    def entropies(task, sample, model):
+        found = choose(task, sample, model)
+        lengths = sample["net_input"]["src_lengths"].tolist()
+        rows = {i: row[:n].tolist() for i, row, n in zip(sample["id"].tolist(), found, lengths)}
+        used.setdefault(task.epoch, {}).update(rows)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EntropyMaskedLMTask, "entropies_of", entropies_of)
+        patched.setattr(EntropyMaskedLMTask, "entropies", entropies)
+        checkpoint = train(data_bin, str(folder), "--mask-strategy", "high", "--self-mask-from-epoch", "1", *more)
+    return checkpoint, sorted(set(computed)), used
+
+
+def test_self_entropies_are_reused_as_they_were_block_by_block(data_bin, tmp_path, monkeypatch):
+    cache = ["--entropy-cache", str(tmp_path / "cache"), "--self-entropy-every", "2"]
+    _, computed, used = self_masked(data_bin, tmp_path / "run", "--max-epoch", "4", *cache, monkeypatch=monkeypatch)
+    assert computed == [1, 3]
+    assert used[1] == used[2] and used[3] == used[4] and used[2] != used[3]
+    _, computed, again = self_masked(data_bin, tmp_path / "other", "--max-epoch", "1", *cache, monkeypatch=monkeypatch)
+    assert computed == [1] and again[1] == used[1]  # another run, its own entropies
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_run_that_reuses_self_entropies_can_be_interrupted(data_bin, tmp_path, monkeypatch):
+    cache = ["--entropy-cache", str(tmp_path / "cache"), "--self-entropy-every", "3"]
+    run = lambda name, *more: self_masked(data_bin, tmp_path / name, *more, *cache, monkeypatch=monkeypatch)  # noqa: E731
+    straight, *_ = run("straight", "--max-epoch", "3")
+    run("resumed", "--max-update", "6", "--save-interval-updates", "2")  # in the middle of an epoch
+    resumed, *_ = run("resumed", "--max-epoch", "3")
+    assert same_weights(straight, resumed)
+
+
+def test_lost_self_entropies_are_computed_again(make_task, tmp_path):
+    flags = ["--self-mask-from-epoch", "1", "--entropy-cache", str(tmp_path), "--self-entropy-every", "2"]
+    task, model, _ = make_task(*flags)
+    model.train()
+    task.begin_epoch(1, model)
+    first = task.entropies(batch_of(task, range(9)), model)
+    task.begin_epoch(2, model)
+    with torch.no_grad():
+        model.lm_head.bias.add_(torch.linspace(0, 9, len(model.lm_head.bias)))
+    assert torch.equal(task.entropies(batch_of(task, range(9)), model), first)  # kept
+    now = task.entropies(batch_of(task, range(7, 12)), model)  # of some nothing is kept
+    assert not torch.allclose(now[:2], first[7:9])
+    assert torch.equal(task.entropies(batch_of(task, range(7, 12)), model), now)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--self-mask-from-epoch", "1", "--self-entropy-every", "2"], "--self-entropy-every: expected --entropy-cache"),
+    (["--self-mask-from-epoch", "1", "--self-entropy-every", "0"], "--self-entropy-every: 0 found, expected 1 or more"),
+    (["--teacher", "T", "--entropy-cache", "C", "--self-entropy-every", "2"], "--self-entropy-every: expected"),
+])
+def test_self_entropies_need_a_place(flags, message, make_task, teacher, tmp_path):
+    flags = [{"T": teacher, "C": str(tmp_path)}.get(flag, flag) for flag in flags]
+    with pytest.raises(UsageError, match=message):
+        make_task(*flags)

@@ -8,6 +8,7 @@ from entropy_mask_plugin.masking.schedule import (
     STRATEGIES,
     distils,
     entropy_source,
+    epoch_of_self_entropies,
     needs_teacher,
     noise_epoch,
     strategy_of_update,
@@ -76,3 +77,13 @@ def test_noise_has_an_epoch_unless_masks_are_static():
 ])
 def test_distillation_starts_in_its_epoch_and_only_with_a_weight(kd_weight, kd_start_epoch, expected):
     assert [distils(epoch, kd_weight, kd_start_epoch) for epoch in EPOCHS] == expected
+
+
+@pytest.mark.parametrize("first, every, shards, expected", [
+    (1, 1, 1, [1, 2, 3, 4, 5, 6]), (1, 2, 1, [1, 1, 3, 3, 5, 5]), (2, 3, 1, [2, 2, 2, 5, 5, 5]),
+    (1, 2, 3, [1, 2, 3, 1, 2, 3, 7, 8]), (3, 2, 2, [3, 4, 3, 4, 7, 8]),
+])
+def test_self_entropies_are_computed_in_one_of_so_many_passes_over_each_shard(first, every, shards, expected):
+    epochs = range(first, first + len(expected))
+    assert [epoch_of_self_entropies(epoch, first, every, shards) for epoch in epochs] == expected
+    assert all((epoch - used) % shards == 0 for epoch, used in zip(epochs, expected))  # of the same shard

@@ -1,4 +1,4 @@
-"""What decides the entropies of a static teacher on a training set."""
+"""What decides the entropies of a model on a training set."""
 
 import glob
 import hashlib
@@ -11,12 +11,19 @@ from fairseq import utils
 DEFINITION = 1  # of an entropy, see masking/entropy.py; another number where another value is computed
 
 
-def facts(cfg, dictionary, teacher, split, epoch):
-    """{what: value}, all that the entropies of one shard depend on.
+def facts_of_teacher(teacher):
+    """{what: value} of a model with weights."""
+    return {
+        "weights of the teacher": digest_of_tensors(teacher.state_dict()),
+        "sizes of the teacher": digest(repr(sizes(teacher)).encode()),
+    }
+
+
+def facts_of_data(cfg, dictionary, split, epoch):
+    """{what: value}, all that the entropies of one shard depend on besides the model.
 
     Args:
         cfg: an EntropyMaskedLMConfig.
-        teacher: the model, with weights.
         split, epoch: which data set is read in this epoch.
     """
     paths = utils.split_paths(cfg.data)
@@ -29,8 +36,6 @@ def facts(cfg, dictionary, teacher, split, epoch):
         "sample break mode": str(cfg.sample_break_mode),
         "shorten method": f"{cfg.shorten_method} {cfg.shorten_data_split_list}",
         "precision": cfg.precision,
-        "weights of the teacher": digest_of_tensors(teacher.state_dict()),
-        "sizes of the teacher": digest(repr(sizes(teacher)).encode()),
     }
 
 

@@ -22,6 +22,17 @@ def entropy_source(strategy, epoch, self_mask_from_epoch=None):
     return "self" if self_mask_from_epoch is not None and epoch >= self_mask_from_epoch else "teacher"
 
 
+def epoch_of_self_entropies(epoch, self_mask_from_epoch, every=1, shards=1):
+    """The epoch whose self entropies count in this one: itself, where they are computed anew.
+
+    Args:
+        every: compute them in one of so many passes over a shard.
+        shards: epochs that a pass over all the data takes.
+    """
+    passes = (epoch - self_mask_from_epoch) // shards
+    return epoch - passes % every * shards
+
+
 def needs_teacher(strategy, self_mask_from_epoch=None):
     """Whether any epoch takes its entropies from the teacher: the first one does, or none."""
     return entropy_source(strategy, 1, self_mask_from_epoch) == "teacher"
