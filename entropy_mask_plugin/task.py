@@ -8,6 +8,7 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 """
 
 import contextlib
+import functools
 import os
 
 import torch
@@ -25,7 +26,8 @@ from .entropy_cache.store import EntropyStore
 from .errors import UsageError, require
 from .fairseq_fixes import refuse_unconnected_ranks
 from .masking import corruption, noise, schedule, selection
-from .masking.entropy import projected_entropy
+from .masking.entropy import bf16_pays, projected_entropy
+from .masking.refinement import refined
 from .masking.statistics import SUMS, mask_statistics
 from .models.positions import Positions
 from .restore import check_shapes, read_restore_file
@@ -131,11 +133,11 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
         tokens = sample["net_input"]["src_tokens"]
         maskable = self.maskable(tokens)
-        entropies = self.entropies(sample, model)
-        scores = self.draw(sample, noise.SELECTION) if entropies is None else entropies
         k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), self.cfg.mask_prob, self.cfg.mask_count)
         strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
-        selected = selection.CHOOSE[strategy](scores, maskable, on_device(k, tokens))
+        choose = functools.partial(selection.CHOOSE[strategy], candidates=maskable, k=on_device(k, tokens))
+        entropies = self.entropies(sample, model, choose)
+        selected = choose(self.draw(sample, noise.SELECTION) if entropies is None else entropies)
         masked = self.masked(sample, selected, k)
         if self.cfg.leave_unmasked_prob or self.cfg.random_token_prob:
             masked["net_input"]["src_tokens"] = self.softened(sample, masked, selected)
@@ -176,37 +178,46 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.specials = self.specials.to(tokens.device)  # moves once, at the first batch
         return ~torch.isin(tokens, self.specials)
 
-    def entropies(self, sample, model):
-        """B x T fp32, nats, of this epoch's source on the clean tokens; None where the strategy needs none."""
+    def entropies(self, sample, model, choose=None):
+        """B x T fp32, nats, of this epoch's source on the clean tokens; None where the strategy needs none.
+
+        choose: scores -> selected; where it is given, exact only as far as it decides. None = exact everywhere.
+        """
         source = self.source(self.epoch)
         clean = sample["net_input"]
         if source == "teacher" and "entropy_bits" in sample:  # from the cache
             return sample["entropy_bits"].view(torch.float32)
         if source == "teacher":
-            return self.entropies_of(self.teacher_on(clean["src_tokens"].device), clean)
-        return self.self_entropies(sample, model) if source == "self" else None
+            return self.entropies_of(self.teacher_on(clean["src_tokens"].device), clean, choose)
+        return self.self_entropies(sample, model, choose) if source == "self" else None
 
     def source(self, epoch):
         return schedule.entropy_source(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch)
 
-    def self_entropies(self, sample, model):
+    def self_entropies(self, sample, model, choose):
         """B x T fp32, nats, of the model being trained: the weights before the update, dropout off."""
         epoch = schedule.epoch_of_self_entropies(self.epoch, self.cfg.self_mask_from_epoch, self.cfg.self_entropy_every,
                                                  len(utils.split_paths(self.cfg.data)))
         if epoch != self.epoch and set(sample["self_entropy_epochs"]) == {epoch}:
             return sample["self_entropy_bits"].view(torch.float32)
+        keeps = self.cfg.self_entropy_every > 1
         model.eval()
-        entropies = self.entropies_of(model, sample["net_input"])
+        entropies = self.entropies_of(model, sample["net_input"], None if keeps else choose)
         model.train()
-        if self.cfg.self_entropy_every > 1:
+        if keeps:
             store = self.datasets[self.cfg.train_subset].dataset.self_entropies
             store.write(sample["id"].tolist(), entropies.cpu().numpy(), epoch)
         return entropies
 
-    def entropies_of(self, model, clean):
-        with torch.no_grad(), self.autocast(clean["src_tokens"].device):
-            hidden = model.lm_hidden(clean["src_tokens"], has_padding=clean["has_padding"])
-        return projected_entropy(hidden, *model.output_projection())
+    def entropies_of(self, model, clean, choose=None):
+        tokens = clean["src_tokens"]
+        with torch.no_grad(), self.autocast(tokens.device):
+            hidden = model.lm_hidden(tokens, has_padding=clean["has_padding"])
+        weight, bias = model.output_projection()
+        if choose is None or not bf16_pays(tokens.device):
+            return projected_entropy(hidden, weight, bias)
+        cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
+        return refined(cheap, self.maskable(tokens), choose, lambda at: projected_entropy(hidden[at], weight, bias))
 
     def teacher_logits(self, net_input, positions):
         """The teacher's logits, K x V, at chosen `Positions` of the masked sequences."""

@@ -240,12 +240,12 @@ def self_masked(data_bin, folder, *more, monkeypatch):
     computed, used = [], {}
     compute, choose = EntropyMaskedLMTask.entropies_of, EntropyMaskedLMTask.entropies
 
-    def entropies_of(task, model, clean):
+    def entropies_of(task, *arguments):
         computed.append(task.epoch)
-        return compute(task, model, clean)
+        return compute(task, *arguments)
 
-    def entropies(task, sample, model):
-        found = choose(task, sample, model)
+    def entropies(task, sample, *arguments):
+        found = choose(task, sample, *arguments)
         lengths = sample["net_input"]["src_lengths"].tolist()
         rows = {i: row[:n].tolist() for i, row, n in zip(sample["id"].tolist(), found, lengths)}
         used.setdefault(task.epoch, {}).update(rows)

@@ -191,7 +191,7 @@ def test_the_teacher_does_not_move_and_the_model_does(make_task, teacher):
 def test_bf16_reaches_the_entropy_pass_and_entropies_stay_fp32(make_task, teacher):
     task, _, _ = make_task("--mask-strategy", "high", "--teacher", teacher, "--precision", "bf16")
     types, hidden = [], task.teacher.lm_head.dense.register_forward_hook(lambda *io: types.append(io[2].dtype))
-    entropies = task.entropies(batch_of(task, range(8))["net_input"], None)
+    entropies = task.entropies(batch_of(task, range(8)), None)
     hidden.remove()
     assert types == [torch.bfloat16] and entropies.dtype == torch.float32
 

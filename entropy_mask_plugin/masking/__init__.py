@@ -2,6 +2,7 @@
 
 entropy     how uncertain is a model about each token?
 noise       uniform noise that is a function of (seed, epoch, sample id, position)
+refinement  the same selection from cheaper entropies
 selection   which positions does a strategy choose, and how many?
 corruption  what does the model see there, and what must it predict?
 statistics  what did the masks of a batch look like?

@@ -3,10 +3,14 @@
 Shapes: N rows (positions), V vocabulary, C width.
 """
 
-import torch
-import torch.nn.functional as F
+import functools
+import time
 
-CHUNK_ROWS = 256  # below 64 rows the matrix product gets slow; above 256 the logits no longer stay in the cache
+import torch
+
+CHUNK_ROWS = 256  # of a matrix product: below 64 it gets slow
+PAYS = 1.5
+CACHED_ROWS = 16  # whose fp32 logits stay in the processor's cache from one operation to the next
 
 
 def entropy(logits):
@@ -25,30 +29,50 @@ def entropy(logits):
         ... fp32, nats, between 0 and ln V.
     """
     logits = logits.float()
-    largest, at = logits.max(dim=-1, keepdim=True)
-    x = (logits - largest).clamp_(min=-200.0)  # e^-200 is 0 in fp32, and 0 times -200 is 0 where -inf would give nan
+    at = logits.argmax(dim=-1, keepdim=True)  # with the maximum, in one operation, it would take longer
+    x = (logits - logits.gather(-1, at)).clamp_(min=-200.0)  # e^-200 is 0 in fp32, and 0 times -inf would be nan
     e = x.exp().scatter_(-1, at, 0.0)
     r = e.sum(dim=-1)
     t = x.mul_(e).sum(dim=-1)
     return torch.log1p(r) - t / (1.0 + r)
 
 
+@functools.cache
+def bf16_pays(device):
+    """Whether matrix products with bf16 operands are at least PAYS times as fast as fp32 there, by trying it once."""
+    def seconds(dtype):
+        a, b = (torch.ones(CHUNK_ROWS, 512, dtype=dtype, device=device) for _ in range(2))
+        b = b.repeat(16, 1).t()
+        times = []
+        for _ in range(4):
+            begin = time.perf_counter()
+            float((a @ b)[0, 0])  # waits for the device
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    return seconds(torch.float32) > PAYS * seconds(torch.bfloat16)
+
+
 @torch.no_grad()
-def projected_entropy(hidden, weight, bias, chunk_rows=CHUNK_ROWS):
+def projected_entropy(hidden, weight, bias, dtype=torch.float32, chunk_rows=CHUNK_ROWS):
     """Entropy of softmax(hidden @ weight.T + bias), without ever holding the logits of more than `chunk_rows` rows.
 
     Args:
         hidden: ... x C, input of the output projection.
         weight: V x C.
         bias: V.
+        dtype: of the matrix product's operands; fp32 is the reference, see `refinement` for bf16.
     Returns:
-        ... fp32, nats. The projection runs in fp32 whatever the type of its operands.
+        ... fp32, nats.
     """
-    weight, bias = weight.float(), bias.float()
-    rows = hidden.reshape(-1, hidden.size(-1))
-    result = torch.empty(rows.size(0), dtype=torch.float32, device=hidden.device)
+    rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()
+    result = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
+    memory = torch.empty(min(chunk_rows, len(rows)), len(weight), dtype=dtype, device=hidden.device)
+    together = CACHED_ROWS if hidden.device.type == "cpu" else chunk_rows
     with torch.autocast(hidden.device.type, enabled=False):  # a caller's autocast would round the logits to bf16
-        for start in range(0, rows.size(0), chunk_rows):
-            chunk = rows[start : start + chunk_rows].float()
-            result[start : start + chunk_rows] = entropy(F.linear(chunk, weight, bias))
+        for start in range(0, len(rows), chunk_rows):
+            chunk = rows[start : start + chunk_rows]
+            logits = torch.mm(chunk, weight.t(), out=memory[: len(chunk)])
+            for first, part in zip(range(start, len(rows), together), logits.split(together)):
+                result[first : first + len(part)] = entropy(part + bias)
     return result.view(hidden.shape[:-1])

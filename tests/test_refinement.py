@@ -1,0 +1,85 @@
+"""The selection from cheap entropies is the one from exact ones."""
+
+import math
+
+import pytest
+import torch
+from conftest import batch_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entropy_mask_plugin.masking import entropy
+from entropy_mask_plugin.masking.refinement import distance_to_cut, refined
+from entropy_mask_plugin.masking.selection import CHOOSE, number_to_mask
+
+
+def nearest_cut(scores, selected):
+    """Reference for the candidates of one row: from the score to the next one on the same side of the nearest cut."""
+    ranked = sorted(range(len(scores)), key=lambda j: (-scores[j], j))
+    edges = [(scores[a], scores[b]) for a, b in zip(ranked, ranked[1:]) if selected[a] != selected[b]]
+    return [min((s - above if s >= above else below - s for above, below in edges), default=math.inf) for s in scores]
+
+
+@pytest.mark.parametrize("strategy", CHOOSE)
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(values=st.lists(st.floats(0, 9, width=32), min_size=1, max_size=12, unique=True), k=st.integers(0, 12))
+def test_the_distance_to_a_cut_is_that_of_sorted_lists(strategy, values, k):
+    scores, candidates = torch.tensor([values + [5.0]]), torch.tensor([[True] * len(values) + [False]])
+    selected = CHOOSE[strategy](scores, candidates, torch.tensor([min(k, len(values))]))
+    found = distance_to_cut(scores, candidates, selected)[0, :-1].tolist()
+    assert found == pytest.approx(nearest_cut(scores[0, :-1].tolist(), selected[0, :-1].tolist()), abs=1e-6)
+
+
+@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("error", [1e-6, 1e-3, 0.05, 1.0])
+def test_the_selection_is_that_of_exact_scores_and_few_are_computed(strategy, error):
+    generator = torch.Generator().manual_seed(1)
+    exact = torch.rand(64, 128, generator=generator) * 8
+    candidates = torch.rand(64, 128, generator=generator) < torch.linspace(0, 1, 64)[:, None]
+    choose = lambda scores: CHOOSE[strategy](scores, candidates, number_to_mask(candidates.sum(1), 0.15))  # noqa: E731
+    approximate, asked = exact + error * torch.randn(64, 128, generator=generator), []
+
+    def exact_at(wanted):
+        asked.append(wanted)
+        return exact[wanted]
+
+    scores = refined(approximate, candidates, choose, exact_at)
+    assert torch.equal(choose(scores), choose(exact))
+    share = sum(asked).sum() / candidates.sum()
+    assert max(map(int, sum(wanted.int() for wanted in asked).flatten())) == 1  # none twice
+    assert share < {1e-6: 0.1, 1e-3: 0.1, 0.05: 0.4, 1.0: 1.01}[error]
+    assert error < 0.05 or not torch.equal(choose(approximate), choose(exact))  # there was something to put right
+
+
+def test_a_row_without_candidates_or_without_a_choice_asks_nothing():
+    scores = torch.rand(3, 5)
+    candidates = torch.tensor([[False] * 5, [True] * 5, [True, False, False, False, False]])
+    for k in ([0, 0, 0], [0, 5, 1]):
+        choose = lambda scores: CHOOSE["high"](scores, candidates, torch.tensor(k))  # noqa: E731
+        assert torch.equal(refined(scores, candidates, choose, None), scores)
+
+
+@pytest.mark.parametrize("strategy", ["high", "low", "mid", "marginal", "alternating"])
+def test_masks_from_bf16_products_are_those_from_fp32(strategy, make_task, teacher, monkeypatch):
+    task, model, _ = make_task("--mask-strategy", strategy, "--teacher", teacher)
+    sample, chosen, dtypes = batch_of(task, range(60)), {}, []
+    project = entropy.projected_entropy
+    monkeypatch.setattr("entropy_mask_plugin.task.projected_entropy",
+                        lambda *arguments: dtypes.append(arguments[3:]) or project(*arguments))
+    for pays in (False, True):
+        monkeypatch.setattr("entropy_mask_plugin.task.bf16_pays", lambda device: pays)  # noqa: B023
+        chosen[pays] = task.mask_for_training(sample, model, 0)
+    assert torch.equal(chosen[False][0]["target"], chosen[True][0]["target"])
+    assert dtypes[:2] == [(), (torch.bfloat16,)]
+    one, other = (chosen[pays][1]["entropy_sum"] for pays in (False, True))
+    assert torch.allclose(one, other, rtol=1e-3)
+
+
+def test_whether_bf16_pays_is_tried_once(monkeypatch):
+    entropy.bf16_pays.cache_clear()
+    tried = []
+    monkeypatch.setattr(entropy.time, "perf_counter", lambda: tried.append(1) or len(tried))
+    assert entropy.bf16_pays(torch.device("cpu")) is False  # equally long
+    first = len(tried)
+    assert entropy.bf16_pays(torch.device("cpu")) is False and len(tried) == first > 0
+    entropy.bf16_pays.cache_clear()
