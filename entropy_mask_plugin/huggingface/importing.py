@@ -106,19 +106,24 @@ def import_bert(name, out):
 
 
 def checkpoint_of(bert):
+    extra = {} if bert.has_head else {NO_HEAD: "missing in the Hugging Face model, fresh weights"}
+    return fresh_checkpoint(configuration(bert.config), bert.model(), bert.vocabulary.symbols(), extra)
+
+
+def fresh_checkpoint(cfg, model, symbols, extra=None):
     """What fairseq-train would have saved after no update at all: --restore-file begins with epoch 1."""
     return {
         "args": None,
-        "cfg": configuration(bert.config),
-        "model": bert.model().state_dict(),
+        "cfg": cfg,
+        "model": model.state_dict(),
         "criterion": None,
         "optimizer_history": [{"criterion_name": "EntropyMaskedLMCriterion", "optimizer_name": "none",
                                "lr_scheduler_state": {}, "num_updates": 0}],
         "task_state": {},
         "extra_state": {
             "train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True},
-            RECORD: bert.vocabulary.symbols(),
-            **({} if bert.has_head else {NO_HEAD: "missing in the Hugging Face model, fresh weights"}),
+            RECORD: symbols,
+            **(extra or {}),
         },
         "last_optimizer_state": None,
     }

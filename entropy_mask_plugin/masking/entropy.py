@@ -4,9 +4,12 @@ Shapes: N rows (positions), V vocabulary, C width.
 """
 
 import functools
+import logging
 import time
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 256  # of a matrix product: below 64 it gets slow
 PAYS = 1.5
@@ -53,6 +56,21 @@ def bf16_pays(device):
     return seconds(torch.float32) > PAYS * seconds(torch.bfloat16)
 
 
+@functools.cache
+def kernel_is_right(device):
+    """Whether the GPU's kernel compiles there and gives the plain form's numbers, by trying it once."""
+    try:
+        from .triton_entropy import fused_entropy  # triton comes with torch for GPUs, and with no other
+
+        hidden, weight, bias = (torch.randn(*shape, device=device) for shape in ((300, 96), (1000, 96), (1000,)))
+        found = fused_entropy(hidden.bfloat16(), weight.bfloat16(), bias)
+        plain = projected_entropy(hidden.bfloat16().float(), weight.bfloat16().float(), bias)
+        return bool(torch.allclose(found, plain, rtol=1e-3, atol=1e-4))
+    except Exception as error:  # triton has a kind for each stage of a compilation
+        logger.warning(f"the entropy kernel cannot be used on {device}: {' '.join(str(error).split())[:200]}")
+        return False
+
+
 @torch.no_grad()
 def projected_entropy(hidden, weight, bias, dtype=torch.float32, chunk_rows=CHUNK_ROWS):
     """Entropy of softmax(hidden @ weight.T + bias), without ever holding the logits of more than `chunk_rows` rows.
@@ -66,6 +84,10 @@ def projected_entropy(hidden, weight, bias, dtype=torch.float32, chunk_rows=CHUN
         ... fp32, nats.
     """
     rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()
+    if dtype == torch.bfloat16 and hidden.device.type == "cuda" and kernel_is_right(hidden.device):
+        from .triton_entropy import fused_entropy
+
+        return fused_entropy(rows, weight, bias).view(hidden.shape[:-1])
     result = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
     memory = torch.empty(min(chunk_rows, len(rows)), len(weight), dtype=dtype, device=hidden.device)
     together = CACHED_ROWS if hidden.device.type == "cpu" else chunk_rows

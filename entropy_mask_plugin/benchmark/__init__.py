@@ -1,0 +1,7 @@
+"""How long does a training step take, beside transformers' and fairseq's own, in one process and on the same tokens?
+
+data       a data-bin of made-up text, and a teacher whose entropies vary like a trained model's
+variants   what is compared: flags of fairseq-train, and transformers
+measure    rounds in rotating order, ratios within a round, memory, accuracy of the entropies
+report     Markdown, JSON and a picture
+"""

@@ -1,0 +1,57 @@
+"""A data-bin of made-up text and a teacher for it: a benchmark shall need nothing.
+
+Shapes: V vocabulary.
+"""
+
+import os
+
+import numpy as np
+import torch
+from fairseq import models, options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from omegaconf import OmegaConf
+
+from ..corpus.index import write_index
+from ..huggingface.importing import fresh_checkpoint
+from ..partial import write
+
+VOCABULARY = 30_522  # BERT's
+SPECIALS_BEFORE = 4  # <s> <pad> </s> <unk>
+SHARPNESS = 8.0  # of an untrained model's predictions: its entropies span 0.006 nats otherwise, a trained one's several
+
+
+def write_data_bin(folder, tokens):
+    """Lines of 64 tokens, whose frequencies follow Zipf's law; about so many tokens in all."""
+    os.makedirs(folder)
+    symbols = VOCABULARY - SPECIALS_BEFORE - 1
+    write(os.path.join(folder, "dict.txt"), "".join(f"w{i} 1\n" for i in range(symbols)).encode())
+    frequencies = 1.0 / np.arange(1, symbols + 1)
+    draw = np.random.default_rng(1)
+    lines = -(-tokens // 64)
+    ids = SPECIALS_BEFORE + draw.choice(symbols, 64 * lines, p=frequencies / frequencies.sum())
+    ids[63::64] = 2  # </s>
+    for split in ("train", "valid"):
+        ids.astype(np.uint16).tofile(os.path.join(folder, f"{split}.bin"))
+        write_index(os.path.join(folder, f"{split}.idx"), np.full(lines, 64, np.int32), 2)
+
+
+def sharpened(model):
+    """The model, its predictions as far from even as a trained one's."""
+    with torch.no_grad():
+        model.lm_head.layer_norm.weight.mul_(SHARPNESS)
+    return model
+
+
+def parsed(words):
+    """The configuration that fairseq-train makes of its command line."""
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+
+
+def write_teacher(path, words):
+    """A checkpoint of the arch that a fairseq-train command line names, fresh weights, sharpened."""
+    cfg = parsed(words)
+    task = tasks.setup_task(cfg.task)
+    torch.manual_seed(2)
+    model = sharpened(models.build_model(cfg.model, task))
+    cfg = OmegaConf.to_container(cfg, resolve=True)
+    torch.save(fresh_checkpoint(cfg, model, list(task.source_dictionary.symbols)), path)

@@ -1,0 +1,111 @@
+"""Rounds in rotating order: what else a machine does hits every variant alike, and ratios are taken within a round."""
+
+import json
+import subprocess
+import sys
+import time
+
+import torch
+from tqdm import tqdm
+
+from ..masking.entropy import bf16_pays, projected_entropy
+from ..masking.refinement import refined
+from ..masking.selection import highest, number_to_mask
+from .variants import build
+
+WARM_UP = 3
+
+
+def seconds(step, steps, cuda):
+    """Of one step, the mean of several."""
+    begin = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if cuda:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begin) / steps
+
+
+def rounds(setting, names, number, steps):
+    """{name: seconds of a step in each round}."""
+    cuda = not setting.cpu
+    built = {name: build(name, setting) for name in tqdm(names, desc=f"{setting.title}: building")}
+    for variant in tqdm(built.values(), desc="warming up"):
+        seconds(variant.step, WARM_UP, cuda)
+    found = {name: [] for name in names}
+    for number_of_round in tqdm(range(number), desc="rounds"):
+        shift = number_of_round % len(names)
+        for name in (*names[shift:], *names[:shift]):
+            found[name].append(seconds(built[name].step, steps, cuda))
+    return found
+
+
+def gemm_rate(setting):
+    """Multiplications and additions a second, in 10^9, of a large matrix product in the setting's precision."""
+    size = 2048 if setting.cpu else 8192
+    dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
+    a, b = (torch.ones(size, size, dtype=dtype, device="cpu" if setting.cpu else "cuda") for _ in range(2))
+    seconds(lambda: a @ b, 1, not setting.cpu)
+    return 2e-9 * size**3 / min(seconds(lambda: a @ b, 2, not setting.cpu) for _ in range(3))
+
+
+def peak_memory(setting, name):
+    """MB that two steps of a variant need at most: in a process of its own, as a peak never falls."""
+    arguments = json.dumps({"name": name, **vars(setting)})
+    code = "import sys; from entropy_mask_plugin.benchmark.measure import print_peak; print_peak(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return float(done.stdout.split()[-1])
+
+
+def print_peak(arguments):
+    """In MB, of the device where there is one, else of the process."""
+    from .variants import Setting
+
+    arguments = json.loads(arguments)
+    name = arguments.pop("name")
+    setting = Setting(**arguments)
+    variant = build(name, setting)
+    for _ in range(2):
+        variant.step()
+    print(process_peak() if setting.cpu else torch.cuda.max_memory_allocated() / 2**20)
+
+
+def process_peak():
+    """MB. Not getrusage's: a process begins with the peak of the one that started it."""
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+
+def accuracy_of_entropies(model, tokens, maskable):
+    """How far the entropies are from float64, and whether the masks are those of the reference.
+
+    Args:
+        model: in eval mode.
+        tokens: B x T int64.
+        maskable: B x T bool.
+    """
+    with torch.no_grad():
+        hidden = model.lm_hidden(tokens).float()
+        weight, bias = model.output_projection()
+        reference = projected_entropy(hidden, weight, bias)
+        few = hidden.flatten(0, 1)[:256]
+        exact = torch.special.entr((few.double() @ weight.double().T + bias.double()).softmax(-1)).sum(-1)
+        choose = lambda scores: highest(scores, maskable, number_to_mask(maskable.sum(1), 0.15))  # noqa: E731
+        cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
+        asked = []
+        scores = refined(cheap, maskable, choose, lambda at: asked.append(int(at.sum())) or projected_entropy(
+            hidden[at], weight, bias))
+        selected = choose(reference)
+        same = lambda scores: float((choose(scores) & selected).sum() / selected.sum())  # noqa: E731
+        return {
+            "largest error, fp32 against float64 (nats)": float((reference.flatten()[:256] - exact).abs().max()),
+            "largest error, bf16 product against fp32 (nats)": float((cheap - reference)[maskable].abs().max()),
+            "standard deviation of the entropies (nats)": float(reference[maskable].std()),
+            "same positions, bf16 product": same(cheap),
+            "same positions, bf16 product refined": same(scores),
+            "positions computed again": sum(asked) / int(maskable.sum()),
+            "bf16 pays here": bf16_pays(tokens.device),
+        }
+

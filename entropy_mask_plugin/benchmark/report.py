@@ -1,0 +1,82 @@
+"""What was measured, as Markdown, JSON and a picture."""
+
+import json
+import os
+import platform
+import statistics
+
+import torch
+from tabulate import tabulate
+
+from ..partial import completed, write
+from ..reports.figures import pyplot, save
+from .variants import RANDOM
+
+
+def rows_of(setting, times, memory):
+    """List of dicts, one for each variant. Ratios are to `random`, the median over the rounds of ratios in a round."""
+    rows = []
+    for name, found in times.items():
+        ratios = [time / base for time, base in zip(found, times[RANDOM])]
+        rows.append({"setting": setting.title, "variant": name, "ms per step": 1e3 * statistics.median(found),
+                     "tokens/s": setting.tokens / statistics.median(found), "ratio": statistics.median(ratios),
+                     "lowest ratio": min(ratios), "highest ratio": max(ratios), "peak memory (MB)": memory.get(name)})
+    return rows
+
+
+def machine():
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    return f"{name}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def processor():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def markdown(found):
+    parts = [f"On {found['machine']}. Ratio: time of a step over that of `{RANDOM}` in the same round, median (lowest "
+             "to highest)."]
+    for block in found["settings"]:
+        header = ["variant", "ms per step", "tokens/s", "ratio", "peak memory (MB)"]
+        table = [[row["variant"], f"{row['ms per step']:,.0f}", f"{row['tokens/s']:,.0f}",
+                  f"{row['ratio']:.2f} ({row['lowest ratio']:.2f} to {row['highest ratio']:.2f})",
+                  "" if row["peak memory (MB)"] is None else f"{row['peak memory (MB)']:,.0f}"]
+                 for row in block["rows"]]
+        before, after = block["GEMM rate (GFLOP/s), before and after"]
+        parts += [f"**{block['title']}** ({block['rounds']} rounds; matrix products {before:,.0f} GFLOP/s before, "
+                  f"{after:,.0f} after)", tabulate(table, header, tablefmt="github", disable_numparse=True)]
+        parts.append("; ".join(f"{name}: {said(value)}" for name, value in block["entropies"].items()) + ".")
+    return "\n\n".join(parts) + "\n"
+
+
+def said(value):
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def draw(found, path):
+    """Bars: the ratio of each variant, with its spread, a panel for each setting."""
+    blocks = found["settings"]
+    figure, axes = pyplot.subplots(1, len(blocks), figsize=(1.5 + 4.0 * len(blocks), 3.6), layout="constrained",
+                                   sharey=True, squeeze=False)
+    for axis, block in zip(axes[0], blocks):
+        rows = block["rows"][::-1]
+        ratios = [row["ratio"] for row in rows]
+        spread = [[row["ratio"] - row["lowest ratio"] for row in rows],
+                  [row["highest ratio"] - row["ratio"] for row in rows]]
+        axis.barh([row["variant"] for row in rows], ratios, xerr=spread, color="C0", ecolor="black", capsize=2)
+        axis.axvline(1.0, color="grey", linestyle="--", linewidth=1)
+        axis.set(title=block["title"], xlabel="time of a step, random masks = 1")
+        axis.title.set_fontsize(9)
+    save(figure, path)
+
+
+def write_report(found, out):
+    os.makedirs(out, exist_ok=True)
+    for name, content in (("benchmark.md", markdown(found)), ("benchmark.json", json.dumps(found, indent=2) + "\n")):
+        with completed(os.path.join(out, name)) as beside:
+            write(beside, content.encode())
+    draw(found, os.path.join(out, "benchmark.png"))

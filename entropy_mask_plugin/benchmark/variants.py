@@ -1,0 +1,141 @@
+"""What is compared. Each variant has `step()`: fetch a batch, make masks, forward, backward, clip, update.
+
+Shapes: B sentences, T positions.
+"""
+
+import itertools
+import os
+
+import torch
+from fairseq import tasks
+from fairseq.data import iterators
+from fairseq.trainer import Trainer
+
+from .data import VOCABULARY, parsed, sharpened
+
+SIZES = {"bertlet": (4, 512, 2048, 8), "bert_base": (12, 768, 3072, 12)}  # layers, width, FFN, heads
+TRANSFORMERS, FAIRSEQ, RANDOM = "transformers", "fairseq roberta", "random"
+OURS = {
+    RANDOM: ["--mask-strategy", "random"],
+    "teacher on the fly": ["--mask-strategy", "high", "--teacher", "TEACHER"],
+    "teacher cached": ["--mask-strategy", "high", "--teacher", "TEACHER", "--entropy-cache", "CACHE"],
+    "self": ["--mask-strategy", "high", "--self-mask-from-epoch", "1"],
+    "self + KD": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--teacher", "TEACHER", "--kd-weight",
+                  "0.5"],
+}
+NAMES = (TRANSFORMERS, FAIRSEQ, *OURS)
+
+
+class Setting:
+    """An arch, T, B and precision, and where data, teacher and cache are."""
+
+    def __init__(self, folder, arch, length, sentences, precision, cpu):
+        self.folder, self.arch, self.length, self.sentences = folder, arch, length, sentences
+        self.precision, self.cpu = precision, cpu
+
+    @property
+    def tokens(self):
+        return self.length * self.sentences
+
+    @property
+    def title(self):
+        return f"{self.arch}, T = {self.length}, B = {self.sentences}, {self.precision}"
+
+    def words(self, *flags):
+        """A fairseq-train command line."""
+        places = {"TEACHER": os.path.join(self.folder, f"{self.arch}.pt"), "CACHE": os.path.join(self.folder, "cache")}
+        return [os.path.join(self.folder, "bin"), "--tokens-per-sample", str(self.length), "--batch-size",
+                str(self.sentences), "--lr", "1e-5", "--lr-scheduler", "fixed", "--clip-norm", "1.0", "--seed", "1",
+                "--required-batch-size-multiple", "1", "--no-save", "--save-dir", os.path.join(self.folder, "none"),
+                "--num-workers", "0" if self.cpu else "4", *(["--cpu"] if self.cpu else []),
+                *(places.get(flag, flag) for flag in flags)]
+
+    def ours(self, *flags):
+        return self.words("--task", "entropy_masked_lm", "--criterion", "entropy_masked_lm", "--arch", self.arch,
+                          "--optimizer", "fused_adamw", "--precision", self.precision, *flags)
+
+    def fairseq(self):
+        layers, width, ffn, heads = SIZES[self.arch]
+        fp16 = ["--amp"] if self.precision == "bf16" and not self.cpu else []
+        return self.words("--task", "masked_lm", "--criterion", "masked_lm", "--arch", "roberta_base",
+                          "--encoder-layers", str(layers), "--encoder-embed-dim", str(width), "--encoder-ffn-embed-dim",
+                          str(ffn), "--encoder-attention-heads", str(heads), "--optimizer", "adam", *fp16)
+
+
+def build(name, setting):
+    if name == TRANSFORMERS:
+        return WithTransformers(setting)
+    return WithFairseq(setting.fairseq() if name == FAIRSEQ else setting.ours(*OURS[name]))
+
+
+class WithFairseq:
+    """fairseq's own trainer, on whatever a command line asks for."""
+
+    def __init__(self, words):
+        cfg = parsed(words)
+        task = tasks.setup_task(cfg.task)
+        torch.manual_seed(1)
+        model = task.build_model(cfg.model)
+        if hasattr(model, "lm_head"):
+            sharpened(model)
+        self.trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
+        self.epoch = self.trainer.get_train_iterator(epoch=1)
+        self.trainer.begin_epoch(1)
+        self.batches = self.forever()
+
+    def forever(self):
+        while True:
+            yield from iterators.GroupedIterator(self.epoch.next_epoch_itr(shuffle=False), 1)
+
+    def step(self):
+        self.trainer.train_step(next(self.batches))
+
+
+class WithTransformers:
+    """`BertForMaskedLM` and the masks of `DataCollatorForLanguageModeling`, as in its run_mlm example."""
+
+    def __init__(self, setting):
+        from transformers import BertConfig, BertForMaskedLM
+
+        layers, width, ffn, heads = SIZES[setting.arch]
+        self.device = torch.device("cpu" if setting.cpu else "cuda")
+        self.precision = setting.precision
+        torch.manual_seed(1)
+        self.model = BertForMaskedLM(BertConfig(
+            vocab_size=VOCABULARY, num_hidden_layers=layers, hidden_size=width, intermediate_size=ffn,
+            num_attention_heads=heads)).to(self.device).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, fused=True)
+        self.batches = self.forever(setting)
+
+    def forever(self, setting):
+        """The blocks that fairseq reads, through transformers' collator."""
+        from transformers import DataCollatorForLanguageModeling
+
+        task = tasks.setup_task(parsed(setting.ours("--mask-strategy", "random")).task)
+        task.load_dataset("train")
+        blocks = [task.datasets["train"][i]["src_tokens"] for i in range(len(task.datasets["train"]))]
+        examples = [{"input_ids": block.tolist(), "special_tokens_mask": (block < 4).int().tolist()}
+                    for block in blocks if len(block) == setting.length]
+        collate = DataCollatorForLanguageModeling(tokenizer_of(task.source_dictionary), mlm_probability=0.15)
+        example = itertools.cycle(examples)
+        while True:
+            yield collate([next(example) for _ in range(setting.sentences)])
+
+    def step(self):
+        batch = {name: tensor.to(self.device) for name, tensor in next(self.batches).items()}
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = self.model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+
+
+def tokenizer_of(dictionary):
+    """What the collator asks: the special tokens, and how many there are."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = Tokenizer(models.WordLevel(dictionary.indices, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(tokenizer_object=vocabulary, mask_token="<mask>", pad_token="<pad>",
+                                   unk_token="<unk>", cls_token="<s>", sep_token="</s>")

@@ -1,0 +1,67 @@
+"""The benchmark runs every variant and reports what it measured. No test asserts a time."""
+
+import json
+
+import pytest
+
+from entropy_mask_plugin.benchmark import data, report, run, variants
+from entropy_mask_plugin.errors import UsageError
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(data, "VOCABULARY", 200)
+    monkeypatch.setattr(variants, "VOCABULARY", 200)
+
+
+def asked(out, **more):
+    return run.settled(**{**dict(quick=True, archs=None, lengths=[16], precisions=None, variants=None, batch_tokens=32,
+                                 rounds=2, steps=1, memory=False, cpu=True, out=str(out)), **more})
+
+
+def test_every_variant_is_measured_and_reported(tiny, tmp_path):
+    text = run.benchmark(asked(tmp_path))
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    (block,) = found["settings"]
+    assert [row["variant"] for row in block["rows"]] == list(variants.NAMES)
+    for row in block["rows"]:
+        times, base = (block["seconds in each round"][name] for name in (row["variant"], variants.RANDOM))
+        ratios = sorted(time / other for time, other in zip(times, base))
+        assert len(times) == 2 and row["lowest ratio"] == ratios[0] and row["highest ratio"] == ratios[1]
+        assert f"| {row['variant']} " in text
+    assert block["entropies"]["same positions, bf16 product refined"] == 1
+    assert (tmp_path / "benchmark.md").read_text() == text
+    assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_memory_is_that_of_a_process_of_its_own(tmp_path):
+    setting = variants.Setting(str(tmp_path), "bertlet", 16, 2, "fp32", True)
+    data.write_data_bin(str(tmp_path / "bin"), 4096)
+    megabytes = run.measure.peak_memory(setting, variants.RANDOM)
+    parameters = 4 * 28_794_170 / 2**20  # and as many gradients and two moments
+    assert 4 * parameters < megabytes < 4 * parameters + 2000
+
+
+def test_an_unfinished_benchmark_leaves_what_it_has(tiny, tmp_path, monkeypatch):
+    write, written = report.write_report, []
+
+    def only_once(found, out):
+        if written:
+            raise KeyboardInterrupt
+        write(found, out)
+        written.append(out)
+
+    monkeypatch.setattr(run.report, "write_report", only_once)
+    with pytest.raises(KeyboardInterrupt):
+        run.benchmark(asked(tmp_path, lengths=[16, 8], variants=["random"]))
+    assert len(json.loads((tmp_path / "benchmark.json").read_text())["settings"]) == 1
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (dict(archs=["bert"]), "--archs: bert found, expected some of bertlet, bert_base"),
+    (dict(variants=["self"]), "--variants: self found, expected random among them"),
+    (dict(rounds=-1), "--rounds: -1 found, expected 1 or more"),
+])
+def test_mistakes_are_named(wrong, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        run.benchmark(asked(tmp_path, **wrong))
