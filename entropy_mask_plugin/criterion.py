@@ -57,7 +57,7 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
         if self.distils():
             loss, mlm_loss, kd_loss, n_correct = self.with_distillation(model, sample["net_input"], selected, target)
         else:
-            logits, _ = model(**sample["net_input"], masked_tokens=selected)  # K x V
+            logits, _ = model(**sample["net_input"], masked_tokens=wanted(model, selected))  # K x V
             loss, n_correct = cross_entropy_of_consumed(logits, target)
             mlm_loss, kd_loss = loss, torch.zeros_like(loss)
         return loss, selected.number, {
@@ -74,7 +74,7 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
         """(loss, MLM loss, KD loss, correct predictions), all of them sums."""
         compares_all = self.cfg.kd_positions == "all"
         positions = Positions(net_input["src_tokens"].ne(self.padding_idx)) if compares_all else selected
-        logits, _ = model(**net_input, masked_tokens=positions)  # P x V
+        logits, _ = model(**net_input, masked_tokens=wanted(model, positions))  # P x V
         mlm_logits = logits[positions.of(selected.mask)] if compares_all else logits  # K x V
         mlm_loss = F.cross_entropy(mlm_logits.float(), target, reduction="sum")
         share = selected.mask.sum(1) / positions.mask.sum(1).clamp(min=1)  # B
@@ -104,6 +104,11 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
     @staticmethod
     def logging_outputs_can_be_summed():
         return True
+
+
+def wanted(model, positions):
+    """The positions as the model takes them: fairseq's own models know masks only."""
+    return positions if hasattr(model, "lm_hidden") else positions.mask
 
 
 def ratio(total, count):

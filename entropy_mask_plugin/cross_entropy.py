@@ -43,7 +43,8 @@ def cross_entropy_of_consumed(logits, target):
     Returns:
         the loss, 0-dim fp32, nats; the number, 0-dim int64.
     """
-    if torch.is_grad_enabled() and logits.requires_grad:
+    is_half = logits.dtype == torch.float16  # whose gradients would vanish before the loss is scaled
+    if torch.is_grad_enabled() and logits.requires_grad and not is_half:
         return ConsumingCrossEntropy.apply(logits, target)
     loss = F.cross_entropy(logits.float(), target, reduction="sum")
     return loss, logits.argmax(dim=-1).eq(target).sum()

@@ -33,6 +33,11 @@ class FusedAdamW(FairseqOptimizer):
         self._optimizer = torch.optim.AdamW(params, fused=True, **self.optimizer_config)
 
     @property
+    def supports_flat_params(self):
+        """For --fp16, which keeps all weights in one tensor."""
+        return True
+
+    @property
     def optimizer_config(self):
         """Keyword arguments of torch.optim.AdamW; on resume they replace those of the checkpoint."""
         require("--adam-eps", self.cfg.adam_eps, self.cfg.adam_eps > 0, "a number above 0")

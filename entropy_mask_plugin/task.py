@@ -9,6 +9,7 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 
 import contextlib
 import functools
+import logging
 import os
 
 import torch
@@ -34,6 +35,8 @@ from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher
 from .vocabulary import RECORD, read_dictionary_of_shards
 
+logger = logging.getLogger(__name__)
+
 VALID_MASK_PROB = 0.15  # whatever --mask-prob is, so that validation losses of all runs compare
 
 
@@ -46,6 +49,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         super().__init__(cfg, dictionary)
         self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
+        self.trains = self.has_warned = False
         self.specials = special_symbols(self.dictionary)
         specials = set(self.specials.tolist())
         self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
@@ -57,7 +61,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if not from_checkpoint:
             refuse_unconnected_ranks()
             warn_of_unused_flags(cfg)
-            task.restored = read_restore_file(task)
+            task.trains, task.restored = True, read_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
         return task
 
@@ -89,15 +93,16 @@ class EntropyMaskedLMTask(MaskedLMTask):
                              "expected text in the symbols of dict.txt (is all of it <unk>?)")
         self.datasets[split] = samples
         if self.cfg.entropy_cache and split == self.cfg.train_subset:
-            facts = fingerprint.facts_of_data(self.cfg, self.dictionary, split, epoch)
+            facts = fingerprint.facts_of_data(self.cfg, self.dictionary, split, epoch, samples.dataset.sizes)
             self.attach_entropies(samples.dataset, facts, self.source(epoch))
 
     def attach_entropies(self, samples, facts, source):
         """Let the entropies on disk that may be needed come with each batch."""
-        if source == "teacher":
+        if source == "teacher" and self.teacher is not None:
             samples.entropies = self.filled_cache(samples.blocks, facts)
-        if self.cfg.self_entropy_every > 1:
-            facts = {**facts, "run": os.path.abspath(self.cfg.save_dir)}
+        if self.cfg.self_entropy_every > 1 and self.trains:
+            begin = [self.cfg.seed, self.cfg.restore_file, self.cfg.finetune_from_model]
+            facts = {**facts, "run": os.path.abspath(self.cfg.save_dir), "begin": begin}
             folder = os.path.join(self.cfg.entropy_cache, "self-" + fingerprint.name_of(facts))
             samples.self_entropies = SelfEntropyStore(folder, facts, samples.blocks.sizes)
 
@@ -120,7 +125,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.epoch = epoch  # set, never counted: fairseq calls this again after a resume in mid-epoch
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        masked, statistics = self.mask_for_training(sample, model, update_num)
+        # A rank that has run out of batches repeats one, of training or of validation, and ignores the gradient.
+        masked, statistics = self.mask_for_training(sample, model, update_num, is_dummy=ignore_grad)
         loss, sample_size, logging_output = super().train_step(
             masked, model, self.in_precision(criterion), optimizer, update_num, ignore_grad
         )
@@ -129,14 +135,14 @@ class EntropyMaskedLMTask(MaskedLMTask):
     def valid_step(self, sample, model, criterion):
         return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion))
 
-    def mask_for_training(self, sample, model, update_num):
+    def mask_for_training(self, sample, model, update_num, is_dummy=False):
         """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
         tokens = sample["net_input"]["src_tokens"]
         maskable = self.maskable(tokens)
         k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), self.cfg.mask_prob, self.cfg.mask_count)
         strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
         choose = functools.partial(selection.CHOOSE[strategy], candidates=maskable, k=on_device(k, tokens))
-        entropies = self.entropies(sample, model, choose)
+        entropies = None if is_dummy else self.entropies(sample, model, choose)
         selected = choose(self.draw(sample, noise.SELECTION) if entropies is None else entropies)
         masked = self.masked(sample, selected, k)
         if self.cfg.leave_unmasked_prob or self.cfg.random_token_prob:
@@ -200,6 +206,10 @@ class EntropyMaskedLMTask(MaskedLMTask):
                                                  len(utils.split_paths(self.cfg.data)))
         if epoch != self.epoch and set(sample["self_entropy_epochs"]) == {epoch}:
             return sample["self_entropy_bits"].view(torch.float32)
+        if epoch != self.epoch and not self.has_warned:
+            logger.warning(f"self entropies of epoch {epoch} are not all kept any more: some are computed in epoch "
+                           f"{self.epoch}, unlike in a run that was not interrupted")
+            self.has_warned = True
         keeps = self.cfg.self_entropy_every > 1
         model.eval()
         entropies = self.entropies_of(model, sample["net_input"], None if keeps else choose)

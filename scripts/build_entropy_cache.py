@@ -40,7 +40,7 @@ def main():
     task = EntropyMaskedLMTask.setup_task(cfg, from_checkpoint=True)  # no training: nothing to go on from
     task.teacher = load_teacher(args.teacher, task)
     for epoch, _ in enumerate(utils.split_paths(args.data), 1):
-        task.load_dataset(args.train_subset, epoch)
+        task.load_dataset(args.train_subset, epoch, combine=True)  # as the training does
         store = task.datasets[args.train_subset].dataset.entropies
         print(f"{int(store.ends[-1]):,} tokens of {utils.split_paths(args.data)[epoch - 1]}: {store.folder}")
 

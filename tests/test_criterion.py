@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import batch_of
+from conftest import TINY, batch_of, train
 
 from entropy_mask_plugin.criterion import distillation_loss
 
@@ -50,6 +50,12 @@ def plain_loss(task, model, sample, weight, temperature, positions):
 def gradients(model, loss):
     names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad))
     return dict(zip(names, torch.autograd.grad(loss, parameters)))
+
+
+@pytest.mark.parametrize("more", [[], ["--kd-weight", "0.5"]], ids=["mlm", "kd"])
+def test_fairseqs_roberta_can_be_the_student(more, data_bin, teacher, tmp_path):
+    train(data_bin, str(tmp_path), "--mask-strategy", "high", "--teacher", teacher, "--max-update", "2", *more,
+          model=["--arch", "roberta_base", *TINY[2:]])
 
 
 @pytest.mark.parametrize("positions", ["masked", "all"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, train
+from fairseq import checkpoint_utils
 
 from entropy_mask_plugin.entropy_cache.building import build
 from entropy_mask_plugin.entropy_cache.store import DIGEST_BYTES, EntropyStore
@@ -275,6 +276,35 @@ def test_a_run_that_reuses_self_entropies_can_be_interrupted(data_bin, tmp_path,
     run("resumed", "--max-update", "6", "--save-interval-updates", "2")  # in the middle of an epoch
     resumed, *_ = run("resumed", "--max-epoch", "3")
     assert same_weights(straight, resumed)
+
+
+def test_a_batch_that_is_repeated_for_nothing_leaves_no_trace_and_may_be_of_validation(make_task, tmp_path):
+    flags = ["--self-mask-from-epoch", "1", "--entropy-cache", str(tmp_path), "--self-entropy-every", "2"]
+    task, model, criterion = make_task(*flags)
+    task.load_dataset("valid")
+    valid = task.dataset("valid")
+    dummy, store = valid.collater([valid[i] for i in range(4)]), task.dataset("train").dataset.self_entropies
+    model.train()
+    for epoch in (1, 2):
+        task.begin_epoch(epoch, model)
+        _, _, log = task.train_step(dummy, model, criterion, OnlyBackward(), 0, ignore_grad=True)
+        assert store.read(0)[1] == 0
+    _, _, real = task.train_step(batch_of(task, range(4)), model, criterion, OnlyBackward(), 0)
+    assert store.read(0)[1] == 1 and {key: type(value) for key, value in log.items()} == {
+        key: type(value) for key, value in real.items()}  # or ranks would add up different lists
+
+
+class OnlyBackward:
+    def backward(self, loss):
+        loss.backward()
+
+
+def test_a_checkpoint_of_a_cached_training_can_be_validated_on_its_training_data(data_bin, teacher, tmp_path):
+    flags = [*HIGH, "--teacher", teacher, "--entropy-cache", str(tmp_path / "cache"), "--max-update", "1"]
+    checkpoint = train(data_bin, str(tmp_path / "run"), *flags)
+    _, _, task = checkpoint_utils.load_model_ensemble_and_task([checkpoint])
+    task.load_dataset("train")
+    assert task.dataset("train").dataset.entropies is None
 
 
 def test_lost_self_entropies_are_computed_again(make_task, tmp_path):

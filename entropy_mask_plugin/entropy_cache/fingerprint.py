@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 
+import numpy as np
 import torch
 from fairseq import utils
 
@@ -19,12 +20,13 @@ def facts_of_teacher(teacher):
     }
 
 
-def facts_of_data(cfg, dictionary, split, epoch):
+def facts_of_data(cfg, dictionary, split, epoch, block_sizes):
     """{what: value}, all that the entropies of one shard depend on besides the model.
 
     Args:
         cfg: an EntropyMaskedLMConfig.
         split, epoch: which data set is read in this epoch.
+        block_sizes: tokens of each block.
     """
     paths = utils.split_paths(cfg.data)
     prefix = os.path.join(paths[(epoch - 1) % len(paths)], split)
@@ -35,6 +37,7 @@ def facts_of_data(cfg, dictionary, split, epoch):
         "tokens per sample": cfg.tokens_per_sample,
         "sample break mode": str(cfg.sample_break_mode),
         "shorten method": f"{cfg.shorten_method} {cfg.shorten_data_split_list}",
+        "sizes of the blocks": digest(np.asarray(block_sizes, np.int64).tobytes()),
         "precision": cfg.precision,
     }
 

@@ -14,7 +14,7 @@ import os
 
 import numpy as np
 
-from ..partial import completed, remove, write, write_json
+from ..partial import completed, write, write_json
 
 PART_TOKENS = 1 << 20  # 4 MiB
 MOST_PARTS = 256  # each is a memory map and an open file
@@ -32,7 +32,8 @@ class EntropyStore:
     def __init__(self, folder, facts, sizes):
         os.makedirs(folder, exist_ok=True)
         self.folder = folder
-        write_json(os.path.join(folder, "facts.json"), facts)
+        if not os.path.exists(os.path.join(folder, "facts.json")):  # a complete cache may be on a read-only disk
+            write_json(os.path.join(folder, "facts.json"), facts)
         self.ends = np.cumsum(sizes, dtype=np.int64)  # of each block, in all values
         parts = min(MOST_PARTS, -(-int(self.ends[-1]) // PART_TOKENS))
         self.blocks_per_part = -(-len(sizes) // parts)
@@ -51,19 +52,17 @@ class EntropyStore:
         return os.path.join(self.folder, f"{part:05d}.entropies")
 
     def missing(self):
-        """The parts that are not there, damaged ones among them (they are removed)."""
+        """The parts that are not there, or damaged."""
         return [part for part in range(self.number_of_parts) if not self.is_whole(part)]
 
     def is_whole(self, part):
-        if not os.path.exists(self.path(part)):
+        try:
+            with open(self.path(part), "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
             return False
-        with open(self.path(part), "rb") as file:
-            content = file.read()
         values, found = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-        if len(values) == 4 * self.number_of_values(part) and found == self.digest(part, values):
-            return True
-        remove(self.path(part))
-        return False
+        return len(values) == 4 * self.number_of_values(part) and found == self.digest(part, values)
 
     def number_of_values(self, part):
         blocks = self.blocks(part)

@@ -11,7 +11,8 @@ LEAST_MARGIN = 1e-3  # nats
 
 
 def refined(scores, candidates, choose, exact_at):
-    """Scores from which `choose` selects the same positions as from exact ones.
+    """Scores from which `choose` selects the same positions as from exact ones, unless an error somewhere is more than
+    SAFETY times the largest that was seen near the cuts.
 
     Args:
         scores: B x T fp32, approximate.
@@ -37,6 +38,8 @@ def refined(scores, candidates, choose, exact_at):
 
 def distance_to_cut(scores, candidates, selected):
     """B x T: how far a score is from the nearest cut of its row; 0 for the two next to it, infinite without a cut."""
+    if scores.size(1) < 2:
+        return torch.full_like(scores, torch.inf)
     ranked, order = scores.masked_fill(~candidates, -torch.inf).sort(dim=1, descending=True, stable=True)
     chosen = selected.gather(1, order)
     is_cut = (chosen[:, 1:] != chosen[:, :-1]) & ranked[:, 1:].isfinite()  # between a rank and the next

@@ -3,6 +3,8 @@
 Shapes: B sentences, T positions.
 """
 
+import torch
+
 SUMS = ("n_maskable", "n_selected", "n_scored", "n_scored_selected", "entropy_sum", "entropy_masked_sum")
 
 
@@ -17,6 +19,7 @@ def mask_statistics(n_maskable, n_selected, maskable, selected, entropies):
         {key of SUMS: number or 0-dim tensor}.
     """
     if entropies is None:
-        return dict(zip(SUMS, (n_maskable, n_selected, 0, 0, 0.0, 0.0)))
+        nothing = torch.zeros((), device=maskable.device)  # of the same type as on a rank that has scored something
+        return dict(zip(SUMS, (n_maskable, n_selected, 0, 0, nothing, nothing)))
     sums = ((entropies * positions).sum() for positions in (maskable, selected))
     return dict(zip(SUMS, (n_maskable, n_selected, n_maskable, n_selected, *sums)))

@@ -54,7 +54,7 @@ def entropy_kernel(hidden, weight, bias, result, n_rows, n_symbols, width, BLOCK
         z = tl.where(symbol_is_there[None, :], z, float("-inf"))
         here, at = tl.max(z, axis=1, return_indices=True)
         counts = symbol_is_there[None, :] & (tl.arange(0, BLOCK_SYMBOLS)[None, :] != at[:, None])
-        x = tl.where(counts, z - here[:, None], 0.0)
+        x = tl.where(counts, tl.maximum(z - here[:, None], -200.0), 0.0)
         e = tl.where(counts, tl.exp(x), 0.0)
         m, r, t = merged(m, r, t, here, tl.sum(e, axis=1), tl.sum(x * e, axis=1))
     # log1p(r): the logarithm of 1 + r rounded, corrected by what the rounding lost
