@@ -8,6 +8,10 @@ new process costs; tests that are about processes (kill, ranks, hydra) start one
 import ast
 import inspect
 import os
+
+# Read when triton is imported, which other packages do: without a GPU, its kernels run in the interpreter.
+os.environ.setdefault("TRITON_INTERPRET", "0" if os.path.exists("/dev/nvidia0") else "1")
+
 import re
 import subprocess
 import sys

@@ -1,12 +1,8 @@
 """The GPU's kernel against the plain form: in Triton's interpreter where there is no GPU."""
 
-import os
-
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 pytest.importorskip("triton")
 
 from entropy_mask_plugin.masking import triton_entropy  # noqa: E402
