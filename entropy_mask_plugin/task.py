@@ -93,14 +93,18 @@ class EntropyMaskedLMTask(MaskedLMTask):
                              "expected text in the symbols of dict.txt (is all of it <unk>?)")
         self.datasets[split] = samples
         if self.cfg.entropy_cache and split == self.cfg.train_subset:
-            facts = fingerprint.facts_of_data(self.cfg, self.dictionary, split, epoch, samples.dataset.sizes)
-            self.attach_entropies(samples.dataset, facts, self.source(epoch))
+            self.attach_entropies(samples.dataset, split, epoch)
 
-    def attach_entropies(self, samples, facts, source):
+    def attach_entropies(self, samples, split, epoch):
         """Let the entropies on disk that may be needed come with each batch."""
-        if source == "teacher" and self.teacher is not None:
+        by_teacher = self.source(epoch) == "teacher" and self.teacher is not None
+        keeps_own = self.cfg.self_entropy_every > 1 and self.trains
+        if not (by_teacher or keeps_own):
+            return  # the data need not be read for its digest
+        facts = fingerprint.facts_of_data(self.cfg, self.dictionary, split, epoch, samples.sizes)
+        if by_teacher:
             samples.entropies = self.filled_cache(samples.blocks, facts)
-        if self.cfg.self_entropy_every > 1 and self.trains:
+        if keeps_own:
             begin = [self.cfg.seed, self.cfg.restore_file, self.cfg.finetune_from_model]
             facts = {**facts, "run": os.path.abspath(self.cfg.save_dir), "begin": begin}
             folder = os.path.join(self.cfg.entropy_cache, "self-" + fingerprint.name_of(facts))

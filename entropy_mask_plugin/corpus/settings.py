@@ -1,10 +1,10 @@
 """What is asked for, checked before any work."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from typing import List, Optional
 
+from ..digests import digest
 from ..errors import UsageError, require
 from .docstrings import Docstrings
 from .public_datasets import PUBLIC_DATASETS, PublicDatasetSource
@@ -81,7 +81,7 @@ def parameters(settings, source, given):
         **source.description,
         "--tokenizer": settings.tokenizer and os.path.abspath(settings.tokenizer),
         **({"--bert-vocab": os.path.abspath(settings.bert_vocab)} if settings.bert_vocab else {}),
-        "content of the tokenizer": given and hashlib.blake2b(given.content, digest_size=16).hexdigest(),
+        "content of the tokenizer": given and digest(given.content),
         "--vocab-size": given.dictionary_size if given else settings.vocab_size,
         "--valid-fraction": settings.valid_fraction,
         "--seed": settings.seed,

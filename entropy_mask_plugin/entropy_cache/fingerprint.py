@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from fairseq import utils
 
+from ..digests import digest, digest_of_file
+
 DEFINITION = 1  # of an entropy, see masking/entropy.py; another number where another value is computed
 
 
@@ -32,7 +34,7 @@ def facts_of_data(cfg, dictionary, split, epoch, block_sizes):
     prefix = os.path.join(paths[(epoch - 1) % len(paths)], split)
     return {
         "definition of entropy": DEFINITION,
-        "data": digest_of_files(sorted(glob.glob(glob.escape(prefix) + "*.[bi][id][nx]"))),  # .bin and .idx
+        "data": [digest_of_file(path) for path in sorted(glob.glob(glob.escape(prefix) + "*.[bi][id][nx]"))],
         "dictionary": digest("\n".join(dictionary.symbols).encode()),
         "tokens per sample": cfg.tokens_per_sample,
         "sample break mode": str(cfg.sample_break_mode),
@@ -51,18 +53,6 @@ def sizes(teacher):
     """What the shapes of the weights do not say: the number of heads, the layout, epsilon."""
     return sorted((name, value) for name, value in teacher.settings().items()
                   if isinstance(value, (int, float, str, bool)))
-
-
-def digest(content):
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def digest_of_files(paths):
-    found = hashlib.blake2b(digest_size=16)
-    for path in paths:
-        with open(path, "rb") as file:
-            found.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
-    return found.hexdigest()
 
 
 def digest_of_tensors(tensors):

@@ -6,7 +6,6 @@
 Shapes: N blocks.
 """
 
-import json
 import os
 
 import numpy as np
@@ -26,7 +25,7 @@ class SelfEntropyStore:
         os.makedirs(folder, exist_ok=True)
         self.folder = folder
         self.ends = np.cumsum(sizes, dtype=np.int64)
-        write_json(os.path.join(folder, "facts.json"), json.loads(json.dumps(facts)))
+        write_json(os.path.join(folder, "facts.json"), facts)
         self.make("values", "<f4", int(self.ends[-1]))
         self.make("epochs", "<i4", len(sizes))
         self.maps = {}
@@ -51,7 +50,7 @@ class SelfEntropyStore:
 
     def read(self, block):
         """(fp32, one value for each token of the block; the epoch in which they were computed)."""
-        return np.array(self.map("values", "<f4")[self.place(block)]), int(self.map("epochs", "<i4")[block])
+        return self.map("values", "<f4")[self.place(block)], int(self.map("epochs", "<i4")[block])
 
     def write(self, blocks, entropies, epoch):
         """entropies: an array for each block, not shorter than the block."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import itertools
 import json
 import os
@@ -17,6 +16,7 @@ from ..checkpoints import read_checkpoint
 from ..corpus.folder import alone_in
 from ..corpus.tokenizer import read_tokenizer
 from ..corpus.wordpiece import WordPieceTokenizer
+from ..digests import digest, digest_of_file
 from ..errors import UsageError, require
 from ..huggingface.tokenizer_files import find_tokenizer
 from ..partial import completed, remove_leftovers, write, write_json
@@ -62,9 +62,8 @@ class Settings:
 
     def record(self):
         """What makes two runs the same; tasks and seeds may be added later."""
-        with open(self.checkpoint, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        return {"checkpoint": os.path.abspath(self.checkpoint), "content of the checkpoint": digest,
+        return {"checkpoint": os.path.abspath(self.checkpoint),
+                "content of the checkpoint": digest_of_file(self.checkpoint),
                 "protocol": json.loads(json.dumps(self.protocol._asdict())), "freeze encoder": self.freeze_encoder,
                 "limit": self.limit, "more flags": list(self.more)}
 
@@ -174,10 +173,6 @@ def source_of(settings, name):
         return "the hub"
     files = [os.path.join(settings.glue, TASKS[name].folder, file) for file in ("train.tsv", *TASKS[name].dev.values())]
     return digest(b"".join(open(path, "rb").read() for path in files))
-
-
-def digest(content):
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 @contextlib.contextmanager
