@@ -71,6 +71,11 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     precision: str = field(
         default="fp32", metadata={"help": "fp32, or bf16: autocast with fp32 weights, on GPU and CPU"}
     )
+    entropy_precision: Optional[str] = field(
+        default=None,
+        metadata={"help": "of entropy passes: bf16 = all of them, cheaper, some masks are others; fp32 = exact also "
+                          "under --precision bf16 (default: layers as --precision, masks as if projected in fp32)"},
+    )
     compile: bool = field(
         default=False, metadata={"help": "torch.compile for the encoder layers, but the last: minutes at the start"}
     )
@@ -96,6 +101,8 @@ def check_flags(cfg):
     require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
             cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
     require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
+    require("--entropy-precision", cfg.entropy_precision, cfg.entropy_precision in (None, "fp32", "bf16"),
+            "fp32 or bf16")
     require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
     require("--self-entropy-every", cfg.self_entropy_every, cfg.self_entropy_every >= 1, "1 or more")
     if cfg.self_entropy_every > 1 and not (cfg.entropy_cache and cfg.self_mask_from_epoch):

@@ -13,7 +13,7 @@ from .vocabulary import check_vocabulary
 
 POLICY = ("mask_strategy", "mask_prob", "mask_count", "static_masks", "leave_unmasked_prob", "random_token_prob",
           "teacher", "self_mask_from_epoch", "seed", "tokens_per_sample", "sample_break_mode", "precision",
-          "self_entropy_every")
+          "entropy_precision", "self_entropy_every")
 
 logger = logging.getLogger(__name__)
 

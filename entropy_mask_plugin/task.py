@@ -225,9 +225,11 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def entropies_of(self, model, clean, choose=None):
         tokens = clean["src_tokens"]
-        with torch.no_grad(), self.autocast(tokens.device):
+        with torch.no_grad(), self.autocast(tokens.device, self.cfg.entropy_precision or self.cfg.precision):
             hidden = model.lm_hidden(tokens, has_padding=clean["has_padding"])
         weight, bias = model.output_projection()
+        if self.cfg.entropy_precision == "bf16":
+            return projected_entropy(hidden, weight, bias, torch.bfloat16)
         if choose is None or not bf16_pays(tokens.device):
             return projected_entropy(hidden, weight, bias)
         cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
@@ -236,14 +238,15 @@ class EntropyMaskedLMTask(MaskedLMTask):
     def teacher_logits(self, net_input, positions):
         """The teacher's logits, K x V, at chosen `Positions` of the masked sequences."""
         device = net_input["src_tokens"].device
-        with torch.no_grad(), self.autocast(device):
+        with torch.no_grad(), self.autocast(device, self.cfg.precision):
             return self.teacher_on(device)(**net_input, masked_tokens=positions)[0]
 
     def teacher_on(self, device):
         return self.teacher.to(device)  # moves once, at the first batch
 
-    def autocast(self, device):
-        if self.cfg.precision == "fp32":
+    @staticmethod
+    def autocast(device, precision):
+        if precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=torch.bfloat16)
 
@@ -252,7 +255,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         unless --amp is given."""
 
         def compute(model, sample):
-            with self.autocast(sample["target"].device):
+            with self.autocast(sample["target"].device, self.cfg.precision):
                 return criterion(model, sample)
 
         return compute

@@ -83,3 +83,23 @@ def test_whether_bf16_pays_is_tried_once(monkeypatch):
     first = len(tried)
     assert entropy.bf16_pays(torch.device("cpu")) is False and len(tried) == first > 0
     entropy.bf16_pays.cache_clear()
+
+
+def entropies_with(make_task, teacher, *flags):
+    task, _, _ = make_task("--mask-strategy", "high", "--teacher", teacher, *flags)
+    sample = batch_of(task, range(60))
+    return task.entropies(sample, None), task.maskable(sample["net_input"]["src_tokens"])
+
+
+def test_a_pass_all_in_bf16_is_nearly_the_exact_one(make_task, teacher):
+    exact, maskable = entropies_with(make_task, teacher)
+    cheap, _ = entropies_with(make_task, teacher, "--entropy-precision", "bf16")
+    assert cheap.dtype == torch.float32 and not torch.equal(cheap, exact)
+    assert (cheap - exact)[maskable].abs().max() < 0.1 * exact[maskable].std()
+
+
+def test_entropies_can_be_exact_while_training_is_in_bf16(make_task, teacher):
+    exact, _ = entropies_with(make_task, teacher)
+    rounded, _ = entropies_with(make_task, teacher, "--precision", "bf16")
+    asked, _ = entropies_with(make_task, teacher, "--precision", "bf16", "--entropy-precision", "fp32")
+    assert torch.equal(asked, exact) and not torch.equal(rounded, exact)

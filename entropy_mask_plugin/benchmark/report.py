@@ -13,6 +13,10 @@ from ..reports.figures import pyplot, save
 from .variants import RANDOM
 
 
+ABOUT_FAIRSEQ = ("fairseq-train has no bf16 of its own: where the others train in bf16, `fairseq roberta` trains with "
+                 "--amp (fp16) on a GPU and in fp32 on a CPU.")
+
+
 def rows_of(setting, times, memory):
     """List of dicts, one for each variant. Ratios are to `random`, the median over the rounds of ratios in a round."""
     rows = []
@@ -40,6 +44,8 @@ def processor():
 def markdown(found):
     parts = [f"On {found['machine']}. Ratio: time of a step over that of `{RANDOM}` in the same round, median (lowest "
              "to highest)."]
+    if any(block["title"].endswith("bf16") for block in found["settings"]):
+        parts.append(ABOUT_FAIRSEQ)
     for block in found["settings"]:
         header = ["variant", "ms per step", "tokens/s", "ratio", "peak memory (MB)"]
         table = [[row["variant"], f"{row['ms per step']:,.0f}", f"{row['tokens/s']:,.0f}",

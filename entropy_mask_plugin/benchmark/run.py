@@ -11,7 +11,7 @@ from ..errors import require
 from . import data, measure, report
 from .variants import NAMES, RANDOM, SIZES, Setting, build
 
-BATCHES = 32  # in an epoch
+SPARE_BATCHES = 24  # an epoch has so many more than are needed: a new one would start new data workers
 
 
 class Asked(NamedTuple):
@@ -39,7 +39,8 @@ def benchmark(asked):
     require("--rounds", asked.rounds, asked.rounds >= 1, "1 or more")
     folder = tempfile.mkdtemp(prefix="benchmark-")
     try:
-        data.write_data_bin(os.path.join(folder, "bin"), BATCHES * asked.batch_tokens)
+        batches = measure.WARM_UP + asked.rounds * asked.steps + SPARE_BATCHES
+        data.write_data_bin(os.path.join(folder, "bin"), batches * asked.batch_tokens)
         found = {"machine": report.machine(), "settings": []}
         for arch in asked.archs:
             for length in asked.lengths:

@@ -3,15 +3,15 @@
 Shapes: B sentences, T positions.
 """
 
-import itertools
 import os
 
 import torch
 from fairseq import tasks
 from fairseq.data import iterators
 from fairseq.trainer import Trainer
+from torch.utils.data import DataLoader
 
-from .data import VOCABULARY, parsed, sharpened
+from .data import SPECIALS_BEFORE, VOCABULARY, parsed, sharpened
 
 SIZES = {"bertlet": (4, 512, 2048, 8), "bert_base": (12, 768, 3072, 12)}  # layers, width, FFN, heads
 TRANSFORMERS, FAIRSEQ, RANDOM = "transformers", "fairseq roberta", "random"
@@ -20,6 +20,7 @@ OURS = {
     "teacher on the fly": ["--mask-strategy", "high", "--teacher", "TEACHER"],
     "teacher cached": ["--mask-strategy", "high", "--teacher", "TEACHER", "--entropy-cache", "CACHE"],
     "self": ["--mask-strategy", "high", "--self-mask-from-epoch", "1"],
+    "self, bf16 entropies": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--entropy-precision", "bf16"],
     "self + KD": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--teacher", "TEACHER", "--kd-weight",
                   "0.5"],
 }
@@ -38,6 +39,11 @@ class Setting:
         return self.length * self.sentences
 
     @property
+    def workers(self):
+        """Processes that read data, for every variant."""
+        return 0 if self.cpu else 4
+
+    @property
     def title(self):
         return f"{self.arch}, T = {self.length}, B = {self.sentences}, {self.precision}"
 
@@ -47,7 +53,7 @@ class Setting:
         return [os.path.join(self.folder, "bin"), "--tokens-per-sample", str(self.length), "--batch-size",
                 str(self.sentences), "--lr", "1e-5", "--lr-scheduler", "fixed", "--clip-norm", "1.0", "--seed", "1",
                 "--required-batch-size-multiple", "1", "--no-save", "--save-dir", os.path.join(self.folder, "none"),
-                "--num-workers", "0" if self.cpu else "4", *(["--cpu"] if self.cpu else []),
+                "--num-workers", str(self.workers), *(["--cpu"] if self.cpu else []),
                 *(places.get(flag, flag) for flag in flags)]
 
     def ours(self, *flags):
@@ -114,12 +120,13 @@ class WithTransformers:
         task = tasks.setup_task(parsed(setting.ours("--mask-strategy", "random")).task)
         task.load_dataset("train")
         blocks = [task.datasets["train"][i]["src_tokens"] for i in range(len(task.datasets["train"]))]
-        examples = [{"input_ids": block.tolist(), "special_tokens_mask": (block < 4).int().tolist()}
+        examples = [{"input_ids": block.tolist(), "special_tokens_mask": (block < SPECIALS_BEFORE).int().tolist()}
                     for block in blocks if len(block) == setting.length]
         collate = DataCollatorForLanguageModeling(tokenizer_of(task.source_dictionary), mlm_probability=0.15)
-        example = itertools.cycle(examples)
+        batches = DataLoader(examples, setting.sentences, collate_fn=collate, num_workers=setting.workers,
+                             drop_last=True, pin_memory=not setting.cpu)
         while True:
-            yield collate([next(example) for _ in range(setting.sentences)])
+            yield from batches
 
     def step(self):
         batch = {name: tensor.to(self.device) for name, tensor in next(self.batches).items()}

@@ -40,7 +40,7 @@ def facts_of_data(cfg, dictionary, split, epoch, block_sizes):
         "sample break mode": str(cfg.sample_break_mode),
         "shorten method": f"{cfg.shorten_method} {cfg.shorten_data_split_list}",
         "sizes of the blocks": digest(np.asarray(block_sizes, np.int64).tobytes()),
-        "precision": cfg.precision,
+        "precision": [cfg.entropy_precision or cfg.precision, cfg.entropy_precision == "bf16"],  # layers, projection
     }
 
 
