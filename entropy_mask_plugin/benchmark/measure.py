@@ -1,5 +1,7 @@
 """Rounds in rotating order: what else a machine does hits every variant alike, and ratios are taken within a round."""
 
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -30,14 +32,23 @@ def rounds(setting, names, number, steps):
     """{name: seconds of a step in each round}."""
     cuda = not setting.cpu
     built = {name: build(name, setting) for name in tqdm(names, desc=f"{setting.title}: building")}
-    for variant in tqdm(built.values(), desc="warming up"):
-        seconds(variant.step, WARM_UP, cuda)
+    for name in tqdm(names, desc="warming up"):
+        seconds(built[name].step, WARM_UP, cuda)
     found = {name: [] for name in names}
     for number_of_round in tqdm(range(number), desc="rounds"):
         shift = number_of_round % len(names)
         for name in (*names[shift:], *names[:shift]):
             found[name].append(seconds(built[name].step, steps, cuda))
+    built.clear()
+    give_memory_back()
     return found
+
+
+def give_memory_back():
+    """Trainers hold each other, and the C library holds what they free: the next setting's models would come on top."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def gemm_rate(setting):
