@@ -5,9 +5,22 @@ import pickle
 
 import torch
 
-from .errors import UsageError
+from .errors import UsageError, require
 
 NO_HEAD = "masked-LM head"  # in extra_state of an imported bare encoder: why it cannot be a teacher
+
+
+def file_or_huggingface_folder(path, flag):
+    """The path; of a folder that scripts/import_hf_bert.py made, that of the model.pt in it.
+
+    Raises:
+        UsageError: a folder that is neither.
+    """
+    if not os.path.isdir(path) or os.path.exists(os.path.join(path, "config.json")):
+        return path
+    require(flag, f"{path} without config.json", os.path.exists(os.path.join(path, "model.pt")),
+            "a checkpoint file or a Hugging Face folder")
+    return os.path.join(path, "model.pt")
 
 
 def read_checkpoint(path, flag):

@@ -1,8 +1,9 @@
 """The flags of the task, and which values make sense."""
 
 import logging
+import re
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks.language_modeling import SAMPLE_BREAK_MODE_CHOICES, SHORTEN_METHOD_CHOICES
@@ -34,8 +35,9 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     mask_strategy: str = field(
         default="high", metadata={"help": "which tokens are masked, by entropy: " + ", ".join(schedule.STRATEGIES)}
     )
-    mask_prob: float = field(
-        default=0.15, metadata={"help": "share of the maskable tokens of each sequence that is masked, in (0, 1]"}
+    mask_prob: Optional[float] = field(
+        default=None, metadata={"help": "share of the maskable tokens of each sequence that is masked, in (0, 1] "
+                                        "(default: 0.15; 0.5 for --arch …_3ml)"}
     )
     mask_count: Optional[int] = field(
         default=None, metadata={"help": "mask this many tokens of each sequence instead (1 or more)"}
@@ -44,15 +46,25 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         default=False, metadata={"help": "noise does not depend on the epoch: random masks repeat (control for a "
                                          "static teacher)"}
     )
-    leave_unmasked_prob: float = field(
-        default=0.0, metadata={"help": "share of the masked tokens that stays as it is, in [0, 1] (BERT: 0.1)"}
+    leave_unmasked_prob: Optional[float] = field(
+        default=None, metadata={"help": "share of the masked tokens that stays as it is, in [0, 1] (BERT: 0.1; "
+                                        "default: 0; 0.1 for --arch …_3ml)"}
     )
-    random_token_prob: float = field(
-        default=0.0, metadata={"help": "share of the masked tokens that becomes a random token, in [0, 1] (BERT: 0.1)"}
+    random_token_prob: Optional[float] = field(
+        default=None, metadata={"help": "share of the masked tokens that becomes a random token, in [0, 1] (BERT: "
+                                        "0.1; default: 0; 0.1 for --arch …_3ml)"}
     )
     teacher: Optional[str] = field(
         default=None, metadata={"help": "checkpoint of the reference model, or Hugging Face folder of a BERT; same "
                                          "vocabulary as the data"}
+    )
+    init_from: Optional[str] = field(
+        default=None, metadata={"help": "begin with what this checkpoint or Hugging Face BERT and the model have in "
+                                        "common; the rest stays random"}
+    )
+    init_layers: Optional[str] = field(
+        default=None, metadata={"help": "which layer of --init-from each layer takes, from 0, with commas between "
+                                        "(default: evenly spaced)"}
     )
     self_mask_from_epoch: Optional[int] = field(
         default=None,
@@ -80,6 +92,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         default=False, metadata={"help": "torch.compile for the encoder layers, but the last: minutes at the start"}
     )
     # fairseq's own settings that the task must see. Without a help text they are no flags of ours.
+    arch: Optional[str] = II("model._name")
     seed: int = II("common.seed")
     tpu: bool = II("common.tpu")
     cpu: bool = II("common.cpu")
@@ -89,15 +102,42 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
 
 
+class Corruption(NamedTuple):
+    """How much is masked, and what becomes of it: shares."""
+
+    mask_prob: float
+    leave_unmasked_prob: float
+    random_token_prob: float
+
+
+PAPERS = Corruption(0.15, 0.0, 0.0)  # every selected token becomes <mask>
+MASK_LATER = Corruption(0.5, 0.1, 0.1)  # Mask More and Mask Later
+CORRUPTION_OF_ARCH = {"bert_base_3ml": MASK_LATER, "bertlet_3ml": MASK_LATER}
+
+
+def corruption_of(cfg):
+    """The `Corruption` of an EntropyMaskedLMConfig: its flags; where they are not given, what its arch is made for."""
+    default = CORRUPTION_OF_ARCH.get(cfg.arch, PAPERS)
+    given = (cfg.mask_prob, cfg.leave_unmasked_prob, cfg.random_token_prob)
+    return Corruption(*(value if flag is None else flag for flag, value in zip(given, default)))
+
+
+def check_corruption(shares):
+    """Raise a UsageError that names the first share out of its range."""
+    require("--mask-prob", shares.mask_prob, 0 < shares.mask_prob <= 1, "a share in (0, 1]")
+    require("--leave-unmasked-prob", shares.leave_unmasked_prob, 0 <= shares.leave_unmasked_prob <= 1,
+            "a share in [0, 1]")
+    require("--random-token-prob", shares.random_token_prob,
+            0 <= shares.random_token_prob <= 1 - shares.leave_unmasked_prob,
+            "a share in [0, 1], at most 1 together with --leave-unmasked-prob")
+
+
 def check_flags(cfg):
     """Raise a UsageError that names the first flag out of its range."""
+    check_corruption(corruption_of(cfg))
     require("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in schedule.STRATEGIES,
             "one of " + ", ".join(schedule.STRATEGIES))
-    require("--mask-prob", cfg.mask_prob, 0 < cfg.mask_prob <= 1, "a share in (0, 1]")
     require("--mask-count", cfg.mask_count, cfg.mask_count is None or cfg.mask_count >= 1, "1 or more")
-    require("--leave-unmasked-prob", cfg.leave_unmasked_prob, 0 <= cfg.leave_unmasked_prob <= 1, "a share in [0, 1]")
-    require("--random-token-prob", cfg.random_token_prob, 0 <= cfg.random_token_prob <= 1 - cfg.leave_unmasked_prob,
-            "a share in [0, 1], at most 1 together with --leave-unmasked-prob")
     require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
             cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
     require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
@@ -111,6 +151,12 @@ def check_flags(cfg):
     if cfg.entropy_cache and cfg.shorten_method == "random_crop":
         raise UsageError("--entropy-cache together with --shorten-method random_crop found, expected another method: "
                          "crops differ from epoch to epoch")
+    if cfg.init_from and cfg.finetune_from_model:
+        raise UsageError("--init-from together with --finetune-from-model found, expected one of them")
+    require("--init-layers", f"{cfg.init_layers} without --init-from", cfg.init_from or not cfg.init_layers,
+            "the model that they are of")
+    require("--init-layers", cfg.init_layers, re.fullmatch(r"(\d+,)*\d+", cfg.init_layers or "0"),
+            "numbers, from 0, with commas between")
     if cfg.tpu:
         raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train takes --bf16 for a TPU and "
                          "leaves a GPU unused")
@@ -120,6 +166,9 @@ def check_flags(cfg):
 
 
 def warn_of_unused_flags(cfg):
+    if cfg.arch in CORRUPTION_OF_ARCH:
+        shares = " ".join(f"--{name.replace('_', '-')} {share}" for name, share in corruption_of(cfg)._asdict().items())
+        logger.info(f"masks with --arch {cfg.arch}: {shares}")
     if cfg.mask_strategy == "random" and cfg.self_mask_from_epoch is not None:
         logger.warning("--self-mask-from-epoch has no effect with --mask-strategy random")
     by_teacher = schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch)

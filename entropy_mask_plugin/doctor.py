@@ -186,12 +186,12 @@ def teacher_for(path, data):
 
 
 def teacher_alone(path):
-    from .checkpoints import NO_HEAD, read_checkpoint
+    from .checkpoints import NO_HEAD, file_or_huggingface_folder, read_checkpoint
     from .huggingface.importing import read_bert
-    from .teacher import file_or_huggingface_folder, refuse_headless
+    from .teacher import refuse_headless
     from .vocabulary import symbols_of_checkpoint
 
-    path = file_or_huggingface_folder(path)
+    path = file_or_huggingface_folder(path, "--teacher")
     if os.path.isdir(path):
         bert = read_bert(path, "--teacher")
         refuse_headless(bert.has_head, path)

@@ -6,8 +6,10 @@ traceback follows; and it loads another vocabulary of equal size.
 
 import logging
 import os
+from types import SimpleNamespace
 
 from .checkpoints import read_checkpoint
+from .config import Corruption, corruption_of
 from .errors import UsageError
 from .vocabulary import check_vocabulary
 
@@ -43,12 +45,18 @@ def read_restore_file(task):
 
 def warn_of_other_flags(state, path, cfg):
     """A run that is continued under another masking policy is neither the one nor the other."""
-    before = (state.get("cfg") or {}).get("task") or {}
-    for name in POLICY:
-        if name in before and before[name] != getattr(cfg, name):
+    before = policy((state.get("cfg") or {}).get("task") or {})
+    for name, value in policy({name: getattr(cfg, name) for name in (*POLICY, "arch")}).items():
+        if name in before and before[name] != value:
             flag = "--" + name.replace("_", "-")
-            logger.warning(f"--save-dir: {path} was trained with {flag} {before[name]} and goes on with "
-                           f"{getattr(cfg, name)}; for a new run give a new --save-dir")
+            logger.warning(f"--save-dir: {path} was trained with {flag} {before[name]} and goes on with {value}; for a "
+                           "new run give a new --save-dir")
+
+
+def policy(task):
+    """{flag: value} of a task's settings, and of what it left to its arch."""
+    shares = corruption_of(SimpleNamespace(**{name: task.get(name) for name in (*Corruption._fields, "arch")}))
+    return {**{name: task[name] for name in POLICY if name in task}, **shares._asdict()}
 
 
 def check_shapes(restored, model):

@@ -19,7 +19,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.masked_lm import MaskedLMTask
 
 from .blocks import load_samples, special_symbols
-from .config import EntropyMaskedLMConfig, check_flags, warn_of_unused_flags
+from .config import EntropyMaskedLMConfig, check_flags, corruption_of, warn_of_unused_flags
 from .entropy_cache import fingerprint
 from .entropy_cache.building import build
 from .entropy_cache.self_store import SelfEntropyStore
@@ -30,6 +30,7 @@ from .masking import corruption, noise, schedule, selection
 from .masking.entropy import bf16_pays, projected_entropy
 from .masking.refinement import refined
 from .masking.statistics import SUMS, mask_statistics
+from .models.initialization import initialize_from, read_source, tell
 from .models.positions import Positions
 from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher
@@ -46,6 +47,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def __init__(self, cfg, dictionary=None):
         check_flags(cfg)
+        self.corruption = corruption_of(cfg)
         super().__init__(cfg, dictionary)
         self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
@@ -74,9 +76,21 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if self.cfg.compile and not from_checkpoint:
             require("--compile", f"--arch {cfg._name}", hasattr(model, "compile_layers"), "one of this plug-in's archs")
             model.compile_layers()
+        if self.cfg.init_from and self.trains and not from_checkpoint:
+            self.initialize(model)
         if self.restored is not None and not from_checkpoint:
             check_shapes(self.restored, model)
         return model
+
+    def initialize(self, model):
+        """Copy what --init-from has for the model, at the beginning of a run."""
+        if self.restored is not None:
+            logger.info("--init-from: not read again, the run goes on from a checkpoint")
+            return
+        require("--init-from", type(model).__name__, hasattr(model, "lm_hidden"), "an --arch of this plug-in")
+        layers = self.cfg.init_layers and [int(layer) for layer in self.cfg.init_layers.split(",")]
+        source = read_source(self.cfg.init_from, self)
+        tell(source, initialize_from(source, model, layers))
 
     def build_criterion(self, cfg, from_checkpoint=False):
         name = cfg._name  # fairseq's default would average over all tokens, the masked and the others
@@ -143,13 +157,14 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
         tokens = sample["net_input"]["src_tokens"]
         maskable = self.maskable(tokens)
-        k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), self.cfg.mask_prob, self.cfg.mask_count)
+        k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), self.corruption.mask_prob,
+                                     self.cfg.mask_count)
         strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
         choose = functools.partial(selection.CHOOSE[strategy], candidates=maskable, k=on_device(k, tokens))
         entropies = None if is_dummy else self.entropies(sample, model, choose)
         selected = choose(self.draw(sample, noise.SELECTION) if entropies is None else entropies)
         masked = self.masked(sample, selected, k)
-        if self.cfg.leave_unmasked_prob or self.cfg.random_token_prob:
+        if self.corruption.leave_unmasked_prob or self.corruption.random_token_prob:
             masked["net_input"]["src_tokens"] = self.softened(sample, masked, selected)
         n_maskable, n_selected = sum(sample["n_maskable"]), masked["selected"].number
         return masked, mask_statistics(n_maskable, n_selected, maskable, selected, entropies)
@@ -174,8 +189,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.ordinary = self.ordinary.to(tokens.device)  # moves once
         replacement = corruption.random_tokens(self.draw(sample, noise.REPLACEMENT), self.ordinary)
         return corruption.soften(
-            masked["net_input"]["src_tokens"], tokens, selected, self.cfg.leave_unmasked_prob,
-            self.cfg.random_token_prob, self.draw(sample, noise.CORRUPTION), replacement,
+            masked["net_input"]["src_tokens"], tokens, selected, self.corruption.leave_unmasked_prob,
+            self.corruption.random_token_prob, self.draw(sample, noise.CORRUPTION), replacement,
         )
 
     def draw(self, sample, stream):

@@ -10,7 +10,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.models.roberta import RobertaModel
 
-from .checkpoints import NO_HEAD, read_checkpoint
+from .checkpoints import NO_HEAD, file_or_huggingface_folder, read_checkpoint
 from .errors import UsageError, require
 from .vocabulary import check_symbols, check_vocabulary
 
@@ -30,20 +30,11 @@ def load_teacher(path, task):
         UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; too few positions; a model without a
             (trained) masked-LM head.
     """
-    path = file_or_huggingface_folder(path)
+    path = file_or_huggingface_folder(path, "--teacher")
     model = from_huggingface(path, task) if os.path.isdir(path) else from_checkpoint(path, task)
     check_positions(path, model.max_positions(), task)
     logger.info(f"teacher: {path}, {sum(p.numel() for p in model.parameters()):,} parameters, frozen")
     return model.requires_grad_(False).eval()
-
-
-def file_or_huggingface_folder(path):
-    """A folder that scripts/import_hf_bert.py made stands for the model.pt in it."""
-    if not os.path.isdir(path) or os.path.exists(os.path.join(path, "config.json")):
-        return path
-    require("--teacher", f"{path} without config.json", os.path.exists(os.path.join(path, "model.pt")),
-            "a checkpoint file or a Hugging Face folder")
-    return os.path.join(path, "model.pt")
 
 
 def from_huggingface(folder, task):

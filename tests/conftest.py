@@ -107,6 +107,20 @@ def teacher(data_bin, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def like_data(data_bin, tmp_path_factory):
+    """A Hugging Face BERT whose vocabulary is the data-bin's, in another order."""
+    from test_huggingface import make_folder
+
+    with open(f"{data_bin}/dict.txt", encoding="utf-8") as file:
+        symbols = [line.rsplit(" ", 1)[0] for line in file]
+    folder = tmp_path_factory.mktemp("like") / "hf"
+    tokens = ["[PAD]", *symbols[:7], "[UNK]", "[CLS]", "[SEP]", "[MASK]", *symbols[7:]]
+    sizes = dict(num_hidden_layers=2, hidden_size=32, intermediate_size=64, num_attention_heads=2,
+                 max_position_embeddings=16)
+    return folder, make_folder(folder, "BertForPreTraining", tokens, **sizes)
+
+
+@pytest.fixture(scope="session")
 def make_task(data_bin):
     """Build the task as fairseq-train would, from flags, and one batch of it with a model."""
     from fairseq import tasks

@@ -22,6 +22,7 @@ MISTAKES = [
     (["--mask-strategy", "random", "--leave-unmasked-prob", "0.6", "--random-token-prob", "0.6"],
      "--random-token-prob: 0.6 found"),
     (["--mask-strategy", "random", "--precision", "fp8"], "--precision: fp8 found, expected fp32 or bf16"),
+    (["--mask-strategy", "random", "--entropy-precision", "fp8"], "--entropy-precision: fp8 found, expected fp32 or"),
     (["--mask-strategy", "random", "--bf16"], "--bf16 (or --tpu) found, expected --precision bf16"),
     (["--mask-strategy", "random", "--kd-weight", "0.5"],
      "--kd-weight: 0.5 without --teacher found, expected a checkpoint"),

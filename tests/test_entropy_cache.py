@@ -66,7 +66,8 @@ def test_cached_entropies_are_the_teachers_whatever_is_done_to_a_batch(make_task
 
 OTHER = {
     "block length": ["--tokens-per-sample", "12"], "break mode": ["--sample-break-mode", "complete_doc"],
-    "precision": ["--precision", "bf16"], "entropy precision": ["--entropy-precision", "bf16"], "shorten method": ["--shorten-method", "truncate"],
+    "precision": ["--precision", "bf16"], "entropy precision": ["--entropy-precision", "bf16"],
+    "shorten method": ["--shorten-method", "truncate"],
 }
 
 

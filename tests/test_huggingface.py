@@ -306,18 +306,6 @@ def test_a_name_that_is_no_folder_and_not_on_the_hub_ends_in_one_line(tmp_path, 
 # ---- a teacher, a start, a fine-tuned model
 
 
-@pytest.fixture(scope="module")
-def like_data(data_bin, tmp_path_factory):
-    """A Hugging Face BERT whose vocabulary is the data-bin's, in another order."""
-    with open(f"{data_bin}/dict.txt", encoding="utf-8") as file:
-        symbols = [line.rsplit(" ", 1)[0] for line in file]
-    folder = tmp_path_factory.mktemp("like") / "hf"
-    tokens = ["[PAD]", *symbols[:7], "[UNK]", "[CLS]", "[SEP]", "[MASK]", *symbols[7:]]
-    sizes = dict(num_hidden_layers=2, hidden_size=32, intermediate_size=64, num_attention_heads=2,
-                 max_position_embeddings=16)
-    return folder, make_folder(folder, "BertForPreTraining", tokens, **sizes)
-
-
 def test_a_folder_is_a_teacher_whose_entropies_are_those_of_transformers_logits(like_data, make_task):
     folder, theirs = like_data
     task = make_task("--mask-strategy", "high", "--teacher", folder)[0]
@@ -390,6 +378,47 @@ def test_a_fine_tuned_model_becomes_a_classifier(separator, like_data, data_bin,
         expected, _ = ours.eval()(torch.tensor([symbols]), features_only=True,
                                   classification_head_name="sentence_classification_head")
         assert torch.allclose(exported(**ids).logits, expected, atol=1e-5)
+
+
+LATER = ["--arch", "bertlet_3ml", *TINY[2:]]
+
+
+def test_of_a_model_that_masks_later_its_encoder_becomes_a_bert(like_data, data_bin, tmp_path):
+    folder, _ = like_data
+    import_bert(str(folder), str(tmp_path / "in"))
+    checkpoint = train(data_bin, str(tmp_path / "run"), "--mask-strategy", "random", "--max-update", "2", "--init-from",
+                       folder, model=LATER)
+    assert export_bert(checkpoint, str(tmp_path / "out"), str(tmp_path / "in")) == "BertModel"
+    exported, loading = transformers.AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert type(exported) is transformers.BertModel and not loading["unexpected_keys"]
+    assert {name.split(".")[0] for name in loading["missing_keys"]} == {"pooler"}  # masked-LM pretraining has none
+    vocabulary = read_bert(str(folder), "--hf").vocabulary
+    their_ids, our_ids, keep = same_text_in_both_orders(vocabulary, 16)
+    with torch.no_grad():
+        expected = exported.eval()(their_ids, attention_mask=keep.long()).last_hidden_state
+        found = loaded_with_data(checkpoint, data_bin).encode(our_ids)
+    assert torch.allclose(found[keep], expected[keep], atol=1e-5)
+    with pytest.raises(UsageError, match="--architecture: BertForMaskedLM found, expected BertModel: the LM head of .* "
+                                         "reads its mask decoder"):
+        export_bert(checkpoint, str(tmp_path / "other"), str(tmp_path / "in"), "BertForMaskedLM")
+    assert not (tmp_path / "other").exists()
+
+
+def test_of_any_bert_the_encoder_alone_can_be_had(like_data, tmp_path):
+    import_bert(str(like_data[0]), str(tmp_path / "in"))
+    model = str(tmp_path / "in" / "model.pt")
+    assert export_bert(model, str(tmp_path / "out"), architecture="BertModel") == "BertModel"
+    assert all(not name.startswith(("bert.", "cls.")) for name in load_file(tmp_path / "out" / "model.safetensors"))
+    assert not read_bert(str(tmp_path / "out"), "--hf").has_head
+    with pytest.raises(UsageError, match="--architecture: BertForQuestionAnswering found, expected BertForMaskedLM or"):
+        export_bert(model, str(tmp_path / "other"), architecture="BertForQuestionAnswering")
+
+
+def test_a_hybrid_is_refused(data_bin, tmp_path):
+    checkpoint = train(data_bin, str(tmp_path / "run"), "--mask-strategy", "random", "--max-update", "1",
+                       model=["--arch", "hbert_v1", *TINY[2:]])
+    with pytest.raises(UsageError, match="--checkpoint: .* is of arch hbert_v1, expected a BERT: transformers has no"):
+        export_bert(checkpoint, str(tmp_path / "out"))
 
 
 def test_layouts_that_stock_bert_has_not_are_refused(teacher, data_bin, tmp_path):

@@ -1,3 +1,3 @@
 """The architectures. Importing this package registers them with fairseq."""
 
-from . import bert  # noqa: F401
+from . import bert, hbert  # noqa: F401

@@ -1,20 +1,27 @@
-"""Multi-head self-attention.
+"""What mixes the tokens of a sentence: self-attention, additive attention, and attention to another sequence.
 
-Shapes: B sentences, T positions, C width, H heads, D = C / H, K chosen positions.
+Shapes: B sentences, T positions, C width, H heads, D = C / H, K chosen positions, S visible positions.
 """
 
+import math
+
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 
 class SelfAttention(nn.Module):
-    """softmax(Q K^T / sqrt(D)) V with one matrix product for queries, keys and values (Vaswani et al. 2017)."""
+    """softmax(Q K^T / sqrt(D)) V with one matrix product for queries, keys and values (Vaswani et al. 2017).
 
-    def __init__(self, embed_dim, num_heads, dropout):
+    norm: a module for the concatenated heads before the output projection, which sub-LayerNorm has there.
+    """
+
+    def __init__(self, embed_dim, num_heads, dropout, norm=None):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
         self.qkv_proj = nn.Linear(embed_dim, 3 * embed_dim)
+        self.norm = norm or nn.Identity()
         self.out_proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x, attend, positions=None):
@@ -31,12 +38,94 @@ class SelfAttention(nn.Module):
         else:
             width = x.size(-1)
             (q,), (k, v) = self.project(positions.slotted(x), slice(width)), self.project(x, slice(width, None))
-        dropout = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
-        heads = heads.transpose(1, 2).flatten(2)
-        return self.out_proj(heads if positions is None else positions.of_slots(heads))
+        heads = attention(q, k, v, attend, self.dropout if self.training else 0.0)
+        return self.out_proj(self.norm(heads if positions is None else positions.of_slots(heads)))
 
     def project(self, x, part):
         """Queries, keys and values, or a part of them: each B x H x T x D."""
-        projected = F.linear(x, self.qkv_proj.weight[part], self.qkv_proj.bias[part])
-        return projected.unflatten(-1, (-1, self.num_heads, x.size(-1) // self.num_heads)).permute(2, 0, 3, 1, 4)
+        return split(F.linear(x, self.qkv_proj.weight[part], self.qkv_proj.bias[part]), x.size(-1), self.num_heads)
+
+
+def split(projected, width, num_heads):
+    """B x T x n C -> n of B x H x T x D."""
+    return projected.unflatten(-1, (-1, num_heads, width // num_heads)).permute(2, 0, 3, 1, 4)
+
+
+def attention(q, k, v, attend, dropout):
+    """softmax(q k^T / sqrt(D)) v, the heads side by side: B x T x C."""
+    heads = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
+    return heads.transpose(1, 2).flatten(2)
+
+
+class AdditiveAttention(nn.Module):
+    """Fastformer's attention (Wu et al. 2021), linear in T: all queries become one, which colours the keys, and all
+    coloured keys become one, which colours the queries.
+
+        a = softmax_t(Q w_q / sqrt(D))    q = sum_t a_t Q_t    P = K * q
+        b = softmax_t(P w_k / sqrt(D))    k = sum_t b_t P_t    out = (Q * k) W_r + Q
+
+    per head, with the queries as values. Both softmaxes run over the tokens, in fp32 and without padding.
+
+    norm: a module for Q * k before W_r, which sub-LayerNorm has there.
+    """
+
+    def __init__(self, embed_dim, num_heads, dropout, norm=None):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query_proj = nn.Linear(embed_dim, embed_dim)
+        self.key_proj = nn.Linear(embed_dim, embed_dim)
+        self.query_score = nn.Linear(embed_dim // num_heads, num_heads, bias=False)  # w_q of each head
+        self.key_score = nn.Linear(embed_dim // num_heads, num_heads, bias=False)  # w_k of each head
+        self.norm = norm or nn.Identity()
+        self.transform = nn.Linear(embed_dim, embed_dim)  # W_r
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x, attend, positions=None):
+        """As `SelfAttention.forward`."""
+        queries = self.query_proj(x)
+        q = queries.unflatten(-1, (self.num_heads, -1))  # B x T x H x D
+        k = self.key_proj(x).unflatten(-1, (self.num_heads, -1))
+        padding = None if attend is None else ~attend[:, 0, 0, :, None]  # B x T x 1
+        p = k * self.pooled(q, self.query_score.weight, padding)
+        u = (q * self.pooled(p, self.key_score.weight, padding)).flatten(2)  # B x T x C
+        if positions is not None:
+            u, queries = positions.of(u), positions.of(queries)
+        return self.transform(self.norm(u)) + queries
+
+    def pooled(self, x, weight, padding):
+        """The mean over the tokens, weighted by the softmax of their scores: B x T x H x D -> B x 1 x H x D."""
+        scores = torch.einsum("bthd,hd->bth", x, weight).float() / math.sqrt(x.size(-1))
+        if padding is not None:
+            scores = scores.masked_fill(padding, -math.inf)
+        share = self.dropout(scores.softmax(dim=1)).to(x.dtype)
+        return torch.einsum("bth,bthd->bhd", share, x)[:, None]
+
+
+class CrossAttention(nn.Module):
+    """Attention of one sequence to another, as in the decoder of Vaswani et al. 2017."""
+
+    def __init__(self, embed_dim, num_heads, dropout, norm=None):
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_proj = nn.Linear(embed_dim, embed_dim)
+        self.kv_proj = nn.Linear(embed_dim, 2 * embed_dim)
+        self.norm = norm or nn.Identity()
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x, memory, attend, positions=None):
+        """
+        Args:
+            x: B x T x C, or K x C at the positions.
+            memory: B x S x C; attend: B x 1 x 1 x S bool, False where nothing is; None where there is no such place.
+        Returns:
+            the shape of x.
+        """
+        slots = x if positions is None else positions.into_slots(x)
+        (q,) = split(self.q_proj(slots), x.size(-1), self.num_heads)
+        k, v = split(self.kv_proj(memory), x.size(-1), self.num_heads)
+        heads = attention(q, k, v, attend, self.dropout if self.training else 0.0)
+        return self.out_proj(self.norm(heads if positions is None else positions.of_slots(heads)))
+
+
+MIXERS = {"self": SelfAttention, "additive": AdditiveAttention}

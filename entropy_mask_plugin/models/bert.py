@@ -3,6 +3,7 @@
 Entropies and losses are needed at chosen positions and in chunks, so the steps can be called one by one:
 
     encode       tokens           -> features      B x T x C, or K x C at chosen positions
+    decode       tokens           -> features      the same, behind the mask decoder where there is one
     lm_hidden    tokens           -> hidden        B x T x C, the input of the output projection
     output_projection             -> weight V x C, bias V
     forward      tokens, positions -> logits       at those positions only
@@ -23,20 +24,20 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqEncoder, FairseqEncoderModel, register_model
 
 from ..errors import require
-from .attention import SelfAttention
 from .classification import ClassificationHeads
+from .layers import bert_layer, layer_norm
+from .mask_decoder import KINDS, MaskDecoder
 from .positions import Positions
 
 
 @dataclass
-class BertConfig(FairseqDataclass):
+class EncoderConfig(FairseqDataclass):
+    """What all archs have."""
+
     encoder_layers: int = field(default=12, metadata={"help": "number of layers"})
     encoder_embed_dim: int = field(default=768, metadata={"help": "width of embeddings and layers"})
     encoder_ffn_embed_dim: int = field(default=3072, metadata={"help": "width inside the feed-forward blocks"})
     encoder_attention_heads: int = field(default=12, metadata={"help": "number of attention heads; divides the width"})
-    encoder_normalize_before: bool = field(
-        default=False, metadata={"help": "LayerNorm before each block instead of after it (pre-LayerNorm layout)"}
-    )
     dropout: float = field(default=0.1, metadata={"help": "dropout after embeddings and blocks, in [0, 1)"})
     attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights, in [0, 1)"})
     activation_dropout: float = field(default=0.0, metadata={"help": "dropout after the FFN's activation, in [0, 1)"})
@@ -44,6 +45,13 @@ class BertConfig(FairseqDataclass):
     max_positions: int = field(default=512, metadata={"help": "number of learned positions, the longest sequence"})
     layer_norm_eps: float = field(default=1e-12, metadata={"help": "added to the variance in LayerNorm"})
     init_std: float = field(default=0.02, metadata={"help": "standard deviation of the initial weights"})
+    mask_decoder_layers: int = field(
+        default=0, metadata={"help": "keep masks out of the encoder and have a decoder of so many layers (3ML); 0 = no"}
+    )
+    mask_decoder_kind: str = field(
+        default="self", metadata={"help": "what a decoder layer attends to: self = all positions, cross = and the "
+                                          "encoder's output"}
+    )
     freeze_encoder: bool = field(
         default=False, metadata={"help": "train the classification heads alone (paper, section 3.3)"}
     )
@@ -52,57 +60,30 @@ class BertConfig(FairseqDataclass):
     )
 
 
-def layer_norm(cfg):
-    return nn.LayerNorm(cfg.encoder_embed_dim, eps=cfg.layer_norm_eps)
-
-
-class FeedForward(nn.Module):
-    """C -> F -> C with GELU in its exact (erf) form."""
-
-    def __init__(self, cfg):
-        super().__init__()
-        self.fc1 = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim)
-        self.fc2 = nn.Linear(cfg.encoder_ffn_embed_dim, cfg.encoder_embed_dim)
-        self.activation_dropout = nn.Dropout(cfg.activation_dropout)
-
-    def forward(self, x):
-        return self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
-
-
-class BertLayer(nn.Module):
-    """Attention, then feed-forward, each with dropout, a residual connection and LayerNorm after (or before) it."""
-
-    def __init__(self, cfg):
-        super().__init__()
-        self.normalize_before = cfg.encoder_normalize_before
-        self.self_attn = SelfAttention(cfg.encoder_embed_dim, cfg.encoder_attention_heads, cfg.attention_dropout)
-        self.self_attn_layer_norm = layer_norm(cfg)
-        self.ffn = FeedForward(cfg)
-        self.final_layer_norm = layer_norm(cfg)
-        self.dropout = nn.Dropout(cfg.dropout)
-
-    def forward(self, x, attend, positions=None):
-        """B x T x C -> B x T x C, or K x C at the `Positions` that are wanted."""
-        residual = x if positions is None else positions.of(x)
-        if self.normalize_before:
-            x = residual + self.dropout(self.self_attn(self.self_attn_layer_norm(x), attend, positions))
-            return x + self.dropout(self.ffn(self.final_layer_norm(x)))
-        x = self.self_attn_layer_norm(residual + self.dropout(self.self_attn(x, attend, positions)))
-        return self.final_layer_norm(x + self.dropout(self.ffn(x)))
+@dataclass
+class BertConfig(EncoderConfig):
+    encoder_normalize_before: bool = field(
+        default=False, metadata={"help": "LayerNorm before each block instead of after it (pre-LayerNorm layout)"}
+    )
 
 
 class BertEncoder(FairseqEncoder):
     """Token and learned position embeddings, LayerNorm, layers. BERT's token type 0 is folded into the positions."""
 
-    def __init__(self, cfg, dictionary):
+    def __init__(self, cfg, dictionary, layers=None):
         super().__init__(dictionary)
         self.padding_idx = dictionary.pad()
         self.embed_tokens = nn.Embedding(len(dictionary), cfg.encoder_embed_dim, self.padding_idx)
-        self.embed_positions = nn.Embedding(cfg.max_positions, cfg.encoder_embed_dim)
+        self.embed_positions = self.new_positions(cfg)
         self.layernorm_embedding = layer_norm(cfg)
         self.dropout = nn.Dropout(cfg.dropout)
-        self.layers = nn.ModuleList(BertLayer(cfg) for _ in range(cfg.encoder_layers))
-        self.layer_norm = layer_norm(cfg) if cfg.encoder_normalize_before else nn.Identity()
+        self.layers = nn.ModuleList(layers or (bert_layer(cfg) for _ in range(cfg.encoder_layers)))
+        self.layer_norm = layer_norm(cfg) if self.layers[0].normalize_before else nn.Identity()
+
+    @staticmethod
+    def new_positions(cfg):
+        """A module with `weight`, P x C."""
+        return nn.Embedding(cfg.max_positions, cfg.encoder_embed_dim)
 
     def forward(self, src_tokens, src_lengths=None, positions=None, has_padding=None, **unused):
         """
@@ -115,14 +96,25 @@ class BertEncoder(FairseqEncoder):
         """
         padding = src_tokens.eq(self.padding_idx)
         attend = ~padding[:, None, None, :] if (padding.any() if has_padding is None else has_padding) else None
-        x = self.embed_tokens(src_tokens) + self.embed_positions.weight[: src_tokens.size(1)]
-        x = self.dropout(self.layernorm_embedding(x))
+        return self.run_layers(self.embed(src_tokens), attend, positions)
+
+    def embed(self, src_tokens, at=None):
+        """B x T int64 -> B x T x C. at: the positions of the tokens, B x T; None = one after the other."""
+        table = self.embed_positions.weight
+        positions = table[: src_tokens.size(1)] if at is None else F.embedding(at, table)
+        return self.dropout(self.layernorm_embedding(self.embed_words(src_tokens) + positions))
+
+    def embed_words(self, src_tokens):
+        return self.embed_tokens(src_tokens)
+
+    def run_layers(self, x, attend, positions=None):
+        """B x T x C -> B x T x C, or K x C at the positions. attend: B x 1 x 1 x T bool; None = everywhere."""
         for layer in self.layers[:-1]:
             x = layer(x, attend)
         return self.layer_norm(self.layers[-1](x, attend, positions))
 
     def max_positions(self):
-        return self.embed_positions.num_embeddings
+        return len(self.embed_positions.weight)
 
 
 class LMHead(nn.Module):
@@ -142,9 +134,14 @@ class LMHead(nn.Module):
 class BertModel(ClassificationHeads, FairseqEncoderModel):
     """A masked language model that also works with fairseq's `masked_lm` and `sentence_prediction`."""
 
+    config, new_layer = BertConfig, staticmethod(bert_layer)
+
     def __init__(self, cfg, encoder):
         super().__init__(encoder)
         self.cfg = cfg
+        self.mask_decoder = None
+        if cfg.mask_decoder_layers:
+            self.mask_decoder = MaskDecoder(cfg, encoder.dictionary, self.new_layer)
         self.lm_head = LMHead(cfg, encoder.embed_tokens.num_embeddings)
         self.classification_heads = nn.ModuleDict()
         self.apply(self.initialize)
@@ -152,7 +149,7 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
 
     @classmethod
     def build_model(cls, cfg, task):
-        """Build from a `BertConfig`.
+        """Build from the config of the arch.
 
         Raises:
             UsageError: the width is no multiple of the heads, or the task's sequences are longer than the positions.
@@ -168,20 +165,26 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
                 f"a divisor of --encoder-embed-dim ({cfg.encoder_embed_dim})")
         require("--tokens-per-sample", task.max_positions(), task.max_positions() <= cfg.max_positions,
                 f"at most the model's {cfg.max_positions} positions (--max-positions)")
-        return cls(cfg, BertEncoder(cfg, task.source_dictionary))
+        require("--mask-decoder-layers", cfg.mask_decoder_layers, cfg.mask_decoder_layers >= 0, "0 (none) or more")
+        require("--mask-decoder-kind", cfg.mask_decoder_kind, cfg.mask_decoder_kind in KINDS, " or ".join(KINDS))
+        return cls(cfg, cls.new_encoder(cfg, task.source_dictionary))
+
+    @classmethod
+    def new_encoder(cls, cfg, dictionary):
+        return BertEncoder(cfg, dictionary)
 
     def initialize(self, module):
         """Normal weights with deviation --init-std, zero biases and padding; LayerNorm keeps torch's ones and zeros."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
             module.weight.data.normal_(std=self.cfg.init_std)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and module.bias is not None:
             module.bias.data.zero_()
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             module.weight.data[module.padding_idx].zero_()
 
     def settings(self):
-        """{field of BertConfig: value}."""
-        return {field.name: getattr(self.cfg, field.name) for field in fields(BertConfig)}
+        """{field of the config: value}."""
+        return {field.name: getattr(self.cfg, field.name) for field in fields(self.config)}
 
     def compile_layers(self):
         """Run all layers but the last, whose number of rows differs from batch to batch, through torch.compile."""
@@ -192,9 +195,15 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         """Features B x T x C, or K x C at the positions; see `BertEncoder.forward`."""
         return self.encoder(src_tokens, positions=positions, has_padding=has_padding)
 
+    def decode(self, src_tokens, positions=None, has_padding=None):
+        """As `encode`, through the mask decoder where there is one: what the LM head reads."""
+        if self.mask_decoder is None:
+            return self.encode(src_tokens, positions, has_padding)
+        return self.mask_decoder(self.encoder, src_tokens, positions, has_padding)
+
     def lm_hidden(self, src_tokens, has_padding=None):
         """B x T int64 -> B x T x C, what the output projection turns into logits."""
-        return self.lm_head(self.encode(src_tokens, has_padding=has_padding))
+        return self.lm_head(self.decode(src_tokens, has_padding=has_padding))
 
     def output_projection(self):
         """weight V x C, bias V."""
@@ -218,7 +227,7 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         if features_only:
             return self.encode(src_tokens, has_padding=has_padding), {}
         positions = Positions(masked_tokens) if isinstance(masked_tokens, torch.Tensor) else masked_tokens
-        features = self.encode(src_tokens, positions, has_padding)
+        features = self.decode(src_tokens, positions, has_padding)
         return F.linear(self.lm_head(features), *self.output_projection()), {}
 
     def get_normalized_probs(self, net_output, log_probs, sample=None):
@@ -227,20 +236,21 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         return normalize(net_output[0], dim=-1)
 
 
-def register_arch(name, model, config, **defaults):
-    """Offer `model` as `--arch name`, with other defaults than its config's.
+def register_arch(name, model, attributes=None, **defaults):
+    """Offer `model` as `--arch name`, with other defaults than those of its `config`.
 
     Each arch is a registered model with a dataclass of its own: fairseq-hydra-train never calls the functions of
     `register_model_architecture`, it only reads dataclasses.
     """
+    config = model.config
     changed = [(f.name, f.type, field(default=defaults[f.name], metadata=f.metadata)) for f in fields(config)
                if f.name in defaults]
     dataclass_of_arch = make_dataclass(f"{config.__name__}_{name}", changed, bases=(config,))
-    register_model(name, dataclass=dataclass_of_arch)(type(f"{model.__name__}_{name}", (model,), {}))
+    register_model(name, dataclass=dataclass_of_arch)(type(f"{model.__name__}_{name}", (model,), attributes or {}))
 
 
-register_arch("bert_base", BertModel, BertConfig)
-register_arch(
-    "bertlet", BertModel, BertConfig,
-    encoder_layers=4, encoder_embed_dim=512, encoder_ffn_embed_dim=2048, encoder_attention_heads=8,
-)
+BERTLET = {"encoder_layers": 4, "encoder_embed_dim": 512, "encoder_ffn_embed_dim": 2048, "encoder_attention_heads": 8}
+register_arch("bert_base", BertModel)
+register_arch("bertlet", BertModel, **BERTLET)
+register_arch("bert_base_3ml", BertModel, mask_decoder_layers=2)
+register_arch("bertlet_3ml", BertModel, mask_decoder_layers=2, **BERTLET)

@@ -35,6 +35,12 @@ class Positions:
         """B x T x C -> B x S x C. A slot that holds no chosen position repeats the first of the sentence."""
         return x.flatten(0, 1).index_select(0, self.in_slots.flatten()).unflatten(0, self.in_slots.shape)
 
+    def into_slots(self, x):
+        """K x C -> B x S x C, zeros in slots that hold no chosen position: the inverse of `of_slots`."""
+        if self.filled is not None:
+            x = x.new_zeros(self.in_slots.numel(), x.size(-1)).index_copy(0, self.filled, x)
+        return x.unflatten(0, self.in_slots.shape)
+
     def of_slots(self, x):
         """B x S x ... -> K x ..."""
         x = x.flatten(0, 1)

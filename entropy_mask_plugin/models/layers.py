@@ -1,0 +1,85 @@
+"""The one layer that all architectures are made of: a mixer, a feed-forward block, in a decoder a look at the encoder.
+
+Shapes: B sentences, T positions, C width, F width inside the feed-forward block, K chosen positions.
+"""
+
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .attention import CrossAttention, SelfAttention
+
+
+def layer_norm(cfg, width=None):
+    return nn.LayerNorm(width or cfg.encoder_embed_dim, eps=cfg.layer_norm_eps)
+
+
+class FeedForward(nn.Module):
+    """C -> F -> C.
+
+    Args:
+        activation: of the inner values; BERT's is GELU in its exact (erf) form.
+        bias: whether the two linear maps have one.
+        norm: a module for the inner values, which sub-LayerNorm has there.
+    """
+
+    def __init__(self, cfg, activation=F.gelu, bias=True, norm=None):
+        super().__init__()
+        self.fc1 = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim, bias=bias)
+        self.fc2 = nn.Linear(cfg.encoder_ffn_embed_dim, cfg.encoder_embed_dim, bias=bias)
+        self.activation = activation
+        self.activation_dropout = nn.Dropout(cfg.activation_dropout)
+        self.norm = norm or nn.Identity()
+
+    def forward(self, x):
+        return self.fc2(self.norm(self.activation_dropout(self.activation(self.fc1(x)))))
+
+
+class Layer(nn.Module):
+    """Mixer, then feed-forward, each with dropout, a residual connection and LayerNorm after (or before) it.
+
+    Args:
+        mixer: a module called as `SelfAttention` is.
+        ffn: a module C -> C.
+        normalize_before: LayerNorm before each block instead of after it.
+        cross: a `CrossAttention` between the two, for the layers of a decoder; None = there is none.
+    """
+
+    def __init__(self, cfg, mixer, ffn, normalize_before, cross=None):
+        super().__init__()
+        self.normalize_before = normalize_before
+        self.self_attn = mixer
+        self.self_attn_layer_norm = layer_norm(cfg)
+        if cross is not None:
+            self.cross_attn = cross
+            self.cross_attn_layer_norm = layer_norm(cfg)
+        self.ffn = ffn
+        self.final_layer_norm = layer_norm(cfg)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def forward(self, x, attend, positions=None, memory=()):
+        """
+        Args:
+            x: B x T x C.
+            attend: B x 1 x 1 x T bool, False at padding; None where there is none.
+            positions: the `Positions` that are wanted; None = all.
+            memory: what `CrossAttention` looks at, and where; unused without one.
+        Returns:
+            B x T x C, or K x C at the positions.
+        """
+        wanted = x if positions is None else positions.of(x)
+        x = self.add(self.self_attn_layer_norm, wanted, x, lambda x: self.self_attn(x, attend, positions))
+        if hasattr(self, "cross_attn"):
+            x = self.add(self.cross_attn_layer_norm, x, x, lambda x: self.cross_attn(x, *memory, positions))
+        return self.add(self.final_layer_norm, x, x, self.ffn)
+
+    def add(self, norm, residual, x, block):
+        if self.normalize_before:
+            return residual + self.dropout(block(norm(x)))
+        return norm(residual + self.dropout(block(x)))
+
+
+def bert_layer(cfg, crosses=False):
+    """A layer of BERT, or of a decoder like it."""
+    sizes = cfg.encoder_embed_dim, cfg.encoder_attention_heads, cfg.attention_dropout
+    return Layer(cfg, SelfAttention(*sizes), FeedForward(cfg), cfg.encoder_normalize_before,
+                 CrossAttention(*sizes) if crosses else None)
