@@ -13,7 +13,7 @@ def register():
 
     apply_fairseq_fixes()  # before the architectures: one of the fixes makes room for `bert_base`
 
-    from . import criterion, fused_adamw, models, task  # noqa: F401
+    from . import budget_linear, criterion, fused_adamw, models, task  # noqa: F401
 
 
 if sys.argv[0] != "-m":  # `python -m entropy_mask_plugin.doctor` has to run where fairseq cannot be imported

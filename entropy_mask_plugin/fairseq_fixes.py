@@ -14,6 +14,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
+from fairseq.logging import metrics
 from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
 from torch.nn.parallel import DistributedDataParallel
@@ -33,6 +34,7 @@ def apply_fairseq_fixes():
     wrap_cpu_models_without_device_ids()
     send_objects_between_ranks()
     look_at_checkpoints_and_limits_before_training()
+    tell_schedulers_the_time()
     silence_warnings_of_fairseqs_own_calls()
 
 
@@ -138,7 +140,8 @@ def send_objects_between_ranks():
 
 def look_at_checkpoints_and_limits_before_training():
     """Whatever the task, fairseq trains from random weights where --restore-file does not exist, answers a checkpoint
-    of other sizes with a page of traceback, and adds an update when a run that reached --max-update is started again.
+    of other sizes with a page of traceback, and adds an update when a run that reached --max-update or the end of its
+    --stop-time-hours is started again.
     """
     fairseq_load = checkpoint_utils.load_checkpoint
 
@@ -152,13 +155,39 @@ def look_at_checkpoints_and_limits_before_training():
                 raise
             raise UsageError(f"{str(error).split(';')[0]}: it is of another model than the flags describe, expected "
                              "the --arch and --encoder-… flags that it was trained with") from error
-        limit = trainer.cfg.optimization.max_update
-        if 0 < limit <= trainer.get_num_updates():
-            logger.info(f"--max-update {limit} is reached: nothing to do")
+        limits, hours = trainer.cfg.optimization, trainer._previous_training_time / 3600
+        if 0 < limits.max_update <= trainer.get_num_updates():
+            logger.info(f"--max-update {limits.max_update} is reached: nothing to do")
+            sys.exit(0)
+        if 0 < limits.stop_time_hours < hours:
+            logger.info(f"--stop-time-hours {limits.stop_time_hours} are over ({hours:.4f}): nothing to do")
             sys.exit(0)
         return loaded
 
     checkpoint_utils.load_checkpoint = load_checkpoint
+
+
+def tell_schedulers_the_time():
+    """fairseq's schedulers know the number of updates only. One that has `seconds` gets the training time that fairseq
+    keeps in checkpoints and stops by; and so does the log, where a resumed run's own clocks begin at zero."""
+    fairseq_step = Trainer.lr_step_update
+
+    def lr_step_update(self):
+        seconds = training_time(self)
+        metrics.log_scalar("hours", seconds / 3600, weight=0, priority=860, round=5)
+        if hasattr(self.lr_scheduler, "seconds"):
+            self.lr_scheduler.seconds = seconds
+        return fairseq_step(self)
+
+    Trainer.lr_step_update = lr_step_update
+
+
+def training_time(trainer):
+    """Seconds, the same on all ranks. fairseq agrees on them in each step; before the first one, what a checkpoint said
+    is all that every rank knows."""
+    if trainer.data_parallel_world_size > 1 and trainer._cumulative_training_time is None:
+        return trainer._previous_training_time
+    return trainer.cumulative_training_time()
 
 
 def remember_patience():
@@ -197,7 +226,7 @@ def silence_warnings_of_fairseqs_own_calls():
     about."""
     warnings.filterwarnings("ignore", category=UserWarning, module=r"hydra\.")
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.utils\.data\.")
-    warnings.filterwarnings("ignore", message=".*(is validated against ConfigStore schema|version_base parameter)")
+    warnings.filterwarnings("ignore", message="(?s).*(is validated against ConfigStore schema|version_base parameter)")
 
 
 def refuse_unconnected_ranks():

@@ -25,6 +25,8 @@ def main():
     parser.add_argument("--out", type=Path, metavar="DIR", help="where comparison.md and comparison.png go")
     parser.add_argument("--fine-tuned", type=Path, metavar="DIR",
                         help="folder with a finetune_glue.py run for each RUN, of the same name: adds their scores")
+    parser.add_argument("--against", choices=comparison.AGAINST, default="updates",
+                        help="what the curves are drawn over (hours: training time, also of resumed runs)")
     args = parser.parse_args()
 
     runs = [training_log.read_run(folder) for folder in args.runs]
@@ -36,7 +38,7 @@ def main():
         args.out.mkdir(parents=True, exist_ok=True)
         with completed(args.out / "comparison.md") as beside:
             write(beside, (text + "\n").encode())
-        comparison.draw(runs, plateau, str(args.out / "comparison.png"))
+        comparison.draw(runs, plateau, str(args.out / "comparison.png"), args.against)
         print(f"\npicture: {args.out / 'comparison.png'}")
 
 

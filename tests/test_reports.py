@@ -39,6 +39,19 @@ def test_a_run_is_read_as_fairseq_printed_it(runs):
     assert training_log.read_run(str(runs / "random")).events() == []
 
 
+def test_training_time_is_read_as_it_was_logged(runs):
+    lines = [*(runs / "init" / "train.log").read_text().splitlines(),
+             "x | INFO | train_inner | epoch 002:  9 / 9 loss=9.0, num_updates=9, lr=1, hours=2e-05, wall=3"]
+    found = training_log.hours_of(lines)
+    updates, hours = zip(*found)
+    assert dict(found)[9] == 2e-05 and list(updates) == sorted(set(updates))
+    run = training_log.read_run(str(runs / "init"))
+    assert [update for update, _ in run.hours] == list(range(1, run.train[-1]["num_updates"].__int__() + 1))
+    times = [hours for _, hours in run.hours]
+    assert times == sorted(times) and 0 < times[0] < times[-1] < 0.1
+    assert list(run.hours_at([1, 2])) == times[:2]
+
+
 def test_a_resumed_log_counts_each_update_once(runs):
     lines = (runs / "random" / "train.log").read_text().splitlines()
     valid = [log for kind, log in training_log.parse_log(lines + lines) if kind == "valid"]

@@ -4,6 +4,7 @@ from collections import defaultdict
 
 from tabulate import tabulate
 
+from ..errors import require
 from .figures import pyplot, save
 
 LEFT_THE_PLATEAU = 0.3  # bits below the unigram entropy
@@ -74,31 +75,46 @@ def plateau_warnings(runs, plateau):
     ]
 
 
-def draw(runs, plateau, file):
-    """Loss and accuracy over updates, with the unigram entropy, the switch from teacher to self and the start of
-    distillation."""
+AGAINST = {"updates": "updates", "hours": "hours of training"}
+
+
+def places(run, updates, against):
+    """Where updates are on an axis of AGAINST."""
+    return run.hours_at(updates) if against == "hours" else updates
+
+
+def draw(runs, plateau, file, against="updates"):
+    """Loss and accuracy over updates or time, with the unigram entropy, the switch from teacher to self and the start
+    of distillation.
+
+    Raises:
+        UsageError: time is asked for, and a log does not have it.
+    """
+    for run in runs:
+        require("--against", f"hours, which are not in the log of {run.name}", against != "hours" or run.hours,
+                "updates for runs of older versions")
     figure, (loss, accuracy) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for run in runs:
-        updates = [log["num_updates"] for log in run.valid]
-        loss.plot(updates, [log["loss"] for log in run.valid], marker=".", label=run.name)
-        accuracy.plot(updates, [100 * log["accuracy"] for log in run.valid], marker=".", label=run.name)
+        at = places(run, [log["num_updates"] for log in run.valid], against)
+        loss.plot(at, [log["loss"] for log in run.valid], marker=".", label=run.name)
+        accuracy.plot(at, [100 * log["accuracy"] for log in run.valid], marker=".", label=run.name)
     loss.axhline(plateau, color="grey", linestyle="--", linewidth=1, label="unigram entropy")
-    mark_events(runs, loss, accuracy)
-    loss.set(xlabel="updates", ylabel="bits per masked token", title="validation loss")
-    accuracy.set(xlabel="updates", ylabel="% of masked tokens", title="validation accuracy")
+    mark_events(runs, loss, accuracy, against)
+    loss.set(xlabel=AGAINST[against], ylabel="bits per masked token", title="validation loss")
+    accuracy.set(xlabel=AGAINST[against], ylabel="% of masked tokens", title="validation accuracy")
     loss.legend(fontsize=8)
     save(figure, file)
 
 
-def mark_events(runs, loss, accuracy):
-    """A dotted line at each update after which something begins, and in words what, and in which runs."""
-    names = defaultdict(lambda: defaultdict(list))  # update -> what -> runs
+def mark_events(runs, loss, accuracy, against):
+    """A dotted line at each place after which something begins, and in words what, and in which runs."""
+    names = defaultdict(lambda: defaultdict(list))  # place -> what -> runs
     for run in runs:
         for update, what in run.events():
-            names[update][what].append(run.name)
-    for update, begins in names.items():
+            names[float(places(run, update, against))][what].append(run.name)
+    for place, begins in names.items():
         for axis in (loss, accuracy):
-            axis.axvline(update, color="grey", linestyle=":", linewidth=1)
+            axis.axvline(place, color="grey", linestyle=":", linewidth=1)
         words = "\n".join(f"{what}\n({', '.join(runs)})" for what, runs in begins.items())
-        accuracy.annotate(words, (update, 1), (4, -4), xycoords=("data", "axes fraction"),
+        accuracy.annotate(words, (place, 1), (4, -4), xycoords=("data", "axes fraction"),
                           textcoords="offset points", va="top", fontsize=8, color="dimgrey")

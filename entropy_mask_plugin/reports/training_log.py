@@ -5,6 +5,7 @@ import os
 import re
 from dataclasses import dataclass
 
+import numpy
 from fairseq.data import Dictionary
 
 from ..checkpoints import read_checkpoint
@@ -13,6 +14,7 @@ from ..errors import UsageError
 LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
 # As fairseq-train prints it, and as hydra does.
 LINE = re.compile(r"(?:\| |\[)(train|valid)(?: \||\]\[INFO\] -) epoch (\d+) \|(.*)")
+HOURS = re.compile(r"num_updates[= ](\d+).*hours[= ]([\d.]+(?:e-\d+)?)")
 NUMBER = re.compile(r"(\w+) (-?[\d.]+(?:e-?\d+)?|nan)(?= \||$)")
 
 
@@ -24,12 +26,18 @@ class Run:
     flags: {"task": …, "criterion": …}, as the checkpoint holds them.
     valid: validations in order, each a dict of what fairseq printed (loss in bits, accuracy, num_updates, …).
     train: the same for the end of every epoch.
+    hours: [(update, training time in hours)], by fairseq's account, which goes on over interruptions.
     """
 
     name: str
     flags: dict
     valid: list
     train: list
+    hours: list
+
+    def hours_at(self, updates):
+        """Training time in hours at each of some updates."""
+        return numpy.interp(updates, *zip(*self.hours))
 
     def events(self):
         """[(update, what begins after it)]: self-masking and distillation, where the run has reached them."""
@@ -65,11 +73,13 @@ def read_run(folder):
         raise UsageError(f"{folder}: a run of --task {name} found, expected --task and --criterion entropy_masked_lm: "
                          "only these validate on the same masks")
     with open(log, encoding="utf-8", errors="replace") as file:
-        lines = list(parse_log(file))
+        text = file.readlines()
+    lines = list(parse_log(text))
     valid, train = ([numbers for kind, numbers in lines if kind == wanted] for wanted in ("valid", "train"))
     if not valid or not train:
         raise UsageError(f"{log}: no validation found, expected at least one finished epoch")
-    return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], last_of(valid), last_of(train))
+    return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], last_of(valid), last_of(train),
+               hours_of(text))
 
 
 def parse_log(lines):
@@ -79,6 +89,14 @@ def parse_log(lines):
         if match:
             kind, epoch, rest = match.groups()
             yield kind, {"epoch": int(epoch), **{name: float(number) for name, number in NUMBER.findall(rest)}}
+
+
+def hours_of(lines):
+    """[(update, training time in hours)] in order; the last word on an update counts."""
+    found = {}
+    for match in filter(None, map(HOURS.search, lines)):
+        found[int(match[1])] = float(match[2])
+    return sorted(found.items())
 
 
 def last_of(logs):
