@@ -1,0 +1,82 @@
+"""The table of scripts/flops.py."""
+
+from types import SimpleNamespace
+
+import torch
+from fairseq import models, options
+from fairseq.data import Dictionary
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from tabulate import tabulate
+
+from ..config import PAPERS, check_corruption, corruption_of
+from ..errors import require
+from ..flops import ENTROPY_PASS, TRAINING_STEP, macs, macs_of_step, shares_of, terms
+from ..models.bert import BertModel
+
+# Layers and width of the models of the paper, whose cost at 50 % it gives as a share of theirs at 15 %.
+PUBLISHED = (("RoBERTa-base", 12, 768, 0.78), ("RoBERTa-large", 24, 1024, 0.68))
+PUBLISHED_LENGTH = 128
+
+
+def report(args):
+    """Markdown. `args`: what scripts/flops.py takes."""
+    require("--arch", args.arch, issubclass(models.ARCH_MODEL_REGISTRY.get(args.arch, object), BertModel),
+            "one of this plug-in's archs")
+    require("--length", args.length, args.length >= 2, "2 or more")
+    corruption = corruption_of(args)
+    check_corruption(corruption)
+    model = model_of(args.arch, args.vocabulary, args.length, args.flags)
+    shares = shares_of(corruption)
+    step, entropies = terms(model, args.length, shares), terms(model, args.length, ENTROPY_PASS)
+    rows = [[part, name, million(TRAINING_STEP * step[part, name]), million(entropies[part, name])]
+            for part, name in step]
+    totals = TRAINING_STEP * sum(step.values()), sum(entropies.values())
+    rows.append(["all", "", *map(million, totals)])
+    header = ["part", "term", "training step", "entropy pass"]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    masks = (f"{100 * corruption.mask_prob:g} % predicted, {100 * (1 - shares.visible):g} % <mask>")
+    lines = [f"--arch {args.arch}: {parameters:,} parameters; T = {args.length}, V = {args.vocabulary:,}; {masks}",
+             "Millions of multiplications with addition for each token.",
+             tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=2 * ("left",) + 2 * ("right",)),
+             "With the model's own entropies on the fly, a step costs "
+             f"{macs_of_step(model, args.length, corruption, entropies='self') / totals[0]:.2f} times as much."]
+    if model.mask_decoder is not None:
+        lines += in_words_of_the_paper(model, args, shares, totals[0])
+    return "\n\n".join(lines)
+
+
+def model_of(arch, vocabulary, length, flags=()):
+    """The model, without memory for its weights."""
+    dictionary = Dictionary()
+    for i in range(vocabulary - len(dictionary) - 1):
+        dictionary.add_symbol(f"w{i}")
+    dictionary.add_symbol("<mask>")
+    words = ["none", "--task", "masked_lm", "--arch", arch, "--max-positions", str(max(length, 512)), *flags]
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+    task = SimpleNamespace(source_dictionary=dictionary, max_positions=lambda: length)
+    with torch.device("meta"):
+        return models.build_model(cfg.model, task)
+
+
+def in_words_of_the_paper(model, args, shares, step):
+    """Beside the same encoder without a mask decoder, and the settings that the paper of 3ML gives a budget for."""
+    plain = model_of(args.arch, args.vocabulary, args.length, [*args.flags, "--mask-decoder-layers", "0"])
+    early = [TRAINING_STEP * macs(plain, args.length, masks) for masks in (shares_of(PAPERS), shares)]
+    rows = [[name, f"{layers} x {width}", f"{100 * published:.0f} %", f"{100 * share_of_layers(layers, width):.0f} %"]
+            for name, layers, width, published in PUBLISHED]
+    shares_of_early = [f"{million(cost)} (this is {100 * step / cost:.0f} % of it)" for cost in early]
+    return [f"The same encoder without mask decoder: {shares_of_early[0]} where 15 % are predicted, {shares_of_early[1]} "
+            "where as many are as here.",
+            "Published budgets, and what the formula L x (24 d^2 + 4 x T d) + N (24 d^2 + 4 T d) of the layers alone "
+            f"gives for two decoder layers, 50 % and 80/10/10, T = {PUBLISHED_LENGTH}:",
+            tabulate(rows, ["model", "layers", "published", "formula"], tablefmt="github", disable_numparse=True)]
+
+
+def share_of_layers(layers, width, decoder_layers=2, visible=0.6, length=PUBLISHED_LENGTH):
+    """Cost of the layers with masks late over that with masks early, heads not counted (PAPERS, section 3)."""
+    layer = lambda share: share * (24 * width**2 + 4 * share * length * width)  # noqa: E731
+    return (layers * layer(visible) + decoder_layers * layer(1.0)) / (layers * layer(1.0))
+
+
+def million(macs):
+    return f"{macs / 1e6:,.2f}"

@@ -1,0 +1,95 @@
+"""The sums of flops.py are what torch's counter sees."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, batch_of
+from test_trimmed_step import multiplications
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from entropy_mask_plugin.config import Corruption
+from entropy_mask_plugin.flops import ENTROPY_PASS, Shares, macs, macs_of_step, shares_of, terms
+from entropy_mask_plugin.reports.flops import model_of, share_of_layers
+
+SMALL = ["--encoder-layers", "3", "--encoder-embed-dim", "64", "--encoder-ffn-embed-dim", "256",
+         "--encoder-attention-heads", "4", "--max-positions", "64"]
+ARCHS = {name: ["--arch", name] for name in ("bert_base", "bertlet", "hbert_v1", "hbert_v2", "addbert", "hbertlet",
+                                             "bert_base_3ml", "bertlet_3ml")}
+ARCHS |= {"3ml, cross": ["--arch", "bertlet_3ml", "--mask-decoder-kind", "cross"],
+          "hybrid 3ml": ["--arch", "hbert_v1", "--mask-decoder-layers", "1"]}
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_step_and_an_entropy_pass_cost_what_the_formulas_say(arch, make_task):
+    length, tokens = 64, 4 * 64
+    task, model, criterion = make_task("--mask-strategy", "random", "--tokens-per-sample", str(length), "--mask-prob",
+                                       "0.5", "--leave-unmasked-prob", "0", "--random-token-prob", "0",
+                                       model=[*ARCHS[arch], *SMALL])
+    model.train()
+    masked, _ = task.mask_for_training(batch_of(task, range(4)), model, 0)
+    src_tokens = masked["net_input"]["src_tokens"]
+    most_visible = int(src_tokens.ne(task.mask_idx).sum(1).max())
+    shares = Shares(masked["selected"].number / tokens, most_visible / length)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        loss, _, _ = criterion(model, masked)
+        loss.backward()
+    assert counted.get_total_flops() == pytest.approx(2 * 3 * tokens * macs(model, length, shares), rel=0.02)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        task.entropies_of(model.eval(), batch_of(task, range(4))["net_input"])
+    assert counted.get_total_flops() == pytest.approx(2 * tokens * macs(model, length, ENTROPY_PASS), rel=0.001)
+
+
+def test_the_sums_of_bertlet_are_those_of_the_published_table():
+    """A, C and E of BERTlet and BERT-base at T = 128, in millions."""
+    for arch, c, e in (("bertlet", 39.5, 29.0), ("bert_base", 257, 111)):
+        model = model_of(arch, 30_522, 128)
+        assert 3e-6 * macs(model, 128, Shares(0.15, 1.0)) == pytest.approx(c, rel=0.01)
+        assert 1e-6 * macs(model, 128, ENTROPY_PASS) == pytest.approx(e, rel=0.01)
+    body, head, step = multiplications(768, 3072, 12, 30_522, 128, 0.15)
+    assert macs(model, 128, Shares(0.15, 1.0)) == pytest.approx(step) and macs(model, 128, ENTROPY_PASS) == body + head
+
+
+def test_a_step_adds_up_what_its_policy_computes():
+    model, teacher = model_of("bertlet", 500, 32), model_of("bert_base", 500, 32)
+    masks = Corruption(0.4, 0.1, 0.1)
+    assert shares_of(masks) == pytest.approx((0.4, 0.68))
+    plain = macs_of_step(model, 32, masks)
+    assert plain == 3 * macs(model, 32, Shares(0.4, 0.68))
+    assert macs_of_step(model, 32, masks, teacher, "teacher") - plain == pytest.approx(macs(teacher, 32, ENTROPY_PASS))
+    assert macs_of_step(model, 32, masks, teacher, "self", True) - plain == pytest.approx(
+        macs(model, 32, ENTROPY_PASS) + macs(teacher, 32, shares_of(masks)))
+
+
+def test_additive_attention_is_linear_in_the_length():
+    of = lambda arch, length: terms(model_of(arch, 500, length), length, ENTROPY_PASS)["encoder", "attention"]  # noqa: E731,E501
+    assert of("addbert", 1024) == of("addbert", 128) and of("bert_base", 1024) == 8 * of("bert_base", 128)
+
+
+def test_the_published_shares_are_near_those_of_the_formula():
+    assert share_of_layers(24, 1024) == pytest.approx(0.68, abs=0.01)
+    assert share_of_layers(12, 768) == pytest.approx(0.78, abs=0.03)
+
+
+def test_the_report_names_every_term_and_sums_up():
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "flops.py", "--arch", "bertlet_3ml"], capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
+    table = [row for row in rows if row[0] in ("encoder", "mask decoder", "head", "all")]
+    assert len(table) == 9
+    for column in (2, 3):
+        *parts, total = (float(row[column].replace(",", "")) for row in table)
+        assert sum(parts) == pytest.approx(total, abs=0.05)
+    assert "| RoBERTa-base " in done.stdout and "78 %" in done.stdout
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--arch", "roberta_base"], "--arch: roberta_base found, expected one of this plug-in's archs"),
+    (["--arch", "bertlet", "--length", "1"], "--length: 1 found"),
+    (["--arch", "bertlet", "--mask-prob", "2"], "--mask-prob: 2.0 found"),
+])
+def test_mistakes_are_named(words, message):
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "flops.py", *words], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {message}")
