@@ -4,7 +4,8 @@
     python scripts/export_hf_bert.py --checkpoint runs/init/checkpoint_best.pt --out models/init
 
 A pretrained checkpoint becomes a BertForMaskedLM, one that `sentence_prediction` has fine-tuned a
-BertForSequenceClassification. Its tokenizer goes with it, and a model card with the training flags.
+BertForSequenceClassification, one with a mask decoder (--arch …_3ml) a BertModel: its encoder. Its
+tokenizer goes with it, and a model card with the training flags.
 """
 
 import argparse
@@ -23,11 +24,12 @@ def main():
     parser.add_argument("--tokenizer", metavar="PATH",
                         help="tokenizer.model, vocab.txt or Hugging Face folder (default: looked for beside the "
                              "checkpoint, then in the corpus that it was trained on)")
+    parser.add_argument("--architecture", metavar="CLASS", help="BertModel: the encoder alone, of any checkpoint")
     args = parser.parse_args()
 
     from entropy_mask_plugin.huggingface.exporting import export_bert  # takes seconds
 
-    print(f"{args.out}: {export_bert(args.checkpoint, args.out, args.tokenizer)}")
+    print(f"{args.out}: {export_bert(args.checkpoint, args.out, args.tokenizer, args.architecture)}")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,13 @@ from ..reports.figures import pyplot, save
 
 FROBENIUS, ELEMENTWISE = "relative Frobenius change", "mean element-wise change, % (the paper's unexplained formula)"
 OF_LAYER = {  # component of a layer: our modules
-    "attention out": ("self_attn.out_proj",),
+    "attention out": ("self_attn.out_proj", "self_attn.transform"),  # of self-attention, of additive attention
     "FFN in": ("ffn.fc1",),
     "FFN out": ("ffn.fc2",),
-    "norms": ("self_attn_layer_norm", "final_layer_norm"),
+    "norms": ("self_attn_layer_norm", "final_layer_norm", "self_attn.norm", "ffn.norm"),
 }
+OF_ADDITIVE = {"attention q": ("self_attn.query_proj", "self_attn.query_score"),
+               "attention k": ("self_attn.key_proj", "self_attn.key_score")}
 OF_MODEL = {  # the LM head moves where pretraining goes on; fine-tuning on GLUE does not touch it
     "embeddings": ("encoder.embed_tokens", "encoder.embed_positions", "encoder.layernorm_embedding"),
     "final norm": ("encoder.layer_norm",),  # of the pre-LayerNorm layout
@@ -38,12 +40,20 @@ def components(state):
              if f"{prefixes[0]}.weight" in state or name == "LM head"}
     for layer in range(layers):
         prefix = f"encoder.layers.{layer}."
-        for i, name in enumerate("qkv"):
-            thirds = [state[f"{prefix}self_attn.qkv_proj.{kind}"].chunk(3)[i] for kind in ("weight", "bias")]
-            parts[f"layer {layer}", f"attention {name}"] = torch.cat([third.flatten().float() for third in thirds])
+        for name, tensor in attention_inputs(state, prefix).items():
+            parts[f"layer {layer}", name] = tensor
         for name, modules in OF_LAYER.items():
             parts[f"layer {layer}", name] = flat(state, [prefix + module for module in modules])
     return parts
+
+
+def attention_inputs(state, prefix):
+    """{component: tensor, flat} of what makes queries, keys and, in self-attention, values."""
+    if f"{prefix}self_attn.qkv_proj.weight" not in state:
+        return {name: flat(state, [prefix + module for module in modules]) for name, modules in OF_ADDITIVE.items()}
+    thirds = [[state[f"{prefix}self_attn.qkv_proj.{kind}"].chunk(3)[i].flatten().float() for kind in ("weight", "bias")]
+              for i in range(3)]
+    return {f"attention {name}": torch.cat(third) for name, third in zip("qkv", thirds)}
 
 
 def flat(state, prefixes):
@@ -83,7 +93,7 @@ def drift_of_files(pretrained, finetuned):
 
 def model_of(path, flag):
     state = read_checkpoint(path, flag)["model"]
-    if "encoder.layers.0.self_attn.qkv_proj.weight" not in state:
+    if "encoder.layers.0.self_attn_layer_norm.weight" not in state or "encoder.embed_tokens.weight" not in state:
         raise UsageError(f"{flag}: {path} is no BERT of this plug-in, expected one of its archs")
     return state
 
@@ -106,7 +116,8 @@ def draw_drift(drifts, file, measure=FROBENIUS):
     for axis, (path, found) in zip(axes[0], drifts.items()):
         columns = list(dict.fromkeys(component for part, component in found if part != "model"))
         layers = list(dict.fromkeys(part for part, _ in found if part != "model"))
-        grid = np.array([[found[layer, column][measure] for column in columns] for layer in layers])
+        grid = np.array([[found.get((layer, column), {}).get(measure, np.nan) for column in columns]
+                         for layer in layers])  # additive attention has no values
         shown = axis.imshow(grid, vmin=0, vmax=highest, aspect="auto", origin="lower", cmap="viridis")
         axis.set(xticks=range(len(columns)), yticks=range(len(layers)), yticklabels=layers)
         axis.set_xticklabels(columns, rotation=60, ha="right")

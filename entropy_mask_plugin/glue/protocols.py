@@ -3,8 +3,9 @@
 from dataclasses import fields
 from typing import NamedTuple, Tuple
 
+from fairseq.models import MODEL_DATACLASS_REGISTRY
+
 from ..errors import require
-from ..models.bert import BertConfig
 from .tasks import TASKS
 
 HEAD = "sentence_classification_head"  # fairseq's default name
@@ -70,7 +71,7 @@ def training_command(name, protocol, point, seed, rows, model, checkpoint, data,
     Args:
         name: key of TASKS.
         rows: number of training examples, from which the length of the learning rate's decay follows.
-        model: dict of the fields of BertConfig, as the checkpoint holds them.
+        model: the arch and its sizes, as the checkpoint holds them.
         checkpoint, data, folder: pretrained model, binarised task, where the run goes.
         user_dir: path of the plug-in.
         more: further words, which win.
@@ -100,12 +101,12 @@ def training_command(name, protocol, point, seed, rows, model, checkpoint, data,
 def model_flags(model):
     """--arch and every size of a checkpoint's model, as words of a command line."""
     words = ["--arch", model["_name"]]
-    for field in fields(BertConfig):
+    for field in fields(MODEL_DATACLASS_REGISTRY[model["_name"]]):
         if "help" not in field.metadata:  # fairseq's own field, the name of the arch
             continue
         value, flag = model.get(field.name, field.default), "--" + field.name.replace("_", "-")
         if value is True:
             words.append(flag)
-        elif value is not False:
+        elif value is not False and value is not None:
             words += [flag, str(value)]
     return words

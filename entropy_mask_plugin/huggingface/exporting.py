@@ -7,26 +7,30 @@ from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY
 
 from ..checkpoints import NO_HEAD, read_checkpoint
-from ..errors import UsageError
+from ..errors import UsageError, require
 from ..models.bert import BertModel
+from ..models.hbert import HybridModel
 from ..partial import completed, write
 from ..vocabulary import symbols_of_checkpoint
 from .config import write_config
 from .model_card import model_card
 from .tokenizer_files import find_tokenizer, read_tokenizer_files
 from .vocabulary import as_json
-from .weights import to_classifier, to_huggingface
+from .weights import to_classifier, to_encoder, to_huggingface
 
 FLAG = "--checkpoint"
+MASKED_LM, CLASSIFIER, ENCODER = "BertForMaskedLM", "BertForSequenceClassification", "BertModel"
 
 
-def export_bert(checkpoint, out, tokenizer=None):
-    """Write a `BertForMaskedLM` folder, of a fine-tuned checkpoint a `BertForSequenceClassification` folder.
+def export_bert(checkpoint, out, tokenizer=None, architecture=None):
+    """Write a `BertForMaskedLM` folder, of a fine-tuned checkpoint a `BertForSequenceClassification` folder, of one
+    with a mask decoder a `BertModel` folder.
 
     Args:
-        checkpoint: path of one of our archs in post-LayerNorm layout.
+        checkpoint: path of one of our BERTs in post-LayerNorm layout.
         out: a new folder.
         tokenizer: path of its tokenizer; None = beside the checkpoint or its training data.
+        architecture: another one of these classes, where the checkpoint has it.
     Returns:
         the name of the class in transformers.
     Raises:
@@ -36,18 +40,21 @@ def export_bert(checkpoint, out, tokenizer=None):
         raise UsageError(f"--out: {out} exists already, expected a new folder")
     state = read_checkpoint(checkpoint, FLAG)
     check_exportable(state, checkpoint)
+    architecture = architecture_of(state, checkpoint, architecture)
     symbols = symbols_of_checkpoint(state, checkpoint)
     if symbols is None:
         raise UsageError(f"{FLAG}: {checkpoint} does not say its vocabulary, expected a dict.txt beside it")
     positions = state["cfg"]["model"]["max_positions"]
     files = read_tokenizer_files(find_tokenizer(tokenizer, checkpoint, state), symbols, positions)
-    if any(name.startswith("classification_heads.") for name in state["model"]):
+    if architecture == CLASSIFIER:
         check_classifier(state, checkpoint)
-        return write_folder(out, state, "BertForSequenceClassification", *classifier(state, files))
+        return write_folder(out, state, CLASSIFIER, *classifier(state, files))
+    if architecture == ENCODER:
+        return write_folder(out, state, ENCODER, files, to_encoder(tensors_of(state, files.vocabulary)), {})
     if NO_HEAD in (state.get("extra_state") or {}):
         raise UsageError(f"{FLAG}: {checkpoint} has no trained masked-LM head, expected one: its Hugging Face original "
                          "had none, and it was not trained since")
-    return write_folder(out, state, "BertForMaskedLM", files, tensors_of(state, files.vocabulary), {})
+    return write_folder(out, state, MASKED_LM, files, tensors_of(state, files.vocabulary), {})
 
 
 def check_exportable(state, checkpoint):
@@ -57,9 +64,28 @@ def check_exportable(state, checkpoint):
     if not isinstance(model, dict) or not issubclass(ARCH_MODEL_REGISTRY.get(name, object), BertModel):
         raise UsageError(f"{FLAG}: {checkpoint} is of arch {name}, expected bert_base, bertlet or another BERT of this "
                          "plug-in")
+    if issubclass(ARCH_MODEL_REGISTRY[name], HybridModel):
+        raise UsageError(f"{FLAG}: {checkpoint} is of arch {name}, expected a BERT: transformers has no model with "
+                         "additive attention or sub-LayerNorm")
     if model["encoder_normalize_before"]:
         raise UsageError(f"{FLAG}: {checkpoint} was trained with --encoder-normalize-before, expected post-LayerNorm: "
                          "transformers' BERT has no other layout")
+
+
+def architecture_of(state, checkpoint, asked):
+    """The class in transformers that a checkpoint becomes: the one that is asked for, or else all that it has."""
+    names = state["model"].keys()
+    if any(name.startswith("classification_heads.") for name in names):
+        possible = (CLASSIFIER, ENCODER)
+    elif any(name.startswith("mask_decoder.") for name in names):
+        possible = (ENCODER,)
+        if asked == MASKED_LM:
+            raise UsageError(f"--architecture: {MASKED_LM} found, expected {ENCODER}: the LM head of {checkpoint} "
+                             "reads its mask decoder (--mask-decoder-layers), which transformers' BERT does not have")
+    else:
+        possible = (MASKED_LM, ENCODER)
+    require("--architecture", asked, asked is None or asked in possible, " or ".join(possible))
+    return asked or possible[0]
 
 
 def check_classifier(state, checkpoint):

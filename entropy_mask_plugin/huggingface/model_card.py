@@ -11,6 +11,7 @@ SHARED = {  # of fairseq's many settings in these sections, those that say somet
 OF_THE_MACHINE = ("save_dir", "restore_file", "finetune_from_model")
 CLASS_AND_TASK = {
     "BertForMaskedLM": ("fill-mask", "a masked language model"),
+    "BertModel": ("feature-extraction", "an encoder of texts"),
     "BertForSequenceClassification": ("text-classification", "a classifier of texts"),
 }
 CARD = """---
@@ -61,7 +62,7 @@ def model_card(name, state, architecture, vocabulary, parameters):
         task=task, name=name, what=what[0].upper() + what[1:], architecture=architecture,
         layers=model["encoder_layers"], width=model["encoder_embed_dim"], heads=model["encoder_attention_heads"],
         parameters=parameters, vocabulary=len(vocabulary.tokens), training=training,
-        example=f"The capital of France is {mask}." if task == "fill-mask" else "A text to classify.",
+        example=f"The capital of France is {mask}." if task == "fill-mask" else "A text.",
     )
     return card + (FLAGS.format(flags=flags(state["cfg"])) if updates else "")
 

@@ -154,6 +154,11 @@ def to_classifier(tensors, head):
     return body
 
 
+def to_encoder(tensors):
+    """Tensors of a `BertModel`, without the pooler, from those of the masked-LM."""
+    return {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if name.startswith("bert.")}
+
+
 def in_order(ours, rows):
     """Rows in fairseq's order -> the same in Hugging Face's."""
     return ours[torch.argsort(torch.tensor(rows))]
