@@ -49,11 +49,11 @@ def test_the_shipped_yaml_has_the_published_number_of_parameters(recipe, paramet
     assert printed and int(printed.group(1).replace(",", "")) == parameters, done.stdout + done.stderr
 
 
-def torchrun(ranks, data_bin, save_dir, *flags, cwd):
+def torchrun(ranks, data_bin, save_dir, *flags, cwd, model=TINY):
     """fairseq-train on several CPU processes; from a folder where the plug-in's path is relative."""
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--master_port=0",
                "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", "-m", "fairseq_cli.train", data_bin, *TRAINING,
-               *OURS, *TINY, "--save-dir", str(save_dir), "--distributed-backend", "gloo", *flags]
+               *OURS, *model, "--save-dir", str(save_dir), "--distributed-backend", "gloo", *flags]
     command[command.index(PLUGIN)] = os.path.relpath(PLUGIN, cwd)
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
