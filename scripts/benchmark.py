@@ -29,7 +29,7 @@ def parse():
     parser.add_argument("--archs", nargs="+", metavar="ARCH")
     parser.add_argument("--lengths", nargs="+", type=int, metavar="T")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"))
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all but 3ML and 50 %% masks")
     parser.add_argument("--batch-tokens", type=int, metavar="N", help="default: 1024, on a GPU 32768")
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 7")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a variant in a round (default: 1, GPU: 20)")

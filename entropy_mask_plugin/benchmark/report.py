@@ -12,7 +12,6 @@ from ..partial import completed, write
 from ..reports.figures import pyplot, save
 from .variants import RANDOM
 
-
 ABOUT_FAIRSEQ = ("fairseq-train has no bf16 of its own: where the others train in bf16, `fairseq roberta` trains with "
                  "--amp (fp16) on a GPU and in fp32 on a CPU.")
 

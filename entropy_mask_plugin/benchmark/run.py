@@ -9,7 +9,7 @@ import torch
 
 from ..errors import require
 from . import data, measure, report
-from .variants import NAMES, RANDOM, SIZES, Setting, build
+from .variants import KNOWN, NAMES, RANDOM, SIZES, Setting, build
 
 SPARE_BATCHES = 24  # an epoch has so many more than are needed: a new one would start new data workers
 
@@ -31,7 +31,7 @@ class Asked(NamedTuple):
 
 def benchmark(asked):
     """Leave benchmark.md, .json and .png in `asked.out`; returns the Markdown."""
-    for flag, values, known in (("--archs", asked.archs, SIZES), ("--variants", asked.variants, NAMES)):
+    for flag, values, known in (("--archs", asked.archs, SIZES), ("--variants", asked.variants, KNOWN)):
         for value in values:
             require(flag, value, value in known, "some of " + ", ".join(known))
     require("--variants", ", ".join(asked.variants), RANDOM in asked.variants, f"{RANDOM} among them: the others are "

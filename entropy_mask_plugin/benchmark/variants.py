@@ -24,7 +24,15 @@ OURS = {
     "self + KD": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--teacher", "TEACHER", "--kd-weight",
                   "0.5"],
 }
-NAMES = (TRANSFORMERS, FAIRSEQ, *OURS)
+NAMES = (TRANSFORMERS, FAIRSEQ, *OURS)  # measured unless others are asked for
+HALF = ["--mask-prob", "0.5", "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"]
+OURS |= {
+    "random, 50 %": [*OURS[RANDOM], *HALF],
+    "3ML": [*OURS[RANDOM], *HALF, "--mask-decoder-layers", "2"],
+    "3ML, teacher cached": [*OURS["teacher cached"], *HALF, "--mask-decoder-layers", "2"],
+    "3ML, self": [*OURS["self"], *HALF, "--mask-decoder-layers", "2"],
+}
+KNOWN = (TRANSFORMERS, FAIRSEQ, *OURS)
 
 
 class Setting:
