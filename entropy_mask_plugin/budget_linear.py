@@ -1,7 +1,8 @@
 """`--lr-scheduler budget_linear`: the learning rate follows the share of a time budget that is gone, not the updates.
 
-The budget is fairseq's own --stop-time-hours, and so is the account: the training time that it keeps in checkpoints and
-ends the run by. A resumed run goes on where the account stood.
+The budget is fairseq's own --stop-time-hours, and so is the account: the training time that it keeps in checkpoints
+and ends the run by. It counts training and validation, not the start-up (reading data, building an entropy cache); a
+resumed run goes on where the account stood, one that starts from another's weights begins anew.
 """
 
 from dataclasses import dataclass, field
@@ -37,7 +38,9 @@ class BudgetLinear(FairseqLRScheduler):
         """Raises `UsageError` for values out of their range, and where there is no budget."""
         super().__init__(cfg, optimizer)
         require("--warmup-share", cfg.warmup_share, 0 <= cfg.warmup_share < 1, "a share in [0, 1)")
-        require("--end-learning-rate", cfg.end_learning_rate, cfg.end_learning_rate >= 0, "0 or more")
+        require("--lr", ", ".join(map(str, cfg.lr)), len(cfg.lr) == 1, "one number for --lr-scheduler budget_linear")
+        require("--end-learning-rate", cfg.end_learning_rate, 0 <= cfg.end_learning_rate <= cfg.lr[0],
+                f"0 to --lr ({cfg.lr[0]})")
         if cfg.stop_time_hours <= 0:
             raise UsageError("--lr-scheduler budget_linear: expected --stop-time-hours, the budget, above 0")
         self.step_update(0)

@@ -3,6 +3,7 @@
 import logging
 import re
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import NamedTuple, Optional
 
 from fairseq.dataclass import FairseqDataclass
@@ -60,7 +61,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     )
     init_from: Optional[str] = field(
         default=None, metadata={"help": "begin with what this checkpoint or Hugging Face BERT and the model have in "
-                                        "common; the rest stays random"}
+                                        "common; the rest stays new"}
     )
     init_layers: Optional[str] = field(
         default=None, metadata={"help": "which layer of --init-from each layer takes, from 0, with commas between "
@@ -120,6 +121,11 @@ def corruption_of(cfg):
     default = CORRUPTION_OF_ARCH.get(cfg.arch, PAPERS)
     given = (cfg.mask_prob, cfg.leave_unmasked_prob, cfg.random_token_prob)
     return Corruption(*(value if flag is None else flag for flag, value in zip(given, default)))
+
+
+def recorded_corruption(task):
+    """The `Corruption` of a task's settings as a checkpoint holds them, a dict."""
+    return corruption_of(SimpleNamespace(**{name: task.get(name) for name in (*Corruption._fields, "arch")}))
 
 
 def check_corruption(shares):

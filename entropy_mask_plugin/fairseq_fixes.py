@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 import warnings
 
 import fairseq.models
@@ -154,7 +155,8 @@ def look_at_checkpoints_and_limits_before_training():
             if not str(error).startswith("Cannot load model parameters from checkpoint"):
                 raise
             raise UsageError(f"{str(error).split(';')[0]}: it is of another model than the flags describe, expected "
-                             "the --arch and --encoder-… flags that it was trained with") from error
+                             "the --arch and the flags of the model that it was trained with") from error
+        begin_the_account(cfg, trainer)
         limits, hours = trainer.cfg.optimization, trainer._previous_training_time / 3600
         if 0 < limits.max_update <= trainer.get_num_updates():
             logger.info(f"--max-update {limits.max_update} is reached: nothing to do")
@@ -165,6 +167,21 @@ def look_at_checkpoints_and_limits_before_training():
         return loaded
 
     checkpoint_utils.load_checkpoint = load_checkpoint
+
+
+def begin_the_account(cfg, trainer):
+    """Of training time. fairseq begins with the start-up, in which an entropy cache may be built that other runs read,
+    and charges a new run with the time of the one whose weights it starts from."""
+    trainer._start_time = time.time()
+    if cfg.reset_optimizer or cfg.finetune_from_model and not goes_on(cfg):
+        trainer._previous_training_time = 0
+    if trainer._optimizer is not None:
+        trainer.lr_step_update()  # a checkpoint was loaded, and the rate with it
+
+
+def goes_on(cfg):
+    """Whether the run has a checkpoint of its own."""
+    return os.path.exists(os.path.join(cfg.save_dir, "checkpoint_last.pt"))
 
 
 def tell_schedulers_the_time():

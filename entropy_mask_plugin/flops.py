@@ -21,7 +21,9 @@ TRAINING_STEP = 3  # forward passes: the gradient of a product is two
 
 
 def shares_of(corruption):
-    """`Shares` of a training step under a `config.Corruption`, special tokens not counted."""
+    """`Shares` of a training step under a `config.Corruption`, on average and special tokens not counted. (Where kept
+    and random tokens stay in the encoder, it works on as many positions as the fullest sentence of a batch has, which
+    is some per cent more.)"""
     replaced = corruption.mask_prob * (1 - corruption.leave_unmasked_prob - corruption.random_token_prob)
     return Shares(corruption.mask_prob, 1 - replaced)
 

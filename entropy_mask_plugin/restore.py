@@ -6,10 +6,9 @@ traceback follows; and it loads another vocabulary of equal size.
 
 import logging
 import os
-from types import SimpleNamespace
 
 from .checkpoints import read_checkpoint
-from .config import Corruption, corruption_of
+from .config import recorded_corruption
 from .errors import UsageError
 from .vocabulary import check_vocabulary
 
@@ -55,8 +54,7 @@ def warn_of_other_flags(state, path, cfg):
 
 def policy(task):
     """{flag: value} of a task's settings, and of what it left to its arch."""
-    shares = corruption_of(SimpleNamespace(**{name: task.get(name) for name in (*Corruption._fields, "arch")}))
-    return {**{name: task[name] for name in POLICY if name in task}, **shares._asdict()}
+    return {**{name: task[name] for name in POLICY if name in task}, **recorded_corruption(task)._asdict()}
 
 
 def check_shapes(restored, model):
@@ -68,5 +66,5 @@ def check_shapes(restored, model):
         if ours.get(name) != theirs.get(name):
             raise UsageError(
                 f"{flag}: {path} is of another model: {name} is {theirs.get(name, 'missing')}, expected "
-                f"{ours.get(name, 'none')}; give the --arch and --encoder-… flags that it was trained with"
+                f"{ours.get(name, 'none')}; give the --arch and the flags of the model that it was trained with"
             )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from entropy_mask_plugin.benchmark import data, report, run, variants
+from entropy_mask_plugin.benchmark import data, mixers, report, run, variants
 from entropy_mask_plugin.errors import UsageError
 
 
@@ -65,3 +65,28 @@ def test_an_unfinished_benchmark_leaves_what_it_has(tiny, tmp_path, monkeypatch)
 def test_mistakes_are_named(wrong, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         run.benchmark(asked(tmp_path, **wrong))
+
+
+def test_mixers_are_measured_at_every_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(mixers, "in_own_process", lambda **arguments: mixers.measure(**arguments))
+    text = mixers.benchmark([8, 16], 64, 32, 1, True, str(tmp_path))
+    found = json.loads((tmp_path / "mixers.json").read_text())
+    assert [(row["length"], row["mixer"]) for row in found["rows"]] == [
+        (length, mixer) for length in (8, 16) for mixer in ("self", "additive")]
+    assert all(row["ms"] > 0 and row["MB"] >= 0 for row in found["rows"])
+    assert (tmp_path / "mixers.md").read_text() == text and "| 16 " in text
+    assert (tmp_path / "mixers.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("lengths, width, message", [
+    ([64], 64, r"--lengths: 64 found, expected numbers from 1 to --tokens \(32\)"),
+    ([8], 100, "--width: 100 found, expected a multiple of 64"),
+])
+def test_mistakes_of_the_mixers_are_named(lengths, width, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        mixers.benchmark(lengths, width, 32, 1, True, str(tmp_path))
+
+
+def test_masks_can_come_later_in_the_benchmark(tiny, tmp_path):
+    text = run.benchmark(asked(tmp_path, variants=["random", "3ML", "3ML, self"]))
+    assert "| 3ML, self " in text

@@ -91,6 +91,30 @@ def test_a_run_whose_time_is_over_does_nothing_more(clock, data_bin, tmp_path, c
     assert open(checkpoint, "rb").read() == before
 
 
+@pytest.mark.parametrize("flags", [["--finetune-from-model"], ["--reset-optimizer", "--reset-dataloader",
+                                   "--reset-lr-scheduler", "--reset-meters", "--restore-file"]])
+def test_another_run_begins_its_own_account(flags, clock, data_bin, tmp_path, caplog):
+    checkpoint = train(data_bin, str(tmp_path / "one"), *FLAGS)
+    with caplog.at_level("INFO"):
+        caplog.clear()
+        train(data_bin, str(tmp_path / "other"), *FLAGS, *flags, checkpoint)
+    found = rates(caplog)
+    assert len(found) == 21 and all(rate == expected_rate(update) for update, rate in found.items())
+
+
+def test_the_start_up_is_not_counted(clock, data_bin, tmp_path, caplog, monkeypatch):
+    load = EntropyMaskedLMTask.load_dataset
+
+    def slow_load(self, *args, **kwargs):
+        clock.now += 10_000  # an entropy cache, say
+        return load(self, *args, **kwargs)
+
+    monkeypatch.setattr(EntropyMaskedLMTask, "load_dataset", slow_load)
+    with caplog.at_level("INFO"):
+        train(data_bin, str(tmp_path), *FLAGS)
+    assert len(rates(caplog)) == 21
+
+
 def test_ranks_agree_on_the_time():
     """Two clocks never do: learning rates that differ would make two models."""
     of = lambda ranks, agreed: SimpleNamespace(  # noqa: E731
@@ -105,6 +129,8 @@ def test_ranks_agree_on_the_time():
     (["--stop-time-hours", "0"], "--lr-scheduler budget_linear: expected --stop-time-hours"),
     (["--warmup-share", "1"], "--warmup-share: 1.0 found, expected a share in"),
     (["--end-learning-rate", "-1"], "--end-learning-rate: -1.0 found"),
+    (["--end-learning-rate", "0.5"], r"--end-learning-rate: 0.5 found, expected 0 to --lr \(0.02\)"),
+    (["--lr", "0.1,0.2"], "--lr: 0.1, 0.2 found, expected one number"),
 ])
 def test_values_out_of_range_are_named(flags, message, data_bin, tmp_path):
     with pytest.raises(UsageError, match=message):

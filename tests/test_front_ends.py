@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run, same_weights, train, weights
 
 RECIPES = ROOT / "examples" / "paper"
@@ -31,6 +32,29 @@ def test_the_shipped_yaml_trains_and_equals_the_same_flags_under_fairseq_train(d
         "--clip-norm", "1.0", "--adam-betas", "(0.9,0.999)", "--max-epoch", "2",
     )
     assert same_weights(f"{tmp_path}/hydra/checkpoint_last.pt", by_flags)
+
+
+@pytest.mark.parametrize("folder, recipe, more", [
+    ("hybridbert", "hbert_v1", ["optimization.stop_time_hours=0.001", "lr_scheduler.warmup_share=0.2"]),
+    ("mask_later", "bertlet_3ml", ["optimization.max_update=5"]),
+])
+def test_the_yaml_of_the_siblings_trains(folder, recipe, more, data_bin, tmp_path):
+    done = run(
+        "fairseq_cli.hydra_train", "--config-dir", ROOT / "examples" / folder, "--config-name", recipe,
+        f"common.user_dir={PLUGIN}", "common.cpu=true", f"task.data={data_bin}", "task.tokens_per_sample=16",
+        "task.precision=fp32", "+model.encoder_layers=2", "+model.encoder_embed_dim=32",
+        "+model.encoder_ffn_embed_dim=64", "+model.encoder_attention_heads=2", "+model.max_positions=16",
+        "dataset.batch_size=64", "dataset.num_workers=0", f"checkpoint.save_dir={tmp_path}/run", *more, cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert weights(f"{tmp_path}/run/checkpoint_last.pt")
+
+
+def test_a_budget_is_one_for_two_ranks(data_bin, tmp_path):
+    checkpoint = torchrun(2, data_bin, tmp_path / "run", "--mask-strategy", "random", "--lr-scheduler", "budget_linear",
+                          "--stop-time-hours", "0.001", "--ddp-backend", "c10d", "--log-format", "json", cwd=tmp_path)
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["extra_state"]["previous_training_time"] > 3.6 and state["optimizer_history"][-1]["num_updates"] > 1
 
 
 @pytest.mark.parametrize("recipe, parameters", [("bertlet", 28_794_170), ("bert_base", 109_512_762)])
@@ -80,3 +104,13 @@ def test_self_masking_on_two_ranks_resumes_bit_for_bit(data_bin, teacher, tmp_pa
     straight = torchrun(2, data_bin, tmp_path / "straight", *flags, cwd=tmp_path)
     torchrun(2, data_bin, tmp_path / "resumed", *flags, "--max-update", "12", cwd=tmp_path)
     assert same_weights(straight, torchrun(2, data_bin, tmp_path / "resumed", *flags, cwd=tmp_path))
+
+
+def test_two_ranks_fill_one_cache_with_the_entropies_of_one(data_bin, teacher, tmp_path):
+    flags = ["--mask-strategy", "high", "--teacher", teacher, "--max-update", "2", "--batch-size", "32"]
+    train(data_bin, str(tmp_path / "alone"), *flags, "--entropy-cache", str(tmp_path / "one"))
+    torchrun(2, data_bin, tmp_path / "together", *flags, "--ddp-backend", "c10d", "--entropy-cache",
+             str(tmp_path / "two"), cwd=tmp_path)
+    one, two = ({path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*")
+                 if path.is_file()} for name in ("one", "two"))
+    assert len(one) > 1 and one == two

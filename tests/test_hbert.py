@@ -52,6 +52,8 @@ def test_additive_attention_is_that_of_the_equations():
     attention, x = lively(AdditiveAttention(12, 3, dropout=0.0)), torch.randn(3, 7, 12)
     real = torch.ones(3, 7, dtype=torch.bool)
     real[1, 4:] = real[2, 1:] = False
+    nothing = torch.zeros(3, 1, 1, 7, dtype=torch.bool)
+    assert attention(x, nothing).isfinite().all()
     found = attention(x, real[:, None, None, :])
     assert torch.allclose(found.double(), additive_attention(attention, x, real), atol=1e-5)
     everywhere = additive_attention(attention, x, torch.ones_like(real))
@@ -77,6 +79,26 @@ def test_a_layer_normalizes_before_and_inside_both_blocks():
     expected = y + norm(layer.ffn.norm, inner) @ layer.ffn.fc2.weight.T
     assert layer.ffn.fc1.bias is layer.ffn.fc2.bias is None
     assert torch.allclose(layer(x, None), expected, atol=1e-4)
+
+
+def test_additive_attention_normalizes_before_its_last_map():
+    attention, x = lively(hybrid(arch="addbert").eval().encoder.layers[0].self_attn), torch.randn(2, 5, 12)
+    seen = []
+    attention.transform.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    attention(x, None)
+    norm, attention.norm = attention.norm, torch.nn.Identity()
+    attention(x, None)
+    assert torch.allclose(seen[0], F.layer_norm(seen[1], (12,), norm.weight, norm.bias, 1e-12), atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", HYBRIDS)
+def test_features_are_normalized_after_the_last_layer(arch):
+    model, tokens = lively(hybrid(arch=arch)).eval(), torch.randint(4, 49, (2, 9))
+    x = model.encoder.embed(tokens)
+    for layer in model.encoder.layers:
+        x = layer(x, None)
+    last = model.encoder.layer_norm
+    assert torch.allclose(model.encode(tokens), F.layer_norm(x, (12,), last.weight, last.bias, 1e-12), atol=1e-4)
 
 
 def test_positions_are_the_sinusoids_and_words_are_of_their_size():
@@ -140,11 +162,13 @@ def test_a_pattern_that_does_not_fit_is_named(pattern, message):
         hybrid("--mixer-pattern", pattern)
 
 
-def test_initial_weights_that_pass_values_on_are_larger_by_gamma():
-    flags = ["--arch", "hbertlet", "--max-positions", "16", "--mask-decoder-layers", "1", "--mask-decoder-kind",
-             "cross"]
+@pytest.mark.parametrize("layers", [2, 4])
+def test_initial_weights_that_pass_values_on_are_larger_by_gamma(layers):
+    flags = ["--arch", "hbert_v1", "--encoder-layers", str(layers), "--encoder-embed-dim", "512",
+             "--encoder-attention-heads", "8", "--encoder-ffn-embed-dim", "1024", "--max-positions", "16",
+             "--mask-decoder-layers", "1", "--mask-decoder-kind", "cross"]
     torch.manual_seed(0)
-    model, gamma = build(model=flags), math.sqrt(math.log(8))
+    model, gamma = build(model=flags), math.sqrt(math.log(2 * layers))
     for module in model.modules():
         scaled, plain = [], []
         if isinstance(module, SelfAttention):

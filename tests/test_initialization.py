@@ -40,10 +40,12 @@ def test_a_hybrid_takes_self_attention_feed_forward_embeddings_and_head(teacher,
              *(name for name in source if name.startswith("lm_head."))}
     for name, tensor in found.items():
         assert torch.equal(tensor, source[name] if name in taken else plain[name]), name
-    assert "random: encoder.layers.self_attn.query_proj of layers 1" in log
-    assert "random: encoder.layers.self_attn_layer_norm of layers 0, 1" in log
+    assert "new: encoder.layers.self_attn.query_proj of layers 1" in log
+    assert "new: encoder.layers.self_attn_layer_norm of layers 0, 1" in log
     assert "copied: encoder.layers.self_attn.qkv_proj of layers 0" in log
-    assert "not used: encoder.embed_positions" in log and "not used: encoder.layers.ffn.fc1 of layers 0, 1" in log
+    assert "not used: encoder.embed_positions" in log
+    assert "not used: encoder.layers.ffn.fc1.bias of its layers 0, 1" in log
+    assert "copied: encoder.layers.ffn.fc1.weight of layers 0, 1" in log
 
 
 def test_a_model_of_the_same_layout_takes_everything(teacher, begun):
@@ -64,10 +66,35 @@ def test_a_mask_decoder_stays_random(teacher, begun):
     for name, tensor in found.items():
         of = plain if name.startswith("mask_decoder.") else weights(teacher)
         assert torch.equal(tensor, of[name]), name
-    assert "random: mask_decoder.embed_mask" in log
+    assert "new: mask_decoder.embed_mask" in log
 
 
 @pytest.mark.parametrize("flags, layers", [([], [0, 3]), (["--init-layers", "1,2"], [1, 2])])
+def test_a_norm_inside_a_mixer_is_not_copied_to_another_mixer(data_bin, begun, tmp_path):
+    source = train(data_bin, str(tmp_path / "v1"), *RANDOM, "--max-update", "3", model=HYBRID)
+    found, plain, _ = begun(source, "--mixer-pattern", "additive,additive", model=HYBRID)
+    same = {name for name in found if torch.equal(found[name], weights(source)[name]) if name in weights(source)}
+    assert not any(name.startswith("encoder.layers.0.self_attn.") for name in same)
+    assert {"encoder.layers.1.self_attn.norm.weight", "encoder.layers.1.self_attn.query_proj.weight",
+            "encoder.layers.0.self_attn_layer_norm.weight", "encoder.layer_norm.weight"} <= same
+    inside = "encoder.layers.0.self_attn.norm.weight"
+    assert torch.equal(found[inside], plain[inside]) and not torch.equal(found[inside], weights(source)[inside])
+
+
+def test_a_head_that_was_never_trained_is_not_copied(data_bin, begun, tmp_path):
+    from test_huggingface import make_folder
+
+    with open(f"{data_bin}/dict.txt", encoding="utf-8") as file:
+        symbols = [line.rsplit(" ", 1)[0] for line in file]
+    make_folder(tmp_path / "hf", "BertModel", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *symbols], hidden_size=32,
+                num_hidden_layers=2, intermediate_size=64, num_attention_heads=2, max_position_embeddings=16)
+    import_bert(str(tmp_path / "hf"), str(tmp_path / "in"))
+    for source in (tmp_path / "hf", tmp_path / "in"):
+        found, plain, log = begun(source, model=TINY)
+        assert torch.equal(found["lm_head.dense.weight"], plain["lm_head.dense.weight"])
+        assert "new: lm_head.dense" in log and "copied: lm_head" not in log
+
+
 def test_a_shallower_model_takes_some_layers(flags, layers, data_bin, begun, tmp_path):
     deep = train(data_bin, str(tmp_path / "deep"), *RANDOM, "--max-update", "1", model=DEEP)
     found, _, log = begun(deep, *flags, model=TINY)

@@ -187,6 +187,8 @@ def test_a_run_with_the_defaults_learns(data_bin, tmp_path, caplog):
 
 @pytest.mark.parametrize("flags, message", [
     (["--mask-decoder-layers", "-1"], "--mask-decoder-layers: -1 found, expected 0"),
+    (["--mask-decoder-layers", "0", "--mask-decoder-kind", "cross"],
+     "--mask-decoder-kind: cross without a mask decoder"),
     (["--mask-decoder-kind", "causal"], "--mask-decoder-kind: causal found, expected self or cross"),
 ])
 def test_values_out_of_range_are_named(flags, message):

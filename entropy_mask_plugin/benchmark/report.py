@@ -12,6 +12,7 @@ from ..partial import completed, write
 from ..reports.figures import pyplot, save
 from .variants import RANDOM
 
+PANELS_IN_A_ROW = 4
 ABOUT_FAIRSEQ = ("fairseq-train has no bf16 of its own: where the others train in bf16, `fairseq roberta` trains with "
                  "--amp (fp16) on a GPU and in fp32 on a CPU.")
 
@@ -65,9 +66,13 @@ def said(value):
 def draw(found, path):
     """Bars: the ratio of each variant, with its spread, a panel for each setting."""
     blocks = found["settings"]
-    figure, axes = pyplot.subplots(1, len(blocks), figsize=(1.5 + 4.0 * len(blocks), 3.6), layout="constrained",
+    columns = min(PANELS_IN_A_ROW, len(blocks))
+    lines = -(-len(blocks) // columns)
+    figure, axes = pyplot.subplots(lines, columns, figsize=(1.5 + 3.4 * columns, 3.2 * lines), layout="constrained",
                                    sharey=True, squeeze=False)
-    for axis, block in zip(axes[0], blocks):
+    for axis in axes.flat[len(blocks):]:
+        axis.set_axis_off()
+    for axis, block in zip(axes.flat, blocks):
         rows = block["rows"][::-1]
         ratios = [row["ratio"] for row in rows]
         spread = [[row["ratio"] - row["lowest ratio"] for row in rows],

@@ -2,6 +2,8 @@
 
 import yaml
 
+from ..config import recorded_corruption
+
 SECTIONS = ("task", "criterion", "model", "optimization", "optimizer", "lr_scheduler", "dataset", "common")
 SHARED = {  # of fairseq's many settings in these sections, those that say something about the model
     "optimization": ("max_epoch", "max_update", "clip_norm", "update_freq", "lr"),
@@ -72,6 +74,8 @@ def flags(cfg):
     sections = {}
     for section in SECTIONS:
         settings = cfg.get(section) or {}
+        if section == "task" and "mask_strategy" in settings:
+            settings = {**settings, **recorded_corruption(settings)._asdict()}  # also what was left to the arch
         names = SHARED.get(section, settings)
         chosen = [name for name in names if is_set(settings.get(name)) and name not in OF_THE_MACHINE]
         sections[section] = {name: settings[name] for name in chosen}

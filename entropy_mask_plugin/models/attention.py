@@ -96,7 +96,7 @@ class AdditiveAttention(nn.Module):
         """The mean over the tokens, weighted by the softmax of their scores: B x T x H x D -> B x 1 x H x D."""
         scores = torch.einsum("bthd,hd->bth", x, weight).float() / math.sqrt(x.size(-1))
         if padding is not None:
-            scores = scores.masked_fill(padding, -math.inf)
+            scores = scores.masked_fill(padding, torch.finfo(scores.dtype).min)  # finite: nothing but padding is no nan
         share = self.dropout(scores.softmax(dim=1)).to(x.dtype)
         return torch.einsum("bth,bthd->bhd", share, x)[:, None]
 

@@ -42,7 +42,7 @@ class EncoderConfig(FairseqDataclass):
     attention_dropout: float = field(default=0.1, metadata={"help": "dropout of attention weights, in [0, 1)"})
     activation_dropout: float = field(default=0.0, metadata={"help": "dropout after the FFN's activation, in [0, 1)"})
     pooler_dropout: float = field(default=0.1, metadata={"help": "dropout in classification heads, in [0, 1)"})
-    max_positions: int = field(default=512, metadata={"help": "number of learned positions, the longest sequence"})
+    max_positions: int = field(default=512, metadata={"help": "number of positions, the longest sequence"})
     layer_norm_eps: float = field(default=1e-12, metadata={"help": "added to the variance in LayerNorm"})
     init_std: float = field(default=0.02, metadata={"help": "standard deviation of the initial weights"})
     mask_decoder_layers: int = field(
@@ -167,6 +167,8 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
                 f"at most the model's {cfg.max_positions} positions (--max-positions)")
         require("--mask-decoder-layers", cfg.mask_decoder_layers, cfg.mask_decoder_layers >= 0, "0 (none) or more")
         require("--mask-decoder-kind", cfg.mask_decoder_kind, cfg.mask_decoder_kind in KINDS, " or ".join(KINDS))
+        require("--mask-decoder-kind", f"{cfg.mask_decoder_kind} without a mask decoder",
+                cfg.mask_decoder_layers or cfg.mask_decoder_kind == "self", "--mask-decoder-layers 1 or more")
         return cls(cfg, cls.new_encoder(cfg, task.source_dictionary))
 
     @classmethod
@@ -188,7 +190,8 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
 
     def compile_layers(self):
         """Run all layers but the last, whose number of rows differs from batch to batch, through torch.compile."""
-        for layer in self.encoder.layers[:-1]:
+        layers = [*self.encoder.layers, *(self.mask_decoder.layers if self.mask_decoder is not None else ())]
+        for layer in layers[:-1]:
             layer.compile()
 
     def encode(self, src_tokens, positions=None, has_padding=None):

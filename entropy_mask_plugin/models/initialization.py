@@ -14,7 +14,7 @@ from typing import Dict, List, NamedTuple, Optional
 import torch
 from fairseq.models import ARCH_MODEL_REGISTRY
 
-from ..checkpoints import file_or_huggingface_folder, read_checkpoint
+from ..checkpoints import NO_HEAD, file_or_huggingface_folder, read_checkpoint
 from ..errors import UsageError, require
 from ..vocabulary import check_symbols, check_vocabulary
 from .bert import BertModel
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
     layers: List[Optional[int]]
     copied: List[str]
-    random: List[str]  # of ours
+    new: List[str]  # of ours, as they were initialized
     unused: List[str]  # of the source
 
 
@@ -64,7 +64,10 @@ def read_source(path, task):
     kind = ARCH_MODEL_REGISTRY.get(sizes["_name"]) if isinstance(sizes, dict) else None
     if kind is None or not issubclass(kind, BertModel):
         raise UsageError(f"{FLAG}: {path} is of another arch, expected one of this plug-in's, or a Hugging Face BERT")
-    return Source(path, state["model"], sizes, layout(kind, sizes))
+    tensors = state["model"]
+    if NO_HEAD in (state.get("extra_state") or {}):  # fresh weights, which only look like a head
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("lm_head.")}
+    return Source(path, tensors, sizes, layout(kind, sizes))
 
 
 def layout(kind, sizes):
@@ -96,7 +99,8 @@ def initialize_from(source, model, chosen=None):
     for name, tensor in state.items():
         theirs = name_in_source(name, layers)
         found = source.tensors.get(theirs)
-        if found is not None and fits(name, tensor, found) and (same_norms or not is_norm_of_body(name)):
+        means_the_same = same_norms and mixer(name, state) == mixer(theirs, source.tensors)
+        if found is not None and fits(name, tensor, found) and (means_the_same or not is_norm_of_body(name)):
             tensor.copy_(found[: len(tensor)])  # of a longer table of positions, the first
             copied.append(name)
             used.add(theirs)
@@ -130,6 +134,12 @@ def fits(name, tensor, found):
     return found.shape == tensor.shape
 
 
+def mixer(name, names):
+    """Of a tensor inside a layer's mixer: which one that is, from what else there is in it."""
+    prefix, inside, _ = name.partition(".self_attn.")
+    return inside and f"{prefix}.self_attn.qkv_proj.weight" in names
+
+
 def is_norm_of_body(name):
     return "norm" in name and not name.startswith("lm_head.")
 
@@ -138,19 +148,21 @@ def tell(source, outcome):
     """The outcome in the log, a line for what was done with each kind of tensor."""
     if outcome.layers != list(range(len(outcome.layers))):
         logger.info(f"{FLAG} {source.path}: layers taken: {', '.join(map(str, outcome.layers))}")
-    for what, names in (("copied", outcome.copied), ("random", outcome.random), ("not used", outcome.unused)):
+    for what, names in (("copied", outcome.copied), ("new", outcome.new), ("not used", outcome.unused)):
         for kind, layers in grouped(names).items():
-            where = f" of layers {', '.join(layers)}" if layers else ""
+            where = f" of {'its ' if what == 'not used' else ''}layers {', '.join(layers)}" if layers else ""
             logger.info(f"{FLAG} {source.path}: {what}: {kind}{where}")
 
 
 def grouped(names):
-    """{module: [numbers of layers]}, in the order of the names."""
+    """{name without its layer: [numbers of layers]}, in the order of the names; a weight and its bias as one."""
+    whole = {name.rsplit(".", 1)[0] for name in names if name.endswith(".bias")}
     groups = {}
     for name in names:
-        kind, match = name.rsplit(".", 1)[0], re.search(r"layers\.(\d+)\.", name)
-        key = re.sub(r"layers\.\d+\.", "layers.", kind)
-        layers = groups.setdefault(key, [])
+        module = name.rsplit(".", 1)[0]
+        together = module in whole and f"{module}.weight" in names
+        key = re.sub(r"layers\.\d+\.", "layers.", module if together else name)
+        layers, match = groups.setdefault(key, []), re.search(r"layers\.(\d+)\.", name)
         if match and match[1] not in layers:
             layers.append(match[1])
     return groups

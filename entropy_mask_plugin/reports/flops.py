@@ -23,11 +23,13 @@ def report(args):
     require("--arch", args.arch, issubclass(models.ARCH_MODEL_REGISTRY.get(args.arch, object), BertModel),
             "one of this plug-in's archs")
     require("--length", args.length, args.length >= 2, "2 or more")
+    require("--vocabulary", args.vocabulary, args.vocabulary >= 6, "6 or more: five symbols are special")
     corruption = corruption_of(args)
     check_corruption(corruption)
     model = model_of(args.arch, args.vocabulary, args.length, args.flags)
     shares = shares_of(corruption)
     step, entropies = terms(model, args.length, shares), terms(model, args.length, ENTROPY_PASS)
+    ratio = lambda **more: macs_of_step(model, args.length, corruption, model, **more) / totals[0]  # noqa: E731
     rows = [[part, name, million(TRAINING_STEP * step[part, name]), million(entropies[part, name])]
             for part, name in step]
     totals = TRAINING_STEP * sum(step.values()), sum(entropies.values())
@@ -38,8 +40,9 @@ def report(args):
     lines = [f"--arch {args.arch}: {parameters:,} parameters; T = {args.length}, V = {args.vocabulary:,}; {masks}",
              "Millions of multiplications with addition for each token.",
              tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=2 * ("left",) + 2 * ("right",)),
-             "With the model's own entropies on the fly, a step costs "
-             f"{macs_of_step(model, args.length, corruption, entropies='self') / totals[0]:.2f} times as much."]
+             f"A step with random masks: 1; with entropies on the fly, its own or those of a teacher of its kind: "
+             f"{ratio(entropies='self'):.2f}; with them and distillation from such a teacher: "
+             f"{ratio(entropies='self', distils=True):.2f}."]
     if model.mask_decoder is not None:
         lines += in_words_of_the_paper(model, args, shares, totals[0])
     return "\n\n".join(lines)
@@ -64,11 +67,16 @@ def in_words_of_the_paper(model, args, shares, step):
     early = [TRAINING_STEP * macs(plain, args.length, masks) for masks in (shares_of(PAPERS), shares)]
     rows = [[name, f"{layers} x {width}", f"{100 * published:.0f} %", f"{100 * share_of_layers(layers, width):.0f} %"]
             for name, layers, width, published in PUBLISHED]
-    shares_of_early = [f"{million(cost)} (this is {100 * step / cost:.0f} % of it)" for cost in early]
-    return [f"The same encoder without mask decoder: {shares_of_early[0]} where 15 % are predicted, {shares_of_early[1]} "
+    beside = [f"{million(cost)} (this is {100 * step / cost:.0f} % of it)" for cost in early]
+    cfg = model.cfg
+    own = share_of_layers(cfg.encoder_layers, cfg.encoder_embed_dim, cfg.mask_decoder_layers, shares.visible,
+                          args.length)
+    rows.append([f"--arch {args.arch}", f"{cfg.encoder_layers} x {cfg.encoder_embed_dim}", "", f"{100 * own:.0f} %"])
+    return [f"The same encoder without mask decoder, heads included: {beside[0]} where 15 % are predicted, {beside[1]} "
             "where as many are as here.",
-            "Published budgets, and what the formula L x (24 d^2 + 4 x T d) + N (24 d^2 + 4 T d) of the layers alone "
-            f"gives for two decoder layers, 50 % and 80/10/10, T = {PUBLISHED_LENGTH}:",
+            "Published budgets, and what the formula L x (24 d^2 + 4 x T d) + N (24 d^2 + 4 T d) of layers with "
+            "self-attention gives, heads not counted: for the paper's models two decoder layers, 50 % and 80/10/10, "
+            f"T = {PUBLISHED_LENGTH}:",
             tabulate(rows, ["model", "layers", "published", "formula"], tablefmt="github", disable_numparse=True)]
 
 
