@@ -93,7 +93,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         default=False, metadata={"help": "torch.compile for the encoder layers, but the last: minutes at the start"}
     )
     # fairseq's own settings that the task must see. Without a help text they are no flags of ours.
-    arch: Optional[str] = II("model._name")
+    arch: Optional[str] = "${oc.select:model._name,null}"  # fairseq-validate has no model
     seed: int = II("common.seed")
     tpu: bool = II("common.tpu")
     cpu: bool = II("common.cpu")

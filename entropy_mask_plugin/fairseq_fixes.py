@@ -1,6 +1,7 @@
 """Every place where the plug-in changes something of fairseq itself, and why. Nothing else in the package does."""
 
 import argparse
+import atexit
 import contextlib
 import importlib
 import logging
@@ -34,6 +35,7 @@ def apply_fairseq_fixes():
     listen_to_torchrun()
     wrap_cpu_models_without_device_ids()
     send_objects_between_ranks()
+    leave_the_other_ranks_at_the_end()
     look_at_checkpoints_and_limits_before_training()
     tell_schedulers_the_time()
     silence_warnings_of_fairseqs_own_calls()
@@ -137,6 +139,17 @@ def send_objects_between_ranks():
         return objects[0]
 
     distributed_utils._broadcast_object_slow = broadcast
+
+
+def leave_the_other_ranks_at_the_end():
+    """fairseq never does: gloo's threads are then destroyed while they run, and on a busy machine a training that has
+    succeeded ends with "terminate called without an active exception"."""
+
+    def leave():
+        if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+            torch.distributed.destroy_process_group()
+
+    atexit.register(leave)
 
 
 def look_at_checkpoints_and_limits_before_training():

@@ -10,6 +10,7 @@ from conftest import train
 from fairseq import trainer as fairseq_trainer
 from test_training import Killed
 
+from entropy_mask_plugin import fairseq_fixes
 from entropy_mask_plugin.budget_linear import learning_rate
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.fairseq_fixes import training_time
@@ -42,7 +43,8 @@ def clock(monkeypatch):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(EntropyMaskedLMTask, "train_step", timed_step)
-    monkeypatch.setattr(fairseq_trainer, "time", SimpleNamespace(time=lambda: state.now))
+    for module in (fairseq_trainer, fairseq_fixes):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: state.now))
     return state
 
 

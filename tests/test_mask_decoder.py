@@ -116,7 +116,7 @@ def test_logits_come_at_the_chosen_positions_only(layout, tokens):
 def test_fine_tuning_uses_the_encoder_alone(layout):
     model, tokens = masked_later(layout), torch.randint(4, MASK, (3, 9))
     model.register_classification_head("mood", num_classes=3)
-    alone = build(model=[*LAYOUTS[layout], *TINY, "--mask-decoder-layers", "0"]).eval()
+    alone = build(model=[*LAYOUTS[layout], *TINY, "--mask-decoder-layers", "0", "--mask-decoder-kind", "self"]).eval()
     alone.register_classification_head("mood", num_classes=3)
     alone.load_state_dict({name: value for name, value in model.state_dict().items() if "mask_decoder" not in name})
     assert alone.mask_decoder is None

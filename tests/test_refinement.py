@@ -95,7 +95,7 @@ def test_a_pass_all_in_bf16_is_nearly_the_exact_one(make_task, teacher):
     exact, maskable = entropies_with(make_task, teacher)
     cheap, _ = entropies_with(make_task, teacher, "--entropy-precision", "bf16")
     assert cheap.dtype == torch.float32 and not torch.equal(cheap, exact)
-    assert (cheap - exact)[maskable].abs().max() < 0.1 * exact[maskable].std()
+    assert (cheap - exact)[maskable].abs().max() < 0.01  # nats; the entropies are around 5
 
 
 def test_entropies_can_be_exact_while_training_is_in_bf16(make_task, teacher):
