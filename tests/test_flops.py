@@ -88,6 +88,8 @@ def test_the_report_names_every_term_and_sums_up():
 @pytest.mark.parametrize("words, message", [
     (["--arch", "roberta_base"], "--arch: roberta_base found, expected one of this plug-in's archs"),
     (["--arch", "bertlet", "--length", "1"], "--length: 1 found"),
+    (["--arch", "bertlet", "--vocabulary", "3"], "--vocabulary: 3 found"),
+    (["--arch", "bertlet", "--", "--no-such-flag", "1"], "-- …: "),
     (["--arch", "bertlet", "--mask-prob", "2"], "--mask-prob: 2.0 found"),
 ])
 def test_mistakes_are_named(words, message):

@@ -1,5 +1,7 @@
 """The table of scripts/flops.py."""
 
+import contextlib
+import io
 from types import SimpleNamespace
 
 import torch
@@ -9,7 +11,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from tabulate import tabulate
 
 from ..config import PAPERS, check_corruption, corruption_of
-from ..errors import require
+from ..errors import UsageError, require
 from ..flops import ENTROPY_PASS, TRAINING_STEP, macs, macs_of_step, shares_of, terms
 from ..models.bert import BertModel
 
@@ -55,10 +57,19 @@ def model_of(arch, vocabulary, length, flags=()):
         dictionary.add_symbol(f"w{i}")
     dictionary.add_symbol("<mask>")
     words = ["none", "--task", "masked_lm", "--arch", arch, "--max-positions", str(max(length, 512)), *flags]
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+    cfg = convert_namespace_to_omegaconf(understood(words))
     task = SimpleNamespace(source_dictionary=dictionary, max_positions=lambda: length)
     with torch.device("meta"):
         return models.build_model(cfg.model, task)
+
+
+def understood(words):
+    """What fairseq's parser makes of a command line; its own complaint is a hundred lines long."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            return options.parse_args_and_arch(options.get_training_parser(), words)
+    except SystemExit:
+        raise UsageError(f"-- …: {said.getvalue().strip().splitlines()[-1]}, expected flags of the arch") from None
 
 
 def in_words_of_the_paper(model, args, shares, step):

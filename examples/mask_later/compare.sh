@@ -29,7 +29,7 @@ train() { # name, updates, then the flags that are its own
 
 # Updates with as many FLOPs as 1,500 of the first, the teacher's entropy passes included. Millions of multiplications for
 # a token and step, by scripts/flops.py with the sizes above: 3.46; 3.65; 2.75; 3.36; 2.75 + 1.37; 3.65 + 1.37.
-teacher=$out/random-30/checkpoint_last.pt
+teacher=$out/random-50/checkpoint_last.pt
 train random-30 1500 --mask-strategy random --mask-prob 0.3 &
 train random-50 1422 --mask-strategy random --mask-prob 0.5 &
 wait
