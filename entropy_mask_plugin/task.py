@@ -26,11 +26,11 @@ from .entropy_cache.self_store import SelfEntropyStore
 from .entropy_cache.store import EntropyStore
 from .errors import UsageError, require
 from .fairseq_fixes import refuse_unconnected_ranks
+from .initialization import initialize_from, read_source, tell
 from .masking import corruption, noise, schedule, selection
 from .masking.entropy import bf16_pays, projected_entropy
 from .masking.refinement import refined
 from .masking.statistics import SUMS, mask_statistics
-from .models.initialization import initialize_from, read_source, tell
 from .models.positions import Positions
 from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher

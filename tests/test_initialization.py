@@ -6,7 +6,7 @@ from conftest import TINY, train, weights
 
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.huggingface.importing import import_bert, read_bert
-from entropy_mask_plugin.models.initialization import spread
+from entropy_mask_plugin.initialization import spread
 
 RANDOM = ["--mask-strategy", "random", "--max-epoch", "1"]
 HYBRID = ["--arch", "hbert_v1", *TINY[2:]]

@@ -14,10 +14,10 @@ from typing import Dict, List, NamedTuple, Optional
 import torch
 from fairseq.models import ARCH_MODEL_REGISTRY
 
-from ..checkpoints import NO_HEAD, file_or_huggingface_folder, read_checkpoint
-from ..errors import UsageError, require
-from ..vocabulary import check_symbols, check_vocabulary
-from .bert import BertModel
+from .checkpoints import NO_HEAD, file_or_huggingface_folder, read_checkpoint
+from .errors import UsageError, require
+from .models.bert import BertModel
+from .vocabulary import check_symbols, check_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def read_source(path, task):
     Raises:
         UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; no model of ours.
     """
-    from ..huggingface.importing import read_bert  # its tokenizers have no place in every other training
+    from .huggingface.importing import read_bert  # its tokenizers have no place in every other training
 
     path = file_or_huggingface_folder(path, FLAG)
     if os.path.isdir(path):
