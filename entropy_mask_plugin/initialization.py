@@ -147,7 +147,8 @@ def is_norm_of_body(name):
 def tell(source, outcome):
     """The outcome in the log, a line for what was done with each kind of tensor."""
     if outcome.layers != list(range(len(outcome.layers))):
-        logger.info(f"{FLAG} {source.path}: layers taken: {', '.join(map(str, outcome.layers))}")
+        taken = ", ".join("new" if layer is None else str(layer) for layer in outcome.layers)
+        logger.info(f"{FLAG} {source.path}: layers taken: {taken}")
     for what, names in (("copied", outcome.copied), ("new", outcome.new), ("not used", outcome.unused)):
         for kind, layers in grouped(names).items():
             where = f" of {'its ' if what == 'not used' else ''}layers {', '.join(layers)}" if layers else ""

@@ -24,6 +24,7 @@ def parse():
     for flag, value in (("--tokens-per-sample", 512), ("--sample-break-mode", "none"), ("--shorten-method", "none"),
                         ("--shorten-data-split-list", ""), ("--precision", "fp32"), ("--train-subset", "train")):
         parser.add_argument(flag, type=type(value), default=value, help="as in the training (default: %(default)s)")
+    parser.add_argument("--entropy-precision", choices=("fp32", "bf16"), help="as in the training (default: unset)")
     parser.add_argument("--cpu", action="store_true", help="use the processor where there is a GPU")
     return parser.parse_args()
 

@@ -31,8 +31,9 @@ tags: [bert, entropy-masking]
     from transformers import pipeline
     pipeline("{task}", "{name}")({example!r})
 
-Token types make no difference: all are the first.
+Token types make no difference: all are the first.{pooler}
 """
+NO_POOLER = " The model has no pooler and no masked-LM head: load it with `AutoModel` and `add_pooling_layer=False`."
 TRAINING = """Trained with fairseq and the plug-in entropy_mask_plugin (Srinivasagan, Hartung, Georges, \\*SEM 2026):
 {updates:,} updates, the last of them in epoch {epoch}, with the flags below."""
 FLAGS = """
@@ -64,6 +65,7 @@ def model_card(name, state, architecture, vocabulary, parameters):
         task=task, name=name, what=what[0].upper() + what[1:], architecture=architecture,
         layers=model["encoder_layers"], width=model["encoder_embed_dim"], heads=model["encoder_attention_heads"],
         parameters=parameters, vocabulary=len(vocabulary.tokens), training=training,
+        pooler=NO_POOLER if architecture == "BertModel" else "",
         example=f"The capital of France is {mask}." if task == "fill-mask" else "A text.",
     )
     return card + (FLAGS.format(flags=flags(state["cfg"])) if updates else "")

@@ -7,6 +7,7 @@ layer.
 Shapes: T positions, C width.
 """
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Optional
@@ -19,6 +20,8 @@ from ..errors import require
 from .attention import MIXERS, AdditiveAttention, CrossAttention, SelfAttention
 from .bert import BERTLET, BertEncoder, BertModel, EncoderConfig, register_arch
 from .layers import FeedForward, Layer, layer_norm
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -74,7 +77,9 @@ class HybridModel(BertModel):
 
     @classmethod
     def new_encoder(cls, cfg, dictionary):
-        return HybridEncoder(cfg, dictionary, [hybrid_layer(cfg, mixer) for mixer in cls.mixers(cfg)])
+        mixers = cls.mixers(cfg)
+        logger.info(f"mixers: {','.join(mixers)}")
+        return HybridEncoder(cfg, dictionary, [hybrid_layer(cfg, mixer) for mixer in mixers])
 
     @classmethod
     def mixers(cls, cfg):

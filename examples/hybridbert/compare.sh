@@ -23,19 +23,27 @@ train() { # name, then the flags that are its own
     mkdir -p "$run"
     shift
     OMP_NUM_THREADS=1 fairseq-train "$corpus/bin" --user-dir "$root/entropy_mask_plugin" "${task[@]}" "${sizes[@]}" \
-        "${optimisation[@]}" "${saving[@]}" --save-dir "$run" "$@" >> "$run/train.log" 2> "$run/errors.log"
+        "${optimisation[@]}" "${saving[@]}" --save-dir "$run" "$@" >> "$run/train.log" 2> "$run/errors.log" &
+    trap "kill $! 2> /dev/null" TERM
+    wait $! || { echo "error: $run: $(tail -n 1 "$run/errors.log")" >&2; exit 1; }
 }
+
+both() { # wait for the two that run
+    local job
+    for job in $(jobs -p); do wait "$job" || exit 1; done
+}
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 
 # The second and third are the controls: BERT with LayerNorm before its blocks, and HybridBERT's layers with
 # self-attention alone.
 train bert --arch bertlet &
 train bert-pre-norm --arch bertlet --encoder-normalize-before &
-wait
+both
 train all-self --arch hbertlet --mixer-pattern self,self,self,self &
 train hbert-v1 --arch hbert_v1 &
-wait
+both
 train hbert-outer --arch hbertlet &
 train addbert --arch addbert &
-wait
+both
 python "$root/scripts/compare_runs.py" "$out"/{bert,bert-pre-norm,all-self,hbert-v1,hbert-outer,addbert} \
     --dict "$corpus/dict.txt" --against hours --out "$out"

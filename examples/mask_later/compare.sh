@@ -24,20 +24,28 @@ train() { # name, updates, then the flags that are its own
     shift 2
     OMP_NUM_THREADS=1 fairseq-train "$corpus/bin" --user-dir "$root/entropy_mask_plugin" "${task[@]}" "${sizes[@]}" \
         "${optimisation[@]}" --total-num-update "$updates" --max-update "$updates" "${saving[@]}" --save-dir "$run" \
-        "$@" >> "$run/train.log" 2> "$run/errors.log"
+        "$@" >> "$run/train.log" 2> "$run/errors.log" &
+    trap "kill $! 2> /dev/null" TERM
+    wait $! || { echo "error: $run: $(tail -n 1 "$run/errors.log")" >&2; exit 1; }
 }
+
+both() { # wait for the two that run
+    local job
+    for job in $(jobs -p); do wait "$job" || exit 1; done
+}
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 
 # Updates with as many FLOPs as 1,500 of the first, the teacher's entropy passes included. Millions of multiplications for
 # a token and step, by scripts/flops.py with the sizes above: 3.46; 3.65; 2.75; 3.36; 2.75 + 1.37; 3.65 + 1.37.
 teacher=$out/random-50/checkpoint_last.pt
 train random-30 1500 --mask-strategy random --mask-prob 0.3 &
 train random-50 1422 --mask-strategy random --mask-prob 0.5 &
-wait
+both
 train later-1-layer 1885 --mask-strategy random --mask-prob 0.5 --mask-decoder-layers 1 &
 train later-2-layers 1541 --mask-strategy random --mask-prob 0.5 --mask-decoder-layers 2 &
-wait
+both
 train later-high 1257 --mask-strategy high --teacher "$teacher" --mask-prob 0.5 --mask-decoder-layers 1 &
 train early-high 1033 --mask-strategy high --teacher "$teacher" --mask-prob 0.5 &
-wait
+both
 python "$root/scripts/compare_runs.py" "$out"/{random-30,random-50,later-1-layer,later-2-layers,later-high,early-high} \
     --dict "$corpus/dict.txt" --out "$out"
