@@ -4,16 +4,21 @@ import argparse
 import atexit
 import contextlib
 import importlib
+import itertools
 import logging
 import os
+import queue
 import shutil
 import sys
+import threading
 import time
 import warnings
+import weakref
 
 import fairseq.models
 import torch
 from fairseq import checkpoint_utils
+from fairseq.data import iterators
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.logging import metrics
@@ -35,7 +40,7 @@ def apply_fairseq_fixes():
     listen_to_torchrun()
     wrap_cpu_models_without_device_ids()
     send_objects_between_ranks()
-    leave_the_other_ranks_at_the_end()
+    stop_reading_ahead_before_python_ends()
     look_at_checkpoints_and_limits_before_training()
     tell_schedulers_the_time()
     silence_warnings_of_fairseqs_own_calls()
@@ -141,15 +146,25 @@ def send_objects_between_ranks():
     distributed_utils._broadcast_object_slow = broadcast
 
 
-def leave_the_other_ranks_at_the_end():
-    """fairseq never does: gloo's threads are then destroyed while they run, and on a busy machine a training that has
-    succeeded ends with "terminate called without an active exception"."""
+def stop_reading_ahead_before_python_ends():
+    """fairseq reads batches ahead in a daemon thread. Where Python ends while that thread is inside torch, the process
+    is aborted ("terminate called without an active exception") after a training that has succeeded."""
+    ended, readers = threading.Event(), weakref.WeakSet()
 
-    def leave():
-        if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
-            torch.distributed.destroy_process_group()
+    class Reader(iterators.BackgroundConsumer):
+        def __init__(self, batches, source, *more):
+            super().__init__(batches, itertools.takewhile(lambda _: not ended.is_set(), source), *more)
+            readers.add(self)
 
-    atexit.register(leave)
+    def stop():
+        ended.set()
+        for reader in list(readers):
+            while reader.is_alive():  # it may be waiting for room in a full queue
+                with contextlib.suppress(queue.Empty):
+                    reader._queue.get(timeout=0.05)
+
+    iterators.BackgroundConsumer = Reader
+    atexit.register(stop)
 
 
 def look_at_checkpoints_and_limits_before_training():

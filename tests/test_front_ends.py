@@ -98,6 +98,29 @@ def test_two_ranks_train_and_resume_like_one(backend, data_bin, teacher, tmp_pat
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
 
 
+READ_AHEAD = """
+import torch
+import entropy_mask_plugin
+from fairseq.data.iterators import BufferedIterator
+
+class Batches:
+    def __len__(self):
+        return 10**6
+
+    def __iter__(self):
+        while True:
+            yield torch.arange(300_000).clone()
+
+next(BufferedIterator(1000, Batches()))
+"""
+
+
+def test_python_can_end_while_batches_are_read_ahead():
+    """It would be aborted inside torch otherwise, every time with batches of this size."""
+    done = subprocess.run([sys.executable, "-c", READ_AHEAD], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_self_masking_on_two_ranks_resumes_bit_for_bit(data_bin, teacher, tmp_path):
     flags = ["--teacher", teacher, "--self-mask-from-epoch", "2", "--batch-size", "32", "--ddp-backend", "c10d",
              "--max-update", "15"]
