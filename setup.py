@@ -10,6 +10,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["entropy_mask_plugin", "entropy_mask_plugin.*"]),
+    package_data={"entropy_mask_plugin.studies": ["page.html"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",  # the first whose torch.load refuses pickles that run code unless told otherwise
@@ -22,6 +23,7 @@ setup(
         "huggingface_hub>=0.24",
         "pyyaml>=6",
         "datasets>=3.0",
+        "jinja2>=3.1",
         "matplotlib>=3.8",
         "scipy>=1.15",
         "scikit-learn>=1.4",

@@ -32,6 +32,7 @@ from .masking.entropy import bf16_pays, projected_entropy
 from .masking.refinement import refined
 from .masking.statistics import SUMS, mask_statistics
 from .models.positions import Positions
+from .plateau import is_on_plateau, sentence, unigram_entropy
 from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher
 from .vocabulary import RECORD, read_dictionary_of_shards
@@ -65,6 +66,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
             warn_of_unused_flags(cfg)
             task.trains, task.restored = True, read_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
+            task.tell_unigram_entropy()
         return task
 
     @classmethod
@@ -276,6 +278,19 @@ class EntropyMaskedLMTask(MaskedLMTask):
         return compute
 
     # ---- log
+
+    def unigram_entropy(self):
+        """Of the training data, in bits, by the counts in dict.txt; None where it has none."""
+        return unigram_entropy([self.dictionary.count[i] for i in self.ordinary.tolist()])
+
+    def tell_unigram_entropy(self):
+        bits = self.unigram_entropy()
+        logger.info("unigram entropy of the training data: " + (
+            f"{bits:.3f} bits, by the counts in dict.txt" if bits else "unknown, dict.txt has no counts"))
+
+    def post_validate(self, model, stats, agg):
+        if is_on_plateau(float(stats["loss"]), self.unigram_entropy()):
+            logger.warning(sentence(float(stats["loss"]), self.unigram_entropy()))
 
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)

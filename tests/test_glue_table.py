@@ -10,14 +10,14 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.glue import metrics, report
+from entropy_mask_plugin.glue import bootstrap, report
+from entropy_mask_plugin.glue.bootstrap import paired_bootstrap
 from entropy_mask_plugin.glue.cells import read_run, read_runs
 from entropy_mask_plugin.glue.metrics import (
     FUNCTIONS,
     Predictions,
     constant_score,
     official_score,
-    paired_bootstrap,
     read_predictions,
     score,
 )
@@ -61,7 +61,7 @@ def write_settings(run, **different):
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """`base` and `better` over four tasks, two seeds; `lazy` says always the same of RTE."""
-    monkeypatch.setattr(metrics, "RESAMPLES", 100)  # 1000 take seconds
+    monkeypatch.setattr(bootstrap, "RESAMPLES_OF_SCORES", 100)  # 1000 take seconds
     for run, right, first in (("base", 0.6, 1), ("better", 0.9, 11)):
         for name in ("cola", "mrpc", "sts-b", "mnli"):
             for seed in (1, 2):
@@ -127,10 +127,35 @@ def test_the_bootstrap_interval_is_the_binomials_where_only_one_run_errs():
     n = 400
     gold = np.zeros(n, dtype=int)
     wrong = (np.arange(n) % 5 == 0).astype(int)
-    difference, low, high = paired_bootstrap(TASKS["rte"], [Predictions(gold, gold)], [Predictions(gold, wrong)], 4000)
+    difference, low, high = paired_bootstrap(TASKS["rte"], [Predictions(gold, gold)], [Predictions(gold, wrong)])
     spread = 100 * 1.96 * math.sqrt(0.2 * 0.8 / n)
     assert difference == pytest.approx(20)
     assert low == pytest.approx(20 - spread, abs=0.4) and high == pytest.approx(20 + spread, abs=0.4)
+
+
+@pytest.mark.parametrize("name", ["cola", "mrpc", "rte", "mnli"])
+def test_counts_of_patterns_give_the_interval_of_drawing_rows(name):
+    """Against rows drawn one by one and scikit-learn's metrics, two seeds each."""
+    task = TASKS[name]
+    ours, theirs = ([planted(task, seed, 150, right) for seed in seeds] for seeds, right in (((1, 2), 0.8),
+                                                                                             ((3, 4), 0.6)))
+    difference, low, high = paired_bootstrap(task, ours, theirs)
+    of = lambda seeds, rows: np.mean([official_score(task, seed.at(rows)) for seed in seeds])  # noqa: E731
+    draws = np.random.default_rng(2).integers(0, 150, (2000, 150))
+    plain = np.array([of(ours, rows) - of(theirs, rows) for rows in draws])
+    assert difference == pytest.approx(of(ours, np.arange(150)) - of(theirs, np.arange(150)))
+    assert (low, high) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=0.15 * (high - low))
+    assert np.mean(bootstrap.resampled(task, ours, theirs)) == pytest.approx(plain.mean(), abs=0.05 * (high - low))
+
+
+@pytest.mark.parametrize("metric", bootstrap.FROM_COUNTS)
+@pytest.mark.parametrize("gold, predicted", [([0, 1, 1, 0], [0, 1, 0, 0]), ([0, 1, 0], [0, 0, 0]), ([1, 1], [1, 1]),
+                                             ([0, 0, 0], [0, 0, 1]), ([0, 0], [0, 0])])
+def test_scores_from_counts_are_scikit_learns(metric, gold, predicted):
+    confusion = np.zeros((1, 2, 2))
+    np.add.at(confusion[0], (gold, predicted), 1)
+    expected = score(metric, Predictions(np.array(gold), np.array(predicted)))
+    assert 100 * bootstrap.FROM_COUNTS[metric](confusion)[0] == pytest.approx(expected)
 
 
 def test_runs_over_different_examples_are_not_compared():

@@ -79,7 +79,7 @@ def test_unigram_entropy_is_that_of_the_counts(tmp_path):
 def test_a_run_on_the_plateau_is_named(runs):
     random = training_log.read_run(str(runs / "random"))
     loss = random.valid[-1]["loss"]
-    assert "random has not left the unigram plateau" in comparison.plateau_warnings([random], loss)[0]
+    assert "random is on the plateau: valid loss" in comparison.plateau_warnings([random], loss)[0]
     assert comparison.plateau_warnings([random], loss + 0.31) == []
     assert math.isfinite(loss)
 

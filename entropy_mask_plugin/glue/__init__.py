@@ -7,6 +7,7 @@
     unit.py        one (task, seed): train, predict, record; killed and started again, it goes on
     predict.py     predictions.tsv of the chosen checkpoint
     metrics.py     every score, from predictions.tsv
+    bootstrap.py   intervals of differences
     run.py         all units, several at once
     table.py       cells, averages, comparisons, in Markdown, CSV, JSON, LaTeX
     picture.py     the same to look at

@@ -109,11 +109,15 @@ def as_csv(drifts):
 
 
 def draw_drift(drifts, file, measure=FROBENIUS):
-    """A heat map for each checkpoint: layers by components, and what is no layer's below."""
+    """A heat map for each: layers by components, and what is no layer's above.
+
+    Args:
+        drifts: {title: what `drift` gives}.
+    """
     figure, axes = pyplot.subplots(1, len(drifts), figsize=(1.5 + 4.0 * len(drifts), 4.5), layout="constrained",
                                    squeeze=False)
     highest = max(values[measure] for found in drifts.values() for values in found.values())
-    for axis, (path, found) in zip(axes[0], drifts.items()):
+    for axis, (title, found) in zip(axes[0], drifts.items()):
         columns = list(dict.fromkeys(component for part, component in found if part != "model"))
         layers = list(dict.fromkeys(part for part, _ in found if part != "model"))
         grid = np.array([[found.get((layer, column), {}).get(measure, np.nan) for column in columns]
@@ -122,7 +126,7 @@ def draw_drift(drifts, file, measure=FROBENIUS):
         axis.set(xticks=range(len(columns)), yticks=range(len(layers)), yticklabels=layers)
         axis.set_xticklabels(columns, rotation=60, ha="right")
         rest = ", ".join(f"{name} {values[measure]:.3g}" for (part, name), values in found.items() if part == "model")
-        axis.set_title(f"{name_of(path, drifts)}\n{rest}", fontsize=8)
+        axis.set_title(f"{title}\n{rest}", fontsize=8)
     figure.colorbar(shown, ax=axes, label=measure)
     save(figure, file)
 
@@ -138,5 +142,6 @@ def write_drift(drifts, out):
     """OUT.csv, OUT.png (Frobenius) and OUT-elementwise.png."""
     with completed(out + ".csv") as beside:
         write(beside, as_csv(drifts).encode())
-    draw_drift(drifts, out + ".png")
-    draw_drift(drifts, out + "-elementwise.png", ELEMENTWISE)
+    named = {name_of(path, drifts): found for path, found in drifts.items()}
+    draw_drift(named, out + ".png")
+    draw_drift(named, out + "-elementwise.png", ELEMENTWISE)

@@ -23,7 +23,6 @@ FUNCTIONS = {
 }
 CORRELATIONS = ("pearson", "spearman")
 CONSTANT_SHARE, CONSTANT_SPREAD = 0.99, 0.01
-RESAMPLES = 1000
 
 
 class Predictions(NamedTuple):
@@ -82,27 +81,3 @@ def constant_score(names, gold, task):
         return 0.0
     constants = (Predictions(gold, np.full_like(gold, label)) for label in range(len(task.labels)))
     return max(float(np.mean([score(metric, constant) for metric in names])) for constant in constants)
-
-
-def paired_bootstrap(task, ours, baseline, resamples=None):
-    """Difference of two runs' official scores on one dev set, means over their seeds, and its 95 % interval.
-
-    Examples are drawn with replacement, the same for all seeds of both runs (Efron and Tibshirani 1993, percentiles).
-    The seeds stay as they are: the interval does not hold what other seeds would have given.
-
-    Args:
-        task: `tasks.Task`.
-        ours, baseline: lists of Predictions, one for each seed, over the same examples.
-    Returns:
-        (difference, low, high), in percentage points.
-    """
-    def difference(rows):
-        means = (np.mean([official_score(task, seed.at(rows)) for seed in seeds]) for seeds in (ours, baseline))
-        return next(means) - next(means)
-
-    everything = np.arange(len(ours[0].gold))
-    if len({tuple(seed.gold.tolist()) for seed in (*ours, *baseline)}) != 1:
-        raise UsageError(f"{task.folder}: the two runs are over different dev sets, expected the same examples")
-    drawn = stats.bootstrap((everything,), difference, vectorized=False, n_resamples=resamples or RESAMPLES,
-                            method="percentile", rng=np.random.default_rng(1))
-    return float(difference(everything)), *map(float, drawn.confidence_interval)

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import List, Optional
 
-import torch
 from tqdm import tqdm
 
 from ..checkpoints import read_checkpoint
@@ -20,13 +19,14 @@ from ..digests import digest, digest_of_file
 from ..errors import UsageError, require
 from ..huggingface.tokenizer_files import find_tokenizer
 from ..partial import completed, remove_leftovers, write, write_json
+from ..processes import ProcessFailed, gpus
 from ..vocabulary import symbols_of_checkpoint
 from .binarize import binarize_task
 from .cells import read_json, read_settings
 from .protocols import Protocol, check_protocol
 from .reading import missing_files, read_from_hub, read_task
 from .tasks import TASKS
-from .unit import Unit, UnitFailed, run_unit
+from .unit import Unit, run_unit
 
 FLAG = "--checkpoint"
 
@@ -99,12 +99,6 @@ def fine_tune_alone(settings):
              for name in settings.tasks for seed in settings.seeds]
     failures = run_units(units, settings.jobs)
     return len(units) - len(failures), failures
-
-
-def gpus():
-    """The numbers of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
 
 def tokenizer_of(settings, state, symbols):
@@ -203,7 +197,7 @@ def run_units(units, jobs):
                 try:
                     done.result()
                 except Exception as error:  # one unit's trouble, whatever it is, is not the others'
-                    reason = str(error) if isinstance(error, UnitFailed) else f"{type(error).__name__}: {error}"
+                    reason = str(error) if isinstance(error, ProcessFailed) else f"{type(error).__name__}: {error}"
                     failures.append((unit.task, unit.seed, reason))
                     tqdm.write(f"failed: {unit.task}, seed {unit.seed}: {reason}")
                 shown.set_postfix_str(f"{unit.task}, seed {unit.seed}")

@@ -10,15 +10,14 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 from typing import NamedTuple, Optional
 
 import torch
 
 from ..checkpoints import read_checkpoint
-from ..corpus.binarize import end_with_parent
 from ..partial import completed, remove, write_json
+from ..processes import run_logged
 from .metrics import official_score, read_predictions
 from .predict import predictions_file
 from .protocols import Protocol, grid, training_command
@@ -50,12 +49,8 @@ class Unit(NamedTuple):
         return os.path.exists(self.result)
 
 
-class UnitFailed(Exception):
-    """Its message names the log and its last line."""
-
-
 def run_unit(unit):
-    """Bring a unit to its end from wherever it was. Raises UnitFailed."""
+    """Bring a unit to its end from wherever it was. Raises ProcessFailed."""
     scores = {point.folder(): run_point(unit, point) for point in grid(unit.protocol)}
     best = chosen(scores, unit.protocol)
     for dev in TASKS[unit.task].dev:
@@ -100,11 +95,11 @@ def run_point(unit, point):
     training = training_command(unit.task, unit.protocol, point, unit.seed, unit.rows, unit.model, unit.checkpoint,
                                 unit.data, folder, user_dir, unit.more)
     log = os.path.join(folder, "train.log")
-    run_logged([sys.executable, "-m", "fairseq_cli.train", *training], log, unit)
+    run_logged([sys.executable, "-m", "fairseq_cli.train", *training], log, unit.threads, unit.device)
     best = os.path.join(folder, "checkpoint_best.pt")
     predicting = "import sys; from entropy_mask_plugin.glue.predict import predict; predict(*sys.argv[1:])"
     run_logged([sys.executable, "-c", predicting, unit.task, best, unit.data, folder],
-               os.path.join(folder, "predict.log"), unit)
+               os.path.join(folder, "predict.log"), unit.threads, unit.device)
     first_dev = next(iter(TASKS[unit.task].dev))
     predictions = read_predictions(os.path.join(folder, predictions_file(unit.task, first_dev)), TASKS[unit.task])
     last = os.path.join(folder, "checkpoint_last.pt")
@@ -116,22 +111,3 @@ def run_point(unit, point):
     write_json(finished, score)
     remove(last)  # only a run that goes on needs it
     return score
-
-
-def run_logged(command, log, unit):
-    """A process that ends with this one, its output at the end of `log`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(unit.threads), "PYTHONWARNINGS": "ignore",
-                   "PYTHONPATH": os.pathsep.join([package_folder(), os.environ.get("PYTHONPATH", "")])}
-    if unit.device is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = unit.device
-    with open(log, "a", encoding="utf-8") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment,
-                              preexec_fn=end_with_parent)
-    if done.returncode:
-        with open(log, encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file if line.strip()]
-        raise UnitFailed(f"{log}: {lines[-1] if lines else 'nothing'} (exit status {done.returncode})")
-
-
-def package_folder():
-    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -5,9 +5,8 @@ from collections import defaultdict
 from tabulate import tabulate
 
 from ..errors import require
+from ..plateau import is_on_plateau, sentence
 from .figures import pyplot, save
-
-LEFT_THE_PLATEAU = 0.3  # bits below the unigram entropy
 
 
 def table(runs, plateau, tuned=None):
@@ -22,22 +21,27 @@ def table(runs, plateau, tuned=None):
     """
     header = ["run", "masks", "valid loss", "valid accuracy", "tokens/s", "entropy of its masks", "of the text",
               "updates"]
-    rows = [row(run) for run in runs]
+    rows = [row(run, plateau) for run in runs]
     for cell in next(iter(tuned.values())).cells.values() if tuned else ():
         header.append(f"{cell.name} (constant: {cell.constant('official'):.1f}%)")
         rows = [[*cells, tuned_score(tuned.get(run.name), cell.name)] for run, cells in zip(runs, rows)]
     return tabulate(rows, header, tablefmt="github", disable_numparse=True) + (
         "\n\nValid: random masks, all <mask>, the same for every run; in bits. Entropies: in nats, last epoch, as the "
-        f"model that chose the masks saw them. The unigram entropy of the text is {plateau:.2f} bits."
+        f"model that chose the masks saw them. The unigram entropy of the text is {in_bits(plateau)}."
     )
 
 
-def row(run):
+def row(run, plateau):
     valid, train = run.valid[-1], run.train[-1]
     speed = run.tokens_per_second() and round(run.tokens_per_second(), -2)  # fairseq rounds the time to seconds
-    return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}", f"{valid['accuracy']:.1%}",
+    mark = " ON THE PLATEAU" if is_on_plateau(valid["loss"], plateau) else ""
+    return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}{mark}", f"{valid['accuracy']:.1%}",
             f"{speed:,.0f}" if speed else "–",
             known(train, "entropy_masked"), known(train, "entropy"), f"{valid['num_updates']:.0f}"]
+
+
+def in_bits(plateau):
+    return "unknown (no counts in dict.txt)" if plateau is None else f"{plateau:.2f} bits"
 
 
 def tuned_score(tuned, name):
@@ -67,12 +71,8 @@ def describe_masks(flags):
 
 def plateau_warnings(runs, plateau):
     """One line for each run that predicts tokens under random masks hardly better than their frequencies do."""
-    return [
-        f"{run.name} has not left the unigram plateau: valid loss {run.valid[-1]['loss']:.2f} bits, expected at least "
-        f"{LEFT_THE_PLATEAU} below {plateau:.2f}"
-        for run in runs
-        if run.valid[-1]["loss"] > plateau - LEFT_THE_PLATEAU
-    ]
+    return [f"{run.name} is {sentence(run.valid[-1]['loss'], plateau)}" for run in runs
+            if is_on_plateau(run.valid[-1]["loss"], plateau)]
 
 
 AGAINST = {"updates": "updates", "hours": "hours of training"}
@@ -98,7 +98,8 @@ def draw(runs, plateau, file, against="updates"):
         at = places(run, [log["num_updates"] for log in run.valid], against)
         loss.plot(at, [log["loss"] for log in run.valid], marker=".", label=run.name)
         accuracy.plot(at, [100 * log["accuracy"] for log in run.valid], marker=".", label=run.name)
-    loss.axhline(plateau, color="grey", linestyle="--", linewidth=1, label="unigram entropy")
+    if plateau is not None:
+        loss.axhline(plateau, color="grey", linestyle="--", linewidth=1, label="unigram entropy")
     mark_events(runs, loss, accuracy, against)
     loss.set(xlabel=AGAINST[against], ylabel="bits per masked token", title="validation loss")
     accuracy.set(xlabel=AGAINST[against], ylabel="% of masked tokens", title="validation accuracy")

@@ -1,6 +1,5 @@
 """A finished or unfinished run, read from its folder: the checkpoint knows the flags, the log the numbers."""
 
-import math
 import os
 import re
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 import numpy
 from fairseq.data import Dictionary
 
+from .. import plateau
 from ..checkpoints import read_checkpoint
 from ..errors import UsageError
 
@@ -27,6 +27,7 @@ class Run:
     valid: validations in order, each a dict of what fairseq printed (loss in bits, accuracy, num_updates, …).
     train: the same for the end of every epoch.
     hours: [(update, training time in hours)], by fairseq's account, which goes on over interruptions.
+    vocabulary: number of symbols.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Run:
     valid: list
     train: list
     hours: list
+    vocabulary: int
 
     def hours_at(self, updates):
         """Training time in hours at each of some updates."""
@@ -79,7 +81,12 @@ def read_run(folder):
     if not valid or not train:
         raise UsageError(f"{log}: no validation found, expected at least one finished epoch")
     return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], last_of(valid), last_of(train),
-               hours_of(text))
+               hours_of(text), vocabulary_of(state["model"]))
+
+
+def vocabulary_of(weights):
+    """Number of symbols, from the largest table of embeddings there is, ours or fairseq's."""
+    return max(len(weight) for name, weight in weights.items() if name.endswith("embed_tokens.weight"))
 
 
 def parse_log(lines):
@@ -105,16 +112,11 @@ def last_of(logs):
 
 
 def unigram_entropy(dictionary):
-    """Entropy of the token frequencies of a dict.txt, in bits: the loss of a model that knows nothing but these.
-
-    Args:
-        dictionary: path; its counts are those of the training text, without <s>, </s>, <pad>, <unk>.
-    """
+    """Unigram entropy of the training text in bits, from a data-bin's dict.txt; None where it has no counts."""
     try:
         symbols = Dictionary.load(str(dictionary))
     except Exception as error:  # whatever the file is instead
         raise UsageError(f"--dict: {dictionary} cannot be read ({str(error).splitlines()[0]}), expected the dict.txt "
                          "of a data-bin") from error
-    counts = [count for count in symbols.count[symbols.nspecial :] if count > 0]
-    total = sum(counts)
-    return -sum(count / total * math.log2(count / total) for count in counts)
+    words = zip(symbols.symbols[symbols.nspecial :], symbols.count[symbols.nspecial :])
+    return plateau.unigram_entropy([count for word, count in words if word != "<mask>"])

@@ -1,0 +1,71 @@
+"""The pictures of a report: validation loss over each kind of cost, and where fine-tuning moved the weights."""
+
+import numpy as np
+
+from ..glue.drift import ELEMENTWISE, FROBENIUS, draw_drift
+from ..reports.figures import pyplot, save
+
+AXES = {"updates": "updates", "tokens": "tokens", "flops": "FLOPs (entropy and teacher passes included)",
+        "hours": "hours of training"}
+MARKERS = {"self-masking begins": "o", "distillation begins": "D"}
+
+
+def draw_curves(results, file):
+    """Validation loss over AXES, a line for each row: the mean over seeds, with their range.
+
+    Args:
+        results: of one corruption; those that pretrain nothing are left out.
+    Returns:
+        whether there was anything to draw.
+    """
+    results = [result for result in results if result.trains()]
+    if not results:
+        return False
+    figure, axes = pyplot.subplots(2, 2, figsize=(12, 8.5), layout="constrained", sharey=True)
+    colors = pyplot.colormaps["tab20"].colors
+    for axis, (cost, name) in zip(axes.flat, AXES.items()):
+        for number, result in enumerate(results):
+            draw_row(axis, result, cost, colors[number % len(colors)])
+        unigram = results[0].pretrainings()[0]["unigram entropy"]
+        if unigram is not None:
+            axis.axhline(unigram, color="grey", linestyle="--", linewidth=1, label="unigram entropy")
+        axis.set(xlabel=name, ylabel="bits per masked token")
+    for what, marker in MARKERS.items():
+        if any(event["what"] == what for result in results for found in result.pretrainings()
+               for event in found["events"]):
+            axes[0, 0].plot([], [], color="black", marker=marker, linestyle="", label=what)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    figure.suptitle(f"validation loss on random masks, training with {results[0].corruption}")
+    save(figure, file)
+    return True
+
+
+def draw_row(axis, result, cost, color):
+    curves = [found["valid"] for found in result.pretrainings()]
+    length = min(map(len, curves))
+    at = np.mean([[point[cost] for point in curve[:length]] for curve in curves], axis=0)
+    losses = np.array([[point["loss"] for point in curve[:length]] for curve in curves])  # seeds x validations
+    axis.plot(at, losses.mean(0), color=color, linewidth=1.3, label=result.name)
+    if len(curves) > 1:
+        axis.fill_between(at, losses.min(0), losses.max(0), color=color, alpha=0.15, linewidth=0)
+    for event in result.pretrainings()[0]["events"]:
+        place = np.interp(event["updates"], [point["updates"] for point in curves[0][:length]], at)
+        axis.plot(place, np.interp(place, at, losses.mean(0)), color=color, marker=MARKERS[event["what"]])
+
+
+def drift_of(result):
+    """{task: {(part, component): {measure: mean over seeds}}} of a result."""
+    found = {}
+    for task in next(iter(result.records.values()))["fine-tuning"]["drift"]:
+        rows = [record["fine-tuning"]["drift"].get(task, []) for record in result.records.values()]
+        moved = {}
+        for part, component, *values in (entry for row in rows for entry in row):
+            moved.setdefault((part, component), []).append(values)
+        found[task] = {where: dict(zip((FROBENIUS, ELEMENTWISE), np.mean(values, axis=0)))
+                       for where, values in moved.items()}
+    return found
+
+
+def draw_drifts(result, file):
+    draw_drift(drift_of(result), file)

@@ -1,0 +1,98 @@
+"""What makes two records parts of one study: the code, the data, the sizes."""
+
+import glob
+import importlib.metadata
+import os
+import platform
+import subprocess
+
+import torch
+
+from ..digests import digest, digest_of_file
+from ..errors import UsageError
+from ..glue.cells import read_json
+from ..glue.tasks import TASKS
+from .plan import PACKAGE
+
+MUST_AGREE = ("commit", "data", "glue", "scale", "arch", "teacher", "epochs", "more flags")
+
+
+def identity(options):
+    """{what: value}; tasks, rows, seeds and corruptions may be added to a study later."""
+    return {
+        "commit": commit(),
+        "data": [digests_of_corpus(corpus) for corpus in options.data],
+        "glue": {task: digest_of_task(options.glue, task) for task in options.tasks},
+        "scale": options.scale_name, "arch": options.arch, "epochs": options.epochs,
+        "teacher": options.teacher, "more flags": list(options.more), "tasks": options.tasks, "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def commit():
+    """Of the plug-in's own repository, and whether its files differ from it; None where it is in none."""
+    def git(*words):
+        return subprocess.run(["git", "-C", PACKAGE, *words], capture_output=True, text=True)
+
+    try:
+        head = git("rev-parse", "HEAD")
+    except OSError:  # no git
+        return None
+    if head.returncode or git("ls-files", "--error-unmatch", "__init__.py").returncode:
+        return None
+    return head.stdout.strip() + (" with changes" if git("status", "--porcelain", ".").stdout.strip() else "")
+
+
+def digests_of_corpus(corpus):
+    return {name: digest(" ".join(digest_of_file(path) for shard in corpus.split(":")
+                                  for path in sorted(glob.glob(os.path.join(glob.escape(shard), name)))).encode())
+            for name in ("dict.txt", "train.*", "valid.*")}
+
+
+def digest_of_task(folder, task):
+    files = [os.path.join(folder, TASKS[task].folder, name) for name in ("train.tsv", *TASKS[task].dev.values())]
+    return digest(" ".join(map(digest_of_file, files)).encode())
+
+
+def versions():
+    found = {"python": platform.python_version()}
+    for name in ("torch", "fairseq-fixed", "numpy", "scikit-learn", "entropy-mask-plugin"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def machine():
+    """In words: the GPUs, or the processor and its cores."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    names = []
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return f"{len(os.sched_getaffinity(0))} cores, {names[0] if names else platform.machine()}"
+
+
+def refuse_another(out, now):
+    """
+    Raises:
+        UsageError: the folder is of another commit, other data or sizes, named with what is there.
+    """
+    places = [os.path.join(out, "study.json"), *sorted(glob.glob(os.path.join(glob.escape(out), "*", "*", "seed*",
+                                                                              "record.json")))]
+    for path in filter(os.path.exists, places):
+        there = read_json(path)
+        there = there.get("identity", there)
+        for name in MUST_AGREE:
+            if differs(there.get(name), now[name]):
+                raise UsageError(f"--out: {path} is of another {name} ({there.get(name)}), expected {now[name]}, or a "
+                                 "new folder")
+
+
+def differs(there, now):
+    """GLUE's tasks may be others; those in both are the same."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        return any(there[name] != now[name] for name in there.keys() & now.keys())
+    return there != now

@@ -1,0 +1,125 @@
+"""What a finished row leaves: record.json.
+
+Costs are counted on four axes: updates, tokens, FLOPs and hours. FLOPs follow from the architecture (flops.py) and from
+what each epoch computed: the training step; a model's own entropy pass in its self-masking epochs; the teacher's, once
+over the data where a cache keeps its entropies, else in every epoch; the teacher's predictions while it distils.
+"""
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+
+from ..checkpoints import read_checkpoint
+from ..config import recorded_corruption
+from ..flops import ENTROPY_PASS, TRAINING_STEP, macs, shares_of
+from ..glue.cells import read_json
+from ..glue.drift import drift
+from ..glue.protocols import model_flags
+from ..masking import schedule
+from ..partial import write_json
+from ..reports.flops import model_of
+from ..reports.training_log import read_run, unigram_entropy
+from .plan import FINISHED
+
+
+def write_record(options, unit, steps, identity):
+    """Write record.json of a unit whose steps are all finished."""
+    *pretraining, tuning = steps
+    record = {"row": unit.row, "corruption": unit.corruption, "seed": unit.seed, "identity": identity,
+              "commands": [step.line() for step in steps],
+              "fine-tuning": read_json(os.path.join(tuning.folder, FINISHED))}
+    record["fine-tuning"]["drift"] = drifts(options, tuning, unit)
+    if pretraining:
+        finished = read_json(os.path.join(pretraining[0].folder, FINISHED))
+        record["pretraining"] = finished | account(pretraining[0].folder)
+    write_json(unit.record(options), record)
+
+
+def account(folder):
+    """Curves and costs of a pretraining, from the folder that fairseq-train left."""
+    run = read_run(folder)
+    dictionary = os.path.join(run.flags["task"]["data"].split(":")[0], "dict.txt")
+    costs = costs_of(run)
+    valid = [{"updates": log["num_updates"], "tokens": costs.tokens(log["num_updates"]),
+              "flops": costs.flops(log["num_updates"]), "hours": float(run.hours_at(log["num_updates"])),
+              "loss": log["loss"], "accuracy": log["accuracy"]} for log in run.valid]
+    last = run.train[-1]
+    begun = [(updates, what) for updates, what in run.events() if updates < last["num_updates"]]
+    return {
+        "unigram entropy": unigram_entropy(dictionary), "valid": valid, **valid[-1],
+        "events": [{"updates": updates, "what": what} for updates, what in begun],
+        "never begun": sorted(set(expected_events(run.flags)) - {what for _, what in begun}),
+        "own loss": last["loss"], "entropy": last.get("entropy"), "entropy of the masks": last.get("entropy_masked"),
+        "epochs": last["epoch"],
+    }
+
+
+def expected_events(flags):
+    """What the flags say will begin, after the first epoch or later."""
+    task, criterion = flags["task"], flags["criterion"]
+    found = []
+    if task["mask_strategy"] != "random" and (task["self_mask_from_epoch"] or 0) > 1:
+        found.append("self-masking begins")
+    if criterion["kd_weight"] and criterion["kd_start_epoch"] > 1:
+        found.append("distillation begins")
+    return found
+
+
+def costs_of(run):
+    """.tokens(updates) and .flops(updates), linear within an epoch.
+
+    Args:
+        run: a `training_log.Run`.
+    """
+    ends, tokens, flops = [0.0], [0.0], [0.0]
+    for log, per_token in zip(run.train, flops_per_token(run)):
+        new = log["wpb"] * (log["num_updates"] - ends[-1])
+        ends.append(log["num_updates"])
+        tokens.append(tokens[-1] + new)
+        flops.append(flops[-1] + new * per_token)
+    return SimpleNamespace(tokens=lambda updates: float(np.interp(updates, ends, tokens)),
+                           flops=lambda updates: float(np.interp(updates, ends, flops)))
+
+
+def flops_per_token(run):
+    """FLOPs of a token in each epoch of a run."""
+    task, criterion = run.flags["task"], run.flags["criterion"]
+    length = task["tokens_per_sample"]
+    student = model_of_flags(run.flags["model"], run.vocabulary, length)
+    teacher = None
+    if task["teacher"]:
+        settings = read_checkpoint(task["teacher"], "--teacher")["cfg"]["model"]
+        teacher = model_of_flags(settings, run.vocabulary, length)
+    corruption = recorded_corruption(task)
+    if task["mask_count"]:
+        corruption = corruption._replace(mask_prob=task["mask_count"] / length)
+    shares = shares_of(corruption)
+    shards = len(task["data"].split(":"))
+    for log in run.train:
+        source = schedule.entropy_source(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"])
+        cost = TRAINING_STEP * macs(student, length, shares)
+        if source == "self":
+            cost += macs(student, length, ENTROPY_PASS)
+        if source == "teacher" and (not task["entropy_cache"] or log["epoch"] <= shards):
+            cost += macs(teacher, length, ENTROPY_PASS)
+        if schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"]):
+            cost += macs(teacher, length, shares)
+        yield 2 * cost
+
+
+def model_of_flags(settings, vocabulary, length):
+    arch, *flags = model_flags(settings)[1:]
+    return model_of(arch, vocabulary, length, flags)
+
+
+def drifts(options, tuning, unit):
+    """{task: [[part, component, relative Frobenius change, mean element-wise change in per cent]]} of a fine-tuning."""
+    before = read_checkpoint(tuning.command[tuning.command.index("--checkpoint") + 1], "--checkpoint")["model"]
+    found = {}
+    for task in options.tasks:
+        folder = os.path.join(tuning.folder, task, f"seed{unit.seed}")
+        chosen = read_json(os.path.join(folder, "result.json"))["chosen"]
+        after = read_checkpoint(os.path.join(folder, chosen, "checkpoint_best.pt"), "--out")["model"]
+        found[task] = [[*where, *change.values()] for where, change in drift(before, after).items()]
+    return found

@@ -1,0 +1,84 @@
+"""A report of what a study has so far: report.html, .md, .csv, .tex and the pictures."""
+
+from ..partial import completed
+from ..partial import write as write_file
+from . import page, tables
+from .curves import draw_curves, draw_drifts
+from .results import read_results
+from .rows import STUDIES
+
+
+def write(options):
+    """Write the report into the folder of the run.
+
+    Returns:
+        the Markdown.
+    Raises:
+        UsageError: no row is finished.
+    """
+    results = read_results(options)
+    title = f"{', '.join(options.studies)}: {options.arch}, scale {options.scale_name}"
+    shown, pictures = tables.tables_of(options, results), draw(options, results)
+    facts, cautions = facts_of(options, results), cautions_of(options, results)
+    text = "\n\n".join([f"# {title}", *(f"- {fact}" for fact in facts), *(f"CAUTION: {each}" for each in cautions),
+                        *map(tables.markdown, shown)]).replace("\n\n- ", "\n- ") + "\n"
+    contents = {
+        "md": text, "csv": tables.comma_separated(options, results), "tex": "\n".join(map(tables.latex, shown)),
+        "html": page.page(title, facts, cautions, shown, pictures, results),
+    }
+    for ending, content in contents.items():
+        with completed(options.path(f"report.{ending}")) as beside:
+            write_file(beside, content.encode())
+    return f"{text}\nreport: {options.path('report.html')}"
+
+
+def draw(options, results):
+    """[(title, file)] of the pictures."""
+    found = []
+    for corruption in dict.fromkeys(result.corruption for result in results):
+        own = [result for result in results if result.corruption == corruption]
+        file = options.path(f"curves-{corruption}.png")
+        if draw_curves(own, file):
+            found.append((f"Curves, {corruption}", file))
+        for result in own if "drift" in options.studies else ():
+            if result.name in STUDIES["drift"]:
+                file = options.path(f"drift-{result.name}-{corruption}.png")
+                draw_drifts(result, file)
+                found.append((f"What fine-tuning moved: {result.name}, {corruption}", file))
+    return found
+
+
+def facts_of(options, results):
+    records = [record for result in results for record in result.records.values()]
+    identity = records[-1]["identity"]
+    training = sum(found["hours"] for result in results for found in result.pretrainings())
+    return [
+        f"machine: {'; '.join(sorted({record['identity']['machine'] for record in records}))}",
+        f"seeds {', '.join(map(str, options.seeds))}; {len(records)} of "
+        f"{len(options.rows()) * len(options.seeds) * len(options.corruptions)} rows and seeds finished; their "
+        f"pretraining took {training:.2f} hours",
+        f"blocks of {options.scale.length} tokens, {options.scale.batch[options.arch]} a batch, {options.epochs} "
+        f"epochs; fine-tuning: {options.scale.tuning}",
+        f"commit: {'; '.join(sorted({str(record['identity']['commit']) for record in records}))}",
+        "versions: " + ", ".join(f"{name} {version}" for name, version in identity["versions"].items()),
+        "teacher: " + (options.teacher or "trained here, with random masks and 80/10/10"),
+    ]
+
+
+def cautions_of(options, results):
+    found = []
+    if options.scale_name == "smoke":
+        found.append("Scale smoke shows that everything works. Its figures mean nothing.")
+    commits = {record["identity"]["commit"] for result in results for record in result.records.values()}
+    if len(commits) > 1:
+        found.append("The records are of several commits.")
+    trained = [result for result in results if result.trains()]
+    stuck = [f"{result.name} ({result.corruption})" for result in trained if result.on_plateau()]
+    if stuck:
+        found.append(f"{len(stuck)} of {len(trained)} pretrained rows ended on the unigram plateau in some seed: "
+                     f"{', '.join(stuck)}. On random masks they predict tokens hardly better than by their frequency.")
+    never = [f"{result.name} ({result.corruption})" for result in trained
+             if any(found["never begun"] for found in result.pretrainings())]
+    if never:
+        found.append(f"These runs ended before self-masking or distillation began: {', '.join(never)}.")
+    return found

@@ -1,0 +1,149 @@
+"""Records and predictions of a study, read back: one `Result` for each row under each corruption."""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Dict, List, Optional
+
+import numpy as np
+
+from ..errors import UsageError
+from ..glue import bootstrap
+from ..glue.cells import Cell, mean, read_json
+from ..glue.cells import read_run as read_fine_tuning
+from ..glue.paper import PAPER_CELLS, PAPER_ROWS
+from ..plateau import is_on_plateau
+from .plan import plan_of
+from .rows import ROWS, Row
+
+PAPERS_NAME = {"bertlet": "BERTlet", "bert_base": "BERT"}
+
+
+@dataclass
+class Result:
+    """
+    records: {seed: record.json}, of the finished seeds.
+    wanted: seeds that were asked for.
+    cells: {name of a dev set: `glue.cells.Cell`}, all seeds together.
+    limit: rows of each of GLUE's files that were read; None = all.
+    """
+
+    name: str
+    corruption: str
+    records: Dict[int, dict]
+    wanted: List[int]
+    cells: Dict[str, Cell]
+    limit: Optional[int]
+
+    @property
+    def row(self) -> Row:
+        return ROWS[self.name]
+
+    def pretrainings(self):
+        """Records of pretrainings; none where the row begins with a model from elsewhere."""
+        return [record["pretraining"] for record in self.records.values() if "pretraining" in record]
+
+    def trains(self):
+        """Whether there is a curve: more than an update without learning."""
+        return any(len(found["valid"]) > 1 or found["updates"] > 1 for found in self.pretrainings())
+
+    def on_plateau(self):
+        """How many seeds ended on the unigram plateau."""
+        return sum(is_on_plateau(found["loss"], found["unigram entropy"]) for found in self.pretrainings())
+
+    def constant(self, cell):
+        """How many seeds gave every example the same answer."""
+        return self.cells[cell].constant_seeds()
+
+    def score(self, cell):
+        """Mean over seeds of the paper's metric, GLUE's where the paper has none; per cent."""
+        return mean(self.cells[cell].values(metric_of(self.cells[cell])))
+
+
+def metric_of(cell):
+    return cell.task.paper or "official"
+
+
+def read_results(options):
+    """Results with at least one finished seed, in the order of the tables.
+
+    Raises:
+        UsageError: nothing is finished.
+    """
+    found = {}
+    for unit in plan_of(options).units:
+        if os.path.exists(unit.record(options)):
+            found.setdefault((unit.corruption, unit.row), []).append(unit)
+    if not found:
+        raise UsageError(f"--out: no finished row in {options.out}, expected ROW/CORRUPTION/seedN/record.json")
+    return [result_of(options, found[corruption, row]) for corruption in options.corruptions for row in options.rows()
+            if (corruption, row) in found]
+
+
+def result_of(options, units):
+    first = units[0]
+    records = {unit.seed: read_json(unit.record(options)) for unit in units}
+    runs = [read_fine_tuning(os.path.join(unit.folder(options), "fine-tuning"), str(unit)) for unit in units]
+    cells = {name: merged([run.cells[name] for run in runs]) for name in runs[0].cells
+             if all(name in run.cells for run in runs)}
+    return Result(first.row, first.corruption, records, options.seeds, cells, runs[0].settings.get("limit"))
+
+
+def merged(cells):
+    """One cell with the seeds of several."""
+    seeds = {seed: predictions for cell in cells for seed, predictions in cell.seeds.items()}
+    return Cell(cells[0].name, cells[0].task, seeds, sum(cell.begun for cell in cells),
+                sum(cell.seconds for cell in cells), cells[0].training_rows)
+
+
+def cells_of(results):
+    """Names of the dev sets that all results have, in the paper's order, the others behind."""
+    common = [name for name in results[0].cells if all(name in result.cells for result in results)]
+    order = {name: place for place, name in enumerate(PAPER_CELLS)}
+    return sorted(common, key=lambda name: order.get(name, len(order)))
+
+
+def moving(results, cells):
+    """The dev sets on which some row has learned something: its mean is above the best constant classifier's score by
+    more than two standard errors of a share of so many examples."""
+    return [name for name in cells
+            if max(result.score(name) for result in results) > threshold(results[0].cells[name])]
+
+
+def threshold(cell):
+    constant = cell.constant(metric_of(cell)) / 100
+    variance = 1.0 if cell.task.regression else constant * (1 - constant)
+    return 100 * (constant + 2 * math.sqrt(variance / cell.rows))
+
+
+def baseline_of(results, result):
+    """The `Result` that a row is compared with, under the same corruption; None for itself and where there is none."""
+    found = [other for other in results if (other.name, other.corruption) == (result.row.against, result.corruption)]
+    return found[0] if found and found[0] is not result else None
+
+
+def comparison(result, baseline, cells):
+    """{name of a dev set, or the tuple of all: (difference, low, high)} of the official scores, in points.
+
+    Only seeds that both have are compared.
+    """
+    generator = np.random.default_rng(1)  # one for all: the tasks' resamples are independent
+    found, all_drawn, differences = {}, [], []
+    for name in cells:
+        ours, theirs = (other.cells[name] for other in (result, baseline))
+        common = sorted(ours.seeds.keys() & theirs.seeds.keys())
+        if not common:
+            return {}
+        pair = [[cell.seeds[seed] for seed in common] for cell in (ours, theirs)]
+        drawn = bootstrap.resampled(ours.task, *pair, generator=generator)
+        differences.append(bootstrap.difference(ours.task, *pair))
+        all_drawn.append(np.resize(drawn, bootstrap.RESAMPLES))
+        found[name] = (differences[-1], *bootstrap.interval(drawn))
+    found["mean"] = (float(np.mean(differences)), *bootstrap.interval(np.mean(all_drawn, axis=0)))
+    return found
+
+
+def papers_scores(result, arch):
+    """{name of a dev set: the paper's score} of this row; {} where the paper has none."""
+    key = f"{PAPERS_NAME[arch]} {result.row.paper}"
+    return dict(zip(PAPER_CELLS, PAPER_ROWS[key])) if key in PAPER_ROWS else {}

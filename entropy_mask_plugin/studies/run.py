@@ -1,0 +1,147 @@
+"""Run a plan: what is finished is never repeated, what was interrupted goes on, what fails does not stop the rest."""
+
+import glob
+import itertools
+import os
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from tqdm import tqdm
+
+from ..corpus.folder import alone_in
+from ..errors import UsageError
+from ..partial import write_json
+from ..processes import ProcessFailed, gpus, run_logged
+from .identity import identity, refuse_another
+from .plan import FINISHED, plan_of
+from .record import write_record
+
+POSITION = re.compile(r"epoch (\d+):\s+(\d+) / (\d+)")
+FINE_TUNING = 0.5  # of a pretraining, for the bar alone
+
+
+def commands(plan):
+    """Every command of a plan, each once, with its name as a comment."""
+    steps = {step.folder: step for step in (*plan.shared, *itertools.chain(*plan.units.values()))}
+    for step in steps.values():
+        yield f"# {step.name}"
+        yield step.line()
+
+
+def run_study(options):
+    """
+    Returns:
+        the failures: [(unit, sentence)].
+    Raises:
+        UsageError: `out` holds records of another commit or of other data; a step that all rows need has failed.
+    """
+    with alone_in(options.out):
+        now = identity(options)
+        refuse_another(options.out, now)
+        plan = plan_of(options)
+        write_json(options.path("study.json"), now)
+        return Runner(options, plan, now).run()
+
+
+class Runner:
+    def __init__(self, options, plan, identity):
+        self.options, self.plan, self.identity = options, plan, identity
+        steps = [*plan.shared, *itertools.chain(*plan.units.values())]
+        self.locks = {step.folder: threading.Lock() for step in steps}  # two rows may share a step
+        self.recording = threading.Lock()  # fairseq parses flags with hydra, which is global
+        self.progress = Progress({step.folder: step for step in steps}.values(), options)
+        self.threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
+        self.devices = itertools.cycle(gpus() or [None])
+
+    def run(self):
+        failures = []
+        with self.progress:
+            for step in self.plan.shared:
+                try:
+                    self.run_step(step, next(self.devices))
+                except ProcessFailed as error:
+                    raise UsageError(f"{step.name} failed: {error}") from error
+            with ThreadPoolExecutor(self.options.jobs) as pool:
+                running = {pool.submit(self.run_unit, unit, next(self.devices)): unit for unit in self.plan.units
+                           if not os.path.exists(unit.record(self.options))}
+                try:
+                    for done in as_completed(running):
+                        unit, error = running[done], done.exception()
+                        if error is not None:  # one row's trouble, whatever it is, is not the others'
+                            failures.append((str(unit), in_words(error)))
+                            tqdm.write(f"failed: {unit}: {in_words(error)}")
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+        return failures
+
+    def run_unit(self, unit, device):
+        for step in self.plan.units[unit]:
+            self.run_step(step, device)
+        with self.recording:
+            write_record(self.options, unit, self.plan.units[unit], self.identity)
+
+    def run_step(self, step, device):
+        with self.locks[step.folder]:
+            if not step.is_finished():
+                os.makedirs(step.folder, exist_ok=True)
+                started = time.time()
+                peak = run_logged(step.words(), step.log, self.threads, device, lambda: self.progress.look(step))
+                write_json(os.path.join(step.folder, FINISHED), {
+                    "command": step.line(), "seconds of the last call": round(time.time() - started, 1),
+                    "peak memory": peak, "threads": self.threads})
+            self.progress.finish(step)
+
+
+def in_words(error):
+    return str(error) if isinstance(error, (ProcessFailed, UsageError)) else f"{type(error).__name__}: {error}"
+
+
+class Progress:
+    """A bar over all steps. A step under way counts by how far its log or its files say that it is."""
+
+    def __init__(self, steps, options):
+        self.options, self.lock = options, threading.Lock()
+        self.weight = {step.folder: FINE_TUNING if "fine-tuning" in step.name else 1.0 for step in steps}
+        self.share = {step.folder: float(step.is_finished()) for step in steps}
+        self.bar = tqdm(total=sum(self.weight.values()), initial=self.done(), desc=f"{len(self.weight)} steps",
+                        bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}] {postfix}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.bar.close()
+
+    def done(self):
+        return sum(self.weight[folder] * share for folder, share in self.share.items())
+
+    def look(self, step):
+        if "fine-tuning" in step.name:
+            finished = glob.glob(os.path.join(glob.escape(step.folder), "*", "seed*", "result.json"))
+            self.set(step, len(finished) / len(self.options.tasks))
+        else:
+            self.set(step, share_of_training(step.log, self.options.epochs))
+
+    def finish(self, step):
+        self.set(step, 1.0)
+
+    def set(self, step, share):
+        with self.lock:
+            self.share[step.folder] = max(share, self.share[step.folder])
+            self.bar.set_postfix_str(step.name, refresh=False)
+            self.bar.update(self.done() - self.bar.n)
+
+
+def share_of_training(log, epochs):
+    """How much of a pretraining its log has seen, from its last lines."""
+    with open(log, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 4096))
+        found = POSITION.findall(file.read().decode(errors="replace"))
+    if not found:
+        return 0.0
+    epoch, update, updates = map(int, found[-1])
+    return min(1.0, (epoch - 1 + update / updates) / epochs)

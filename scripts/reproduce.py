@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Rerun the paper's experiments:
+
+    python scripts/reproduce.py teacher-masking --scale small --data corpora/mine/bin --glue glue --out studies/small
+    python scripts/reproduce.py teacher-masking self-masking distillation --scale paper --arch bertlet --teacher bert …
+
+Each row of a table is pretrained and fine-tuned with each seed; the teacher, its entropies and the binarised tasks are
+made once. Killed and started again with the same words, it goes on where it was. Several studies share their rows.
+Words after -- go to every fairseq-train that pretrains, and win (--cpu: to all of them).
+"""
+
+import argparse
+import logging
+import os
+import sys
+
+logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the package beside this script
+
+LEAVES = """
+studies:
+  teacher-masking  table 1: random, high, low, marginal, alternating, mid, and three rows that the paper has not:
+                   random-static (masks that repeat, as a static teacher's do), the teacher itself, no pretraining
+  self-masking     table 2: cold start, init
+  frozen           section 3.3: the encoder frozen while fine-tuning
+  masking-rate     section 3.4: 40 per cent, one token
+  corpus           section 3.5: two corpora (--data A B, of one vocabulary)
+  distillation     section 3.6: KD only, complete transfer, after initialization
+  drift            section 3.7: how far fine-tuning moves the weights
+
+what it leaves in RUN:
+  report.html                                   everything, in one file
+  report.md, .csv, .tex, *.png                  the same in parts
+  ROW/CORRUPTION/seedN/record.json              commands, versions, curves, FLOPs, time, memory
+  ROW/CORRUPTION/seedN/fine-tuning/TASK/seedN/predictions.tsv     every score is computed from these
+"""
+
+
+def parse():
+    words, more = sys.argv[1:], []
+    if "--" in words:
+        words, more = words[: words.index("--")], words[words.index("--") + 1 :]
+    parser = argparse.ArgumentParser(description=__doc__, epilog=LEAVES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="+", metavar="STUDY", help="one or more, see below")
+    parser.add_argument("--scale", required=True,
+                        help="smoke: does it work, two minutes; small: two cores and hours; paper: a GPU and days")
+    parser.add_argument("--data", required=True, nargs="+", metavar="DATA-BIN", help="what to pretrain on; two for "
+                                                                                     "the study `corpus`")
+    parser.add_argument("--glue", required=True, metavar="DIR", help="folder with CoLA, MRPC, … as GLUE ships them")
+    parser.add_argument("--out", required=True, metavar="RUN", help="folder of all that the studies leave")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2, as the paper")
+    parser.add_argument("--arch", default="bertlet", help="bertlet (default) or bert_base, in the scale's size")
+    parser.add_argument("--corruption", nargs="+", default=["all-mask"], metavar="C",
+                        help="all-mask (default, the paper's), 80-10-10 (BERT's) or both; rows are compared with "
+                             "random masks under the same one")
+    parser.add_argument("--teacher", metavar="PATH", help="checkpoint or Hugging Face BERT (default: one is trained as "
+                                                          "the scale says, with random masks and 80/10/10)")
+    parser.add_argument("--tasks", metavar="T,T,…", help="of GLUE (default: the scale's)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of each pretraining (default: the scale's)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at once; they share the cores, and take "
+                                                                         "turns at the GPUs (default: 1)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="print every command that would run, and stop")
+    what.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
+    return parser.parse_args(words), tuple(more)
+
+
+def main():
+    args, more = parse()  # before the imports, which take seconds
+    from entropy_mask_plugin.studies import plan, report, run
+
+    options = plan.Options(
+        studies=args.studies, scale=args.scale, data=args.data, glue=args.glue, out=args.out, seeds=args.seeds,
+        arch=args.arch, corruptions=args.corruption, teacher=args.teacher, epochs=args.epochs, jobs=args.jobs,
+        tasks=args.tasks and args.tasks.lower().split(","), more=more,
+    )
+    if args.dry_run:
+        print(*run.commands(plan.plan_of(options)), sep="\n")
+        return
+    failures = [] if args.report_only else run.run_study(options)
+    print(report.write(options))
+    for name, sentence in failures:
+        print(f"failed: {name}: {sentence}", file=sys.stderr)
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
