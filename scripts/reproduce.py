@@ -57,6 +57,7 @@ def parse():
     parser.add_argument("--teacher", metavar="PATH", help="checkpoint or Hugging Face BERT (default: one is trained as "
                                                           "the scale says, with random masks and 80/10/10)")
     parser.add_argument("--tasks", metavar="T,T,…", help="of GLUE (default: the scale's)")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these of the studies' rows")
     parser.add_argument("--epochs", type=int, metavar="N", help="of each pretraining (default: the scale's)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at once; they share the cores, and take "
                                                                          "turns at the GPUs (default: 1)")
@@ -73,6 +74,7 @@ def main():
     options = plan.Options(
         studies=args.studies, scale=args.scale, data=args.data, glue=args.glue, out=args.out, seeds=args.seeds,
         arch=args.arch, corruptions=args.corruption, teacher=args.teacher, epochs=args.epochs, jobs=args.jobs,
+        only=args.rows,
         tasks=args.tasks and args.tasks.lower().split(","), more=more,
     )
     if args.dry_run:

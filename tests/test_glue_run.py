@@ -74,6 +74,7 @@ def test_every_kind_of_task_is_trained_and_predicted(place):
     finished, failures = run.fine_tune(settings(place, "all", ("rte", "sts-b", "mnli"), jobs=2))
     assert (finished, failures) == (3, [])
     for name, files in (("rte", 1), ("sts-b", 1), ("mnli", 2)):
+        assert json.loads((place / "all" / name / "seed1" / "result.json").read_text())["seconds"] > 0
         found = sorted((place / "all" / name / "seed1").glob("predictions*.tsv"))
         assert len(found) == files
     sts = read_predictions(str(place / "all" / "sts-b" / "seed1" / "predictions.tsv"), TASKS["sts-b"])

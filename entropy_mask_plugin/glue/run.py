@@ -19,7 +19,7 @@ from ..digests import digest, digest_of_file
 from ..errors import UsageError, require
 from ..huggingface.tokenizer_files import find_tokenizer
 from ..partial import completed, remove_leftovers, write, write_json
-from ..processes import ProcessFailed, gpus
+from ..processes import ProcessFailed, gpus, threads_of_each
 from ..vocabulary import symbols_of_checkpoint
 from .binarize import binarize_task
 from .cells import read_json, read_settings
@@ -92,7 +92,7 @@ def fine_tune_alone(settings):
     rows = {name: prepared(settings, name, tokenizer, symbols, state) for name in settings.tasks}
     write_json(os.path.join(settings.out, "settings.json"), settings.record())
     model = {**state["cfg"]["model"], "freeze_encoder": settings.freeze_encoder}
-    threads = max(1, len(os.sched_getaffinity(0)) // settings.jobs)
+    threads = threads_of_each(settings.jobs)
     devices = itertools.cycle(gpus() or [None])
     units = [Unit(name, seed, rows[name], settings.protocol, settings.out, data_folder(settings, name),
                   os.path.abspath(settings.checkpoint), model, threads, next(devices), settings.more)

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..glue.drift import ELEMENTWISE, FROBENIUS, draw_drift
 from ..reports.figures import pyplot, save
+from .results import with_pretraining
 
 AXES = {"updates": "updates", "tokens": "tokens", "flops": "FLOPs (entropy and teacher passes included)",
         "hours": "hours of training"}
@@ -18,7 +19,7 @@ def draw_curves(results, file):
     Returns:
         whether there was anything to draw.
     """
-    results = [result for result in results if result.trains()]
+    results = [result for result in with_pretraining(results) if result.trains()]
     if not results:
         return False
     figure, axes = pyplot.subplots(2, 2, figsize=(12, 8.5), layout="constrained", sharey=True)

@@ -41,6 +41,7 @@ class Options:
     corruptions: Tuple[str, ...] = ("all-mask",)
     teacher: Optional[str] = None
     tasks: Optional[list] = None
+    only: Optional[list] = None  # names of rows; None = all rows of the studies
     epochs: Optional[int] = None
     jobs: int = 1
     more: tuple = ()  # further words for every fairseq-train that pretrains
@@ -52,6 +53,8 @@ class Options:
                 require(flag, value, value in known, "one of " + ", ".join(known))
         archs = SCALES[self.scale].archs
         require("--arch", self.arch, self.arch in archs, "one of " + ", ".join(archs))
+        for row in self.only or ():
+            require("--rows", row, row in rows_of(self.studies), "some of " + ", ".join(rows_of(self.studies)))
         require("--jobs", self.jobs, self.jobs >= 1, "1 or more")
         require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--seeds", self.seeds, self.seeds and len(set(self.seeds)) == len(self.seeds), "different numbers")
@@ -77,7 +80,7 @@ class Options:
         self.epochs = self.epochs or self.scale.epochs
 
     def rows(self):
-        return rows_of(self.studies)
+        return [name for name in rows_of(self.studies) if not self.only or name in self.only]
 
     def path(self, *parts):
         return os.path.join(self.out, *parts)
@@ -193,7 +196,8 @@ def steps_of(options, unit):
     yield Step(f"{unit}: fine-tuning", (
         "python", os.path.join(SCRIPTS, "finetune_glue.py"), "--checkpoint", checkpoint, "--glue", options.glue,
         "--tasks", ",".join(options.tasks), "--seeds", str(unit.seed), "--data", data, "--out", folder,
-        *shlex.split(options.scale.tuning), *shlex.split(row.tuning), "--", *cpu(options)), folder)
+        *shlex.split(options.scale.tuning), *shlex.split(row.tuning), "--",
+        *shlex.split(options.scale.tuning_training), *cpu(options)), folder)
 
 
 def cpu(options):

@@ -96,9 +96,17 @@ def merged(cells):
                 sum(cell.seconds for cell in cells), cells[0].training_rows)
 
 
+def with_pretraining(results):
+    """The results that were pretrained, each pretraining once: borrowed ones where their owner is not here."""
+    names = {result.name for result in results}
+    return [result for result in results if result.pretrainings() and result.row.pretraining not in names]
+
+
 def cells_of(results):
-    """Names of the dev sets that all results have, in the paper's order, the others behind."""
-    common = [name for name in results[0].cells if all(name in result.cells for result in results)]
+    """Names of the dev sets that all results have, in the paper's order, the others behind; of MNLI the one that the
+    paper reports."""
+    common = [name for name, cell in results[0].cells.items() if all(name in result.cells for result in results)
+              and (name in PAPER_CELLS or cell.task.paper is None)]
     order = {name: place for place, name in enumerate(PAPER_CELLS)}
     return sorted(common, key=lambda name: order.get(name, len(order)))
 

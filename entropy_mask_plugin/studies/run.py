@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..corpus.folder import alone_in
 from ..errors import UsageError
 from ..partial import write_json
-from ..processes import ProcessFailed, gpus, run_logged
+from ..processes import ProcessFailed, gpus, run_logged, threads_of_each
 from .identity import identity, refuse_another
 from .plan import FINISHED, plan_of
 from .record import write_record
@@ -52,7 +52,7 @@ class Runner:
         self.locks = {step.folder: threading.Lock() for step in steps}  # two rows may share a step
         self.recording = threading.Lock()  # fairseq parses flags with hydra, which is global
         self.progress = Progress({step.folder: step for step in steps}.values(), options)
-        self.threads = max(1, len(os.sched_getaffinity(0)) // options.jobs)
+        self.threads = threads_of_each(options.jobs)
         self.devices = itertools.cycle(gpus() or [None])
 
     def run(self):
@@ -107,7 +107,7 @@ class Progress:
         self.weight = {step.folder: FINE_TUNING if "fine-tuning" in step.name else 1.0 for step in steps}
         self.share = {step.folder: float(step.is_finished()) for step in steps}
         self.bar = tqdm(total=sum(self.weight.values()), initial=self.done(), desc=f"{len(self.weight)} steps",
-                        bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}] {postfix}")
+                        bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]")
 
     def __enter__(self):
         return self
@@ -132,7 +132,8 @@ class Progress:
         with self.lock:
             self.share[step.folder] = max(share, self.share[step.folder])
             self.bar.set_postfix_str(step.name, refresh=False)
-            self.bar.update(self.done() - self.bar.n)
+            self.bar.n = self.done()
+            self.bar.refresh()
 
 
 def share_of_training(log, epochs):

@@ -11,6 +11,7 @@ class Scale(NamedTuple):
     epochs, max_updates: of a pretraining; None = no other end than the epochs'.
     pretraining: flags of fairseq-train.
     tuning: flags of finetune_glue.py.
+    tuning_training: flags of the fairseq-train in it.
     tasks: of GLUE.
     """
 
@@ -21,11 +22,12 @@ class Scale(NamedTuple):
     max_updates: Optional[int]
     pretraining: str
     tuning: str
+    tuning_training: str
     tasks: Tuple[str, ...]
 
 
 PAPERS_TASKS = ("cola", "mrpc", "qnli", "qqp", "rte", "sst-2", "mnli")
-TINY = "--encoder-attention-heads 4 --max-positions 128 --dropout 0 --attention-dropout 0 "
+TINY = "--encoder-attention-heads 4 --max-positions 64 --dropout 0 --attention-dropout 0 "
 DECAY = "--lr-scheduler polynomial_decay --total-num-update {updates} --clip-norm 1 "
 QUICK = DECAY + "--encoder-normalize-before --init-std 0.08 --optimizer fused_adamw --adam-betas (0.9,0.98) --lr 3e-3 "
 
@@ -36,16 +38,18 @@ SCALES = {
                "bert_base": TINY + "--encoder-layers 2 --encoder-embed-dim 64 --encoder-ffn-embed-dim 128"},
         batch={"bertlet": 32, "bert_base": 32}, length=32, epochs=2, max_updates=400,
         pretraining=QUICK + "--warmup-updates 10 --save-interval-updates 20 --log-interval 10",
-        tuning="--lr 1e-3 --batch-size 16 --max-epochs 1 --limit 64", tasks=("cola", "rte"),
+        tuning="--lr 1e-3 --batch-size 16 --max-epochs 1 --limit 64", tuning_training="--optimizer fused_adamw",
+        tasks=("cola", "rte"),
     ),
-    # Two cores and hours: models and blocks so small that random masks leave the unigram plateau in 2,000 updates. Made
-    # for a vocabulary of 1,000 pieces and about 700,000 tokens of text.
+    # Two cores and hours: models and blocks so small that random masks leave the unigram plateau in 1,500 updates. Made
+    # for a vocabulary of 1,000 pieces and about a million tokens of text, which are 3,000 updates.
     "small": Scale(
         archs={"bertlet": TINY + "--encoder-layers 2 --encoder-embed-dim 128 --encoder-ffn-embed-dim 512",
                "bert_base": TINY + "--encoder-layers 4 --encoder-embed-dim 192 --encoder-ffn-embed-dim 768"},
         batch={"bertlet": 64, "bert_base": 64}, length=32, epochs=6, max_updates=None,
-        pretraining=QUICK + "--warmup-updates 100 --save-interval-updates 165 --log-interval 50",
-        tuning="--lr 1e-3 --batch-size 32 --max-epochs 3 --warmup 0.06 --limit 2500",
+        pretraining=QUICK + "--warmup-updates 100 --save-interval-updates 250 --log-interval 50",
+        tuning="--lr 1e-3 --batch-size 32 --max-epochs 3 --warmup 0.06 --limit 5000",
+        tuning_training="--optimizer fused_adamw",
         tasks=("cola", "mrpc", "qnli", "rte", "sst-2"),
     ),
     # One GPU and days: the paper's recipe. examples/paper says where each number is from.
@@ -54,6 +58,6 @@ SCALES = {
         max_updates=None,
         pretraining=DECAY + "--precision bf16 --optimizer fused_adamw --adam-betas (0.9,0.999) --adam-eps 1e-8 "
                             "--lr 1e-4 --warmup-updates 10000 --save-interval-updates 1000 --log-interval 100",
-        tuning="--protocol paper", tasks=PAPERS_TASKS,
+        tuning="--protocol paper", tuning_training="", tasks=PAPERS_TASKS,
     ),
 }

@@ -10,7 +10,7 @@ from ..glue.cells import deviation, mean
 from ..glue.table import is_constant_of_paper
 from ..plateau import is_on_plateau
 from ..reports.comparison import in_bits
-from .results import baseline_of, cells_of, comparison, metric_of, moving, papers_scores
+from .results import baseline_of, cells_of, comparison, metric_of, moving, papers_scores, with_pretraining
 
 SCORES = """Per cent on GLUE's dev sets, mean ± standard deviation over seeds; the metric is the paper's (CoLA accuracy,
 MRPC F1, the others accuracy), GLUE's own where the paper has none. CONST: all seeds, or so many of them, give (nearly)
@@ -129,7 +129,7 @@ def costs(results, corruption):
     header = ["row", "seeds", "updates", "tokens", "FLOPs", "hours", "memory, GB", "valid loss, bits",
               "valid accuracy", "own masks, bits", "entropy of the masks", "of the text", "remarks"]
     rows = []
-    for result in filter(lambda result: result.pretrainings(), results):
+    for result in with_pretraining(results):
         of = lambda name: mean([found[name] for found in result.pretrainings() if found[name] is not None])  # noqa: E731
         losses = [found["loss"] for found in result.pretrainings()]
         spread = deviation(losses)

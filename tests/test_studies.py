@@ -1,0 +1,422 @@
+"""The paper's studies: their commands, a killed and resumed run, what the tables say of planted records."""
+
+import html
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import MODULES, OURS, ROOT, TINY, docstrings, make_bert_vocabulary, parse, train
+from test_glue_run import write_glue
+from test_glue_table import planted, write_settings, write_unit
+from test_huggingface import make_folder
+
+from entropy_mask_plugin.config import Corruption, corruption_of
+from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.flops import macs_of_step
+from entropy_mask_plugin.glue.metrics import Predictions, official_score
+from entropy_mask_plugin.glue.tasks import TASKS
+from entropy_mask_plugin.reports.training_log import read_run
+from entropy_mask_plugin.studies import identity, plan, report, results, run, tables
+from entropy_mask_plugin.studies.plan import Options, Unit, plan_of
+from entropy_mask_plugin.studies.record import account, flops_per_token, model_of_flags
+from entropy_mask_plugin.studies.rows import ROWS, STUDIES, rows_of
+from entropy_mask_plugin.studies.scales import SCALES
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory):
+    return str(write_glue(tmp_path_factory.mktemp("glue") / "tasks"))
+
+
+def options(data_bin, glue, out="run", **more):
+    settings = dict(studies=list(STUDIES), scale="smoke", data=[data_bin, data_bin], glue=glue, out=str(out), seeds=[1],
+                    tasks=["rte"])
+    return Options(**{**settings, **more})
+
+
+# ---- commands
+
+
+def parser_of(script):
+    spec = importlib.util.spec_from_file_location(script, ROOT / "scripts" / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.parse
+
+
+@pytest.mark.parametrize("arch", ["bertlet", "bert_base"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_command_of_every_study_is_understood(scale, arch, data_bin, glue, monkeypatch):
+    wanted = plan_of(options(data_bin, glue, scale=scale, arch=arch))
+    steps = {step.folder: step for steps in (wanted.shared, *wanted.units.values()) for step in steps}
+    assert len(wanted.units) == len(ROWS) and len(steps) > len(wanted.units)
+    parsers = {name: parser_of(name) for name in ("finetune_glue", "build_entropy_cache")}
+    trainings = 0
+    for step in steps.values():
+        assert "{" not in step.line()
+        if step.command[1] == "-m":
+            assert step.command[2] == "fairseq_cli.train"
+            cfg = parse(step.command[3:])
+            assert cfg.task.tokens_per_sample == SCALES[scale].length and cfg.model._name == arch
+            trainings += 1
+        else:
+            monkeypatch.setattr(sys, "argv", list(step.command[1:]))
+            parsers[os.path.basename(step.command[1])[:-3]]()
+    assert trainings == 1 + sum(row.flags is not None for row in ROWS.values())
+
+
+def pretraining_of(row, data_bin, glue, **more):
+    """(TaskConfig, CriterionConfig) of the pretraining of a row."""
+    wanted = plan_of(options(data_bin, glue, **more))
+    unit = next(unit for unit in wanted.units if unit.row == row)
+    cfg = parse(next(step for step in wanted.units[unit] if "pretraining" in step.name).command[3:])
+    return cfg
+
+
+@pytest.mark.parametrize("row, expected", {
+    "random": dict(mask_strategy="random", teacher=None, entropy_cache=None),
+    "random-static": dict(mask_strategy="random", static_masks=True),
+    "high": dict(mask_strategy="high", self_mask_from_epoch=None),
+    "low": dict(mask_strategy="low"), "mid": dict(mask_strategy="mid"), "marginal": dict(mask_strategy="marginal"),
+    "alternating": dict(mask_strategy="alternating"),
+    "high-cold": dict(mask_strategy="high", self_mask_from_epoch=1, teacher=None),
+    "high-init": dict(mask_strategy="high", self_mask_from_epoch=2),
+    "high-frozen": dict(mask_strategy="high"),
+    "high-40": dict(mask_strategy="high", mask_prob=0.4), "low-one": dict(mask_strategy="low", mask_count=1),
+    "kd-only": dict(mask_strategy="random", kd_weight=0.5, kd_start_epoch=1),
+    "kd-complete": dict(mask_strategy="high", self_mask_from_epoch=2, kd_weight=0.5, kd_start_epoch=1),
+    "kd-after-init": dict(mask_strategy="high", self_mask_from_epoch=2, kd_weight=0.5, kd_start_epoch=2),
+}.items(), ids=str)
+def test_a_row_is_the_policy_that_its_name_says(row, expected, data_bin, glue):
+    cfg = pretraining_of(row, data_bin, glue)
+    found = {**cfg.task, **cfg.criterion}
+    assert {name: found[name] for name in expected} == expected
+    by_teacher = expected["mask_strategy"] != "random" and expected.get("self_mask_from_epoch") != 1
+    assert bool(found["entropy_cache"]) == by_teacher
+    assert bool(found["teacher"]) == (by_teacher or "kd_weight" in expected)
+    assert corruption_of(cfg.task)[1:] == (0, 0)
+    both = pretraining_of(row, data_bin, glue, corruptions=["80-10-10"])
+    assert corruption_of(both.task)[1:] == (0.1, 0.1)
+
+
+def test_rows_are_compared_with_rows_that_are_there():
+    for row in ROWS.values():
+        assert row.against in ROWS and (row.pretraining is None or row.pretraining in ROWS)
+        assert ROWS[row.against].corpus == row.corpus or row.against == "random"
+    for study, names in STUDIES.items():
+        assert set(names) <= set(ROWS) and len(rows_of([study])) == len(names)
+    assert {name for names in STUDIES.values() for name in names} == set(ROWS)
+
+
+def test_a_frozen_row_fine_tunes_the_model_of_another_without_pretraining_it_again(data_bin, glue):
+    wanted = plan_of(options(data_bin, glue, studies=["teacher-masking", "frozen"])).units
+    high, frozen = wanted[Unit("high", "all-mask", 1)], wanted[Unit("high-frozen", "all-mask", 1)]
+    assert high[0] == frozen[0] and high[1] != frozen[1] and "--freeze-encoder" in frozen[1].command
+
+
+def test_the_learning_rate_decays_over_the_updates_that_there_will_be(data_bin, glue, tmp_path):
+    cfg = pretraining_of("random", data_bin, glue, scale="small")
+    train(data_bin, str(tmp_path), "--mask-strategy", "random", "--batch-size", "64", "--max-epoch", "1",
+          "--tokens-per-sample", "32", model=[*TINY[:-1], "32"], task=OURS[:4])
+    per_epoch = read_run_of(tmp_path)
+    assert per_epoch * 6 <= cfg.lr_scheduler.total_num_update <= (per_epoch + 1) * 6
+
+
+def read_run_of(folder):
+    """Updates, from the checkpoint: this process has no train.log."""
+    return torch.load(folder / "checkpoint_last.pt", weights_only=True)["optimizer_history"][-1]["num_updates"]
+
+
+# ---- end to end
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, glue):
+    """A corpus with its tokenizer beside."""
+    folder = tmp_path_factory.mktemp("study")
+    make_folder(folder / "hf", tokens=make_bert_vocabulary(), num_hidden_layers=1, hidden_size=16, intermediate_size=32,
+                num_attention_heads=2, max_position_embeddings=24)
+    lines = [" ".join(words) for name in MODULES for words in docstrings(name) if len(words) > 8][:150]
+    (folder / "text").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "prepare_corpus.py", "--text", folder / "text", "--out",
+                           folder / "corpus", "--bert-vocab", folder / "hf", "--valid-fraction", "0.2"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def script(place, glue, out, *more):
+    command = [sys.executable, ROOT / "scripts" / "reproduce.py", "drift", "--scale", "smoke", "--data",
+               place / "corpus" / "bin", "--glue", glue, "--out", place / out, "--tasks", "rte", *more, "--", "--cpu"]
+    return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_a_killed_study_goes_on_and_ends_like_a_straight_one(place, glue):
+    """The rows random and high-init, two seeds, two at once."""
+    both = ("--seeds", "1", "2", "--jobs", "2")
+    killed = script(place, glue, "killed", *both)
+    training = place / "killed" / "high-init" / "all-mask" / "seed1" / "pretraining" / "checkpoint_last.pt"
+    while killed.poll() is None and not training.exists():
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)  # the script alone: what it started has to end with it
+    killed.communicate()
+    teacher = place / "killed" / "teacher" / plan.FINISHED
+    before = teacher.stat().st_mtime_ns
+    again = script(place, glue, "killed", *both)
+    output, errors = again.communicate(timeout=600)
+    assert again.returncode == 0, errors[-3000:]
+    assert teacher.stat().st_mtime_ns == before  # not repeated
+    assert "| random" in output and "| high-init" in output and "Scale smoke" in output
+
+    straight = script(place, glue, "straight", "--seeds", "1")
+    assert straight.wait(600) == 0, straight.communicate()[1][-3000:]
+    for row in ("random", "high-init"):
+        for seed in (1, 2):
+            record = json.loads((place / "killed" / row / "all-mask" / f"seed{seed}" / "record.json").read_text())
+            assert record["pretraining"]["updates"] == record["pretraining"]["valid"][-1]["updates"] > 10
+        one, other = (place / name / row / "all-mask" / "seed1" for name in ("straight", "killed"))
+        assert (one / "fine-tuning/rte/seed1/predictions.tsv").read_text() == (
+            other / "fine-tuning/rte/seed1/predictions.tsv").read_text()
+        losses = [json.loads((folder / "record.json").read_text())["pretraining"]["loss"] for folder in (one, other)]
+        assert losses[0] == losses[1]
+    events = json.loads((place / "killed/high-init/all-mask/seed1/record.json").read_text())["pretraining"]
+    assert [event["what"] for event in events["events"]] == ["self-masking begins"] and not events["never begun"]
+    for file in ("report.html", "report.md", "report.csv", "report.tex", "curves-all-mask.png",
+                 "drift-high-init-all-mask.png"):
+        assert (place / "killed" / file).stat().st_size > 300, file
+
+
+def test_the_page_needs_no_other_file_and_shows_the_commands(place):
+    page = (place / "killed" / "report.html").read_text()  # of the test before
+    assert not re.search(r"(src|href)=\"(?!data:)", page) and page.count("data:image/png;base64,") == 3
+    assert html.escape("fairseq_cli.train") in page and "--self-mask-from-epoch 2" in page and "PLATEAU" in page
+
+
+def test_a_finished_study_is_reported_again_without_running_anything(place, glue):
+    (place / "killed" / "report.html").unlink()
+    done = script(place, glue, "killed", "--seeds", "1", "2", "--report-only")
+    output, errors = done.communicate(timeout=120)
+    assert done.returncode == 0 and (place / "killed" / "report.html").exists(), errors
+
+
+def test_records_of_another_commit_data_or_scale_are_refused_by_name(place, glue):
+    wanted = Options(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(place / "killed"), [1, 2],
+                     tasks=["rte"], more=("--cpu",))
+    now = identity.identity(wanted)
+    identity.refuse_another(wanted.out, now)  # the very same
+    for name, other in (("commit", "0123"), ("data", [{"dict.txt": "another"}]), ("scale", "paper")):
+        with pytest.raises(UsageError, match=rf"study.json is of another {name} \(.*\), expected"):
+            identity.refuse_another(wanted.out, {**now, name: other})
+    record = place / "killed" / "random" / "all-mask" / "seed2" / "record.json"
+    kept = record.read_text()
+    record.write_text(kept.replace(f'"commit": {json.dumps(now["commit"])}', '"commit": "0123"'))
+    with pytest.raises(UsageError, match=r"seed2/record.json is of another commit \(0123\)"):
+        identity.refuse_another(wanted.out, now)
+    record.write_text(kept)
+    identity.refuse_another(wanted.out, {**now, "glue": {"cola": "more tasks may come"}})
+
+
+def test_a_row_that_fails_is_named_and_the_others_go_on(place, glue, tmp_path):
+    broken = Options(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "broken"), [1],
+                     tasks=["rte"], more=("--cpu",))
+    shutil.copytree(place / "killed", broken.out)
+    record = plan_of(broken).units
+    for unit in record:
+        os.remove(unit.record(broken))
+    folder = os.path.join(broken.out, "high-init", "all-mask", "seed1", "fine-tuning")
+    shutil.rmtree(folder)
+    with open(folder, "w") as file:
+        file.write("a file where a folder has to be")
+    failures = run.run_study(broken)
+    assert [name for name, _ in failures] == ["high-init, all-mask, seed 1"]
+    assert os.path.exists(os.path.join(broken.out, "random", "all-mask", "seed1", "record.json"))
+
+
+# ---- what a record says
+
+
+def test_the_flops_of_a_run_are_those_of_its_epochs(teacher, data_bin, tmp_path, capfd):
+    """Self-masking from epoch 2 with the teacher's cache, distillation from epoch 3."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    flags = ["--mask-strategy", "high", "--teacher", teacher, "--entropy-cache", str(tmp_path / "cache"),
+             "--self-mask-from-epoch", "2", "--kd-weight", "0.5", "--kd-start-epoch", "3", "--max-epoch", "3"]
+    done = subprocess.run([sys.executable, "-m", "fairseq_cli.train", data_bin, "--user-dir",
+                           str(ROOT / "entropy_mask_plugin"), *OURS, *TINY, "--optimizer", "adam", "--lr", "0.01",
+                           "--batch-size", "64", "--cpu", "--num-workers", "0", "--log-format", "simple", "--save-dir",
+                           str(folder), *flags], capture_output=True, text=True)
+    (folder / "train.log").write_text(done.stdout + done.stderr)
+    found = read_run(str(folder))
+    model = model_of_flags(found.flags["model"], found.vocabulary, 16)
+    masks = Corruption(0.15, 0, 0)
+    step = lambda **more: 2 * macs_of_step(model, 16, masks, model, **more)  # noqa: E731
+    # the tiny teacher is of the student's size
+    assert list(flops_per_token(found)) == pytest.approx([step(entropies="teacher"), step(entropies="self"),
+                                                          step(entropies="self", distils=True)])
+    written = account(str(folder))
+    tokens = [log["wpb"] * updates for log, updates in zip(found.train, np.diff([0, *(log["num_updates"]
+                                                                                     for log in found.train)]))]
+    assert written["flops"] == pytest.approx(sum(cost * n for cost, n in zip(flops_per_token(found), tokens)))
+    assert [event["what"] for event in written["events"]] == ["self-masking begins", "distillation begins"]
+    assert written["valid"][-1]["hours"] >= 0 and written["tokens"] == pytest.approx(sum(tokens))
+
+
+def plant(folder, row, seed, loss, right, tasks=("rte", "mnli")):
+    """A finished unit: fine-tuning predictions of which a share is right (None: all the same), and a record."""
+    unit = folder / row / "all-mask" / f"seed{seed}"
+    for task in tasks:
+        predictions = planted(TASKS[task], 10 * seed + len(row), 400, 0.5 if right is None else right)
+        if right is None:
+            predictions = Predictions(predictions.gold, np.ones_like(predictions.gold))
+        write_unit(unit / "fine-tuning", task, seed, predictions)
+    write_settings(unit / "fine-tuning")
+    record = {"row": row, "corruption": "all-mask", "seed": seed, "commands": ["python -m …"],
+              "identity": {"commit": "abc", "machine": "two cores", "versions": {"torch": "2"}, "data": [], "glue": {}},
+              "fine-tuning": {"drift": {}}}
+    point = {"updates": 100.0, "tokens": 1e6, "flops": 1e12, "hours": 0.5, "loss": loss, "accuracy": 0.1}
+    record["pretraining"] = {**point, "valid": [point, point], "unigram entropy": 8.0, "events": [], "never begun": [],
+                             "own loss": 7.0, "entropy": None, "entropy of the masks": None, "peak memory": 2**30}
+    (unit / "record.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def study(tmp_path, data_bin, glue):
+    """random and high-init with two seeds, high with one of two; high-init is a constant classifier of one seed."""
+    for row, seed, loss, right in (("random", 1, 6.0, 0.6), ("random", 2, 6.2, 0.6), ("high", 1, 7.8, 0.9),
+                                   ("high-init", 1, 7.65, 0.6), ("high-init", 2, 7.8, None)):
+        plant(tmp_path, row, seed, loss, right)
+    return options(data_bin, glue, tmp_path, studies=["self-masking"], seeds=[1, 2], tasks=["rte", "mnli"])
+
+
+def table(study, title):
+    found = next(each for each in tables.tables_of(study, results.read_results(study)) if each.title.startswith(title))
+    return found.header, {row[0]: dict(zip(found.header, row)) for row in found.rows}
+
+
+def test_means_marks_and_averages_are_those_of_the_predictions(study):
+    header, rows = table(study, "Scores")
+    assert header[2:] == ["RTE", "MNLI-mismatched", "mean of 2", "mean of the 2 that move"]
+    own = {(row, task): [official_score(TASKS[task], planted(TASKS[task], 10 * seed + len(row), 400, 0.6))
+                         for seed in (1, 2)] for row in ("random",) for task in ("rte", "mnli")}
+    for column, task in (("RTE", "rte"), ("MNLI-mismatched", "mnli")):
+        values = own["random", task]
+        assert rows["random"][column] == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    assert rows["random"]["mean of 2"] == f"{np.mean([np.mean(own['random', task]) for task in ('rte', 'mnli')]):.2f}"
+    assert rows["high PLATEAU"]["seeds"] == "1 of 2"
+    assert rows["high-init PLATEAU 1/2"]["RTE"].endswith("CONST 1/2")  # 7.65 of 8 has left it, 7.8 has not
+    assert rows["paper: random"]["RTE"] == "53.07" and rows["paper: random"]["mean of 2"] == "59.29"
+
+
+def test_a_task_on_which_nobody_beats_the_constant_does_not_move(study, tmp_path):
+    shutil.rmtree(tmp_path / "high")  # the only one above
+    for name in ("random", "high-init"):
+        for seed in (1, 2):
+            shutil.rmtree(tmp_path / name / "all-mask" / f"seed{seed}" / "fine-tuning" / "rte")
+            write_unit(tmp_path / name / "all-mask" / f"seed{seed}" / "fine-tuning", "rte", seed,
+                       planted(TASKS["rte"], seed, 400, 0.5))
+    header, rows = table(study, "Scores")
+    assert header[-1] == "mean of the 1 that move"
+    assert rows["random"][header[-1]] == rows["random"]["MNLI-mismatched"].split(" ")[0]
+
+
+def test_differences_have_the_interval_of_the_seeds_that_both_have(study):
+    _, rows = table(study, "Differences")
+    gold = planted(TASKS["rte"], 0, 400).gold
+    ours, theirs = (planted(TASKS["rte"], 10 + len(row), 400, right) for row, right in (("high", 0.9), ("random", 0.6)))
+    expected = official_score(TASKS["rte"], ours) - official_score(TASKS["rte"], theirs)
+    difference, low, high, mark = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]( \*)?", rows["high PLATEAU"]["RTE"]).groups()
+    assert float(difference) == pytest.approx(expected, abs=0.051) and mark
+    draws = np.random.default_rng(3).integers(0, 400, (2000, 400))
+    right = [(seed.predicted == gold).astype(float) for seed in (ours, theirs)]
+    plain = 100 * (right[0][draws].mean(1) - right[1][draws].mean(1))
+    assert (float(low), float(high)) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=1.0)
+
+
+def test_the_paper_s_constant_classifiers_are_marked(study, tmp_path, data_bin, glue):
+    """BERT's mid row is the constant classifier of RTE, to the digit: 146 of 277 examples."""
+    gold = np.array([0] * 146 + [1] * 131)
+    for seed in (1, 2):
+        folder = tmp_path / "mid" / "all-mask" / f"seed{seed}" / "fine-tuning"
+        plant(tmp_path, "mid", seed, 6.0, 0.6)
+        shutil.rmtree(folder / "rte")
+        write_unit(folder, "rte", seed, Predictions(gold, gold))
+    of_base = options(data_bin, glue, tmp_path, studies=["teacher-masking"], seeds=[1, 2], tasks=["rte", "mnli"],
+                      arch="bert_base")
+    shutil.rmtree(tmp_path / "random"), shutil.rmtree(tmp_path / "high")
+    _, rows = table(of_base, "Scores")
+    assert rows["paper: mid"]["RTE"] == "52.71 CONST"
+
+
+def test_the_csv_has_a_line_for_each_score(study):
+    lines = tables.comma_separated(study, results.read_results(study)).splitlines()
+    assert len(lines) == 1 + 5 * 3  # five records; RTE and MNLI's two dev sets
+    assert report.write(study).count("CAUTION") == 2  # scale smoke; on the plateau
+
+
+def test_pretraining_costs_are_in_the_table(study):
+    _, rows = table(study, "Pretraining")
+    random = rows["random"]
+    assert (random["updates"], random["tokens"], random["FLOPs"], random["hours"]) == ("100", "1.00 M", "1e+12", "0.5")
+    assert random["valid loss, bits"] == "6.100 ± 0.141" and random["entropy of the masks"] == "–"
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize("more, sentence", [
+    (dict(studies=["teacher"]), "STUDY: teacher found, expected one of teacher-masking, self-masking, frozen"),
+    (dict(scale="huge"), "--scale: huge found, expected one of smoke, small, paper"),
+    (dict(arch="hbert_v1"), "--arch: hbert_v1 found, expected one of bertlet, bert_base"),
+    (dict(corruptions=["both"]), "--corruption: both found, expected one of all-mask, 80-10-10"),
+    (dict(tasks=None), r"--glue: \d+ files are missing, expected .*CoLA/train.tsv.* or --tasks without them"),
+    (dict(tasks=["rte", "sst"]), "--tasks: sst found"),
+    (dict(seeds=[1, 1]), "--seeds"),
+    (dict(only=["lowest"]), "--rows: lowest found, expected some of random, random-static"),
+    (dict(epochs=0), "--epochs: 0 found"),
+    (dict(data=["{bin}"], studies=["corpus"]), "--data: 1 corpora found, expected 2"),
+    (dict(data=["elsewhere"], studies=["drift"]), "--data: .*elsewhere found, expected a data-bin with dict.txt"),
+    (dict(teacher="nowhere.pt"), "--teacher: nowhere.pt found, expected a checkpoint"),
+])
+def test_mistakes_are_one_line(more, sentence, data_bin, glue):
+    if "data" in more:
+        more = {**more, "data": [path.replace("{bin}", data_bin) for path in more["data"]]}
+    with pytest.raises(UsageError, match=sentence):
+        options(data_bin, glue, **more)
+
+
+def test_a_dry_run_prints_every_command_and_writes_nothing(place, glue):
+    done = script(place, glue, "dry", "--dry-run", "--seeds", "1", "2", "3")
+    output, errors = done.communicate(timeout=120)
+    commands = [line for line in output.splitlines() if not line.startswith("#")]
+    assert done.returncode == 0 and len(commands) == 2 + 2 * 3 * 2 and not (place / "dry").exists(), errors
+
+
+# ---- the plateau in the log of every run
+
+
+def test_a_run_says_where_the_plateau_is_and_that_it_is_on_it(data_bin, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        train(data_bin, str(tmp_path), "--max-epoch", "1", "--mask-strategy", "random", "--lr", "1e-5")
+    counts = [int(line.rsplit(" ", 1)[1]) for line in open(f"{data_bin}/dict.txt") if line.split()[0] not in ("<mask>", "<unk>")]
+    shares = np.array(counts) / sum(counts)
+    said = re.search(r"unigram entropy of the training data: ([\d.]+) bits", caplog.text)
+    assert float(said[1]) == pytest.approx(-(shares * np.log2(shares)).sum(), abs=2e-3)
+    assert "on the plateau: valid loss" in caplog.text
+
+
+def test_a_dictionary_without_counts_has_no_plateau():
+    from entropy_mask_plugin.plateau import is_on_plateau, unigram_entropy
+
+    assert unigram_entropy([1, 1, 1]) is None and unigram_entropy([]) is None and not is_on_plateau(20.0, None)
+    assert unigram_entropy([2, 1, 1]) == pytest.approx(1.5)
+    assert is_on_plateau(1.21, 1.5) and not is_on_plateau(1.19, 1.5) and is_on_plateau(float("nan"), 1.5)
