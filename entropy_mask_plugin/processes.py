@@ -4,12 +4,15 @@ import contextlib
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import torch
 
 from .corpus.binarize import end_with_parent
+from .errors import UsageError
 
 LOOK_EVERY = 1.0  # seconds
+RUNNING = set()  # processes that `run_logged` waits for
 
 
 class ProcessFailed(Exception):
@@ -21,6 +24,31 @@ def threads_of_each(jobs):
     fewer. More threads than cores wait for each other at every product of matrices, ten times as long as it takes."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(cores, int(os.environ.get("OMP_NUM_THREADS") or cores)) // jobs)
+
+
+def all_of(items, function, jobs):
+    """Call a function that runs processes with each item, several at once.
+
+    Yields:
+        (item, the exception that it ended with, or None), as they end. One item's trouble is not the others'.
+
+    An interrupt ends the processes under way; it need not have reached them.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(function, item): item for item in items}
+        try:
+            for done in as_completed(running):
+                yield running[done], done.exception()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                process.kill()
+            raise
+
+
+def in_words(error):
+    """What a person is told of a failure."""
+    return str(error) if isinstance(error, (ProcessFailed, UsageError)) else f"{type(error).__name__}: {error}"
 
 
 def gpus():
@@ -48,12 +76,15 @@ def run_logged(command, log, threads, device=None, look=None):
     with open(log, "a", encoding="utf-8") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment,
                                    preexec_fn=end_with_parent)
+    RUNNING.add(process)
     try:
         peak = watch(process, look)
     except BaseException:
         process.kill()
         process.wait()
         raise
+    finally:
+        RUNNING.discard(process)
     if process.returncode:
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = [line.strip() for line in file if line.strip()]

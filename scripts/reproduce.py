@@ -6,7 +6,7 @@
 
 Each row of a table is pretrained and fine-tuned with each seed; the teacher, its entropies and the binarised tasks are
 made once. Killed and started again with the same words, it goes on where it was. Several studies share their rows.
-Words after -- go to every fairseq-train that pretrains, and win (--cpu: to all of them).
+Words after -- go to every fairseq-train that pretrains and win over the scale's (--cpu: to all of them).
 """
 
 import argparse
@@ -52,8 +52,8 @@ def parse():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2, as the paper")
     parser.add_argument("--arch", default="bertlet", help="bertlet (default) or bert_base, in the scale's size")
     parser.add_argument("--corruption", nargs="+", default=["all-mask"], metavar="C",
-                        help="all-mask (default, the paper's), 80-10-10 (BERT's) or both; rows are compared with "
-                             "random masks under the same one")
+                        help="all-mask (default, the paper's), 80-10-10 (BERT's), or all-mask 80-10-10; rows are "
+                             "compared with random masks under the same one")
     parser.add_argument("--teacher", metavar="PATH", help="checkpoint or Hugging Face BERT (default: one is trained as "
                                                           "the scale says, with random masks and 80/10/10)")
     parser.add_argument("--tasks", metavar="T,T,…", help="of GLUE (default: the scale's)")
@@ -74,16 +74,15 @@ def main():
     options = plan.Options(
         studies=args.studies, scale=args.scale, data=args.data, glue=args.glue, out=args.out, seeds=args.seeds,
         arch=args.arch, corruptions=args.corruption, teacher=args.teacher, epochs=args.epochs, jobs=args.jobs,
-        only=args.rows,
-        tasks=args.tasks and args.tasks.lower().split(","), more=more,
+        tasks=args.tasks and args.tasks.lower().split(","), only=args.rows, more=more,
     )
     if args.dry_run:
         print(*run.commands(plan.plan_of(options)), sep="\n")
         return
     failures = [] if args.report_only else run.run_study(options)
-    print(report.write(options))
     for name, sentence in failures:
         print(f"failed: {name}: {sentence}", file=sys.stderr)
+    print(report.write(options))
     sys.exit(bool(failures))
 
 

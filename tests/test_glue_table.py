@@ -141,11 +141,11 @@ def test_counts_of_patterns_give_the_interval_of_drawing_rows(name):
                                                                                              ((3, 4), 0.6)))
     difference, low, high = paired_bootstrap(task, ours, theirs)
     of = lambda seeds, rows: np.mean([official_score(task, seed.at(rows)) for seed in seeds])  # noqa: E731
-    draws = np.random.default_rng(2).integers(0, 150, (2000, 150))
+    draws = np.random.default_rng(2).integers(0, 150, (500, 150))
     plain = np.array([of(ours, rows) - of(theirs, rows) for rows in draws])
     assert difference == pytest.approx(of(ours, np.arange(150)) - of(theirs, np.arange(150)))
-    assert (low, high) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=0.15 * (high - low))
-    assert np.mean(bootstrap.resampled(task, ours, theirs)) == pytest.approx(plain.mean(), abs=0.05 * (high - low))
+    assert (low, high) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=0.25 * (high - low))
+    assert np.mean(bootstrap.resampled(task, ours, theirs)) == pytest.approx(plain.mean(), abs=0.1 * (high - low))
 
 
 @pytest.mark.parametrize("metric", bootstrap.FROM_COUNTS)

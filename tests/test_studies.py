@@ -23,6 +23,7 @@ from entropy_mask_plugin.config import Corruption, corruption_of
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.flops import macs_of_step
 from entropy_mask_plugin.glue.metrics import Predictions, official_score
+from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS, is_constant
 from entropy_mask_plugin.glue.tasks import TASKS
 from entropy_mask_plugin.reports.training_log import read_run
 from entropy_mask_plugin.studies import identity, plan, report, results, run, tables
@@ -121,6 +122,8 @@ def test_a_frozen_row_fine_tunes_the_model_of_another_without_pretraining_it_aga
     wanted = plan_of(options(data_bin, glue, studies=["teacher-masking", "frozen"])).units
     high, frozen = wanted[Unit("high", "all-mask", 1)], wanted[Unit("high-frozen", "all-mask", 1)]
     assert high[0] == frozen[0] and high[1] != frozen[1] and "--freeze-encoder" in frozen[1].command
+    words = frozen[1].command
+    assert words[len(words) - 1 - words[::-1].index("--max-epochs") + 1] == "1"  # section 3.3: for one epoch
 
 
 def test_the_learning_rate_decays_over_the_updates_that_there_will_be(data_bin, glue, tmp_path):
@@ -144,7 +147,7 @@ def place(tmp_path_factory, glue):
     """A corpus with its tokenizer beside."""
     folder = tmp_path_factory.mktemp("study")
     make_folder(folder / "hf", tokens=make_bert_vocabulary(), num_hidden_layers=1, hidden_size=16, intermediate_size=32,
-                num_attention_heads=2, max_position_embeddings=24)
+                num_attention_heads=2, max_position_embeddings=64)
     lines = [" ".join(words) for name in MODULES for words in docstrings(name) if len(words) > 8][:150]
     (folder / "text").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     done = subprocess.run([sys.executable, ROOT / "scripts" / "prepare_corpus.py", "--text", folder / "text", "--out",
@@ -161,8 +164,9 @@ def script(place, glue, out, *more):
                             env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def test_a_killed_study_goes_on_and_ends_like_a_straight_one(place, glue):
-    """The rows random and high-init, two seeds, two at once."""
+@pytest.fixture(scope="module")
+def finished(place, glue):
+    """A study of the rows random and high-init, two seeds, two at once, killed once: (folder, what it printed)."""
     both = ("--seeds", "1", "2", "--jobs", "2")
     killed = script(place, glue, "killed", *both)
     training = place / "killed" / "high-init" / "all-mask" / "seed1" / "pretraining" / "checkpoint_last.pt"
@@ -176,19 +180,23 @@ def test_a_killed_study_goes_on_and_ends_like_a_straight_one(place, glue):
     output, errors = again.communicate(timeout=600)
     assert again.returncode == 0, errors[-3000:]
     assert teacher.stat().st_mtime_ns == before  # not repeated
-    assert "| random" in output and "| high-init" in output and "Scale smoke" in output
+    return place / "killed", output
 
-    straight = script(place, glue, "straight", "--seeds", "1")
+
+def test_a_killed_study_goes_on_and_ends_like_a_straight_one(finished, place, glue):
+    folder, output = finished
+    assert "| random" in output and "| high-init" in output and "Scale smoke" in output
+    straight = script(place, glue, "straight", "--seeds", "1", "--rows", "high-init")
     assert straight.wait(600) == 0, straight.communicate()[1][-3000:]
     for row in ("random", "high-init"):
         for seed in (1, 2):
             record = json.loads((place / "killed" / row / "all-mask" / f"seed{seed}" / "record.json").read_text())
             assert record["pretraining"]["updates"] == record["pretraining"]["valid"][-1]["updates"] > 10
-        one, other = (place / name / row / "all-mask" / "seed1" for name in ("straight", "killed"))
-        assert (one / "fine-tuning/rte/seed1/predictions.tsv").read_text() == (
-            other / "fine-tuning/rte/seed1/predictions.tsv").read_text()
-        losses = [json.loads((folder / "record.json").read_text())["pretraining"]["loss"] for folder in (one, other)]
-        assert losses[0] == losses[1]
+    one, other = (place / name / "high-init" / "all-mask" / "seed1" for name in ("straight", "killed"))
+    assert (one / "fine-tuning/rte/seed1/predictions.tsv").read_text() == (
+        other / "fine-tuning/rte/seed1/predictions.tsv").read_text()
+    losses = [json.loads((folder / "record.json").read_text())["pretraining"]["loss"] for folder in (one, other)]
+    assert losses[0] == losses[1]
     events = json.loads((place / "killed/high-init/all-mask/seed1/record.json").read_text())["pretraining"]
     assert [event["what"] for event in events["events"]] == ["self-masking begins"] and not events["never begun"]
     for file in ("report.html", "report.md", "report.csv", "report.tex", "curves-all-mask.png",
@@ -196,50 +204,67 @@ def test_a_killed_study_goes_on_and_ends_like_a_straight_one(place, glue):
         assert (place / "killed" / file).stat().st_size > 300, file
 
 
-def test_the_page_needs_no_other_file_and_shows_the_commands(place):
-    page = (place / "killed" / "report.html").read_text()  # of the test before
+def test_the_page_needs_no_other_file_and_shows_the_commands(finished):
+    page = (finished[0] / "report.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", page) and page.count("data:image/png;base64,") == 3
     assert html.escape("fairseq_cli.train") in page and "--self-mask-from-epoch 2" in page and "PLATEAU" in page
 
 
-def test_a_finished_study_is_reported_again_without_running_anything(place, glue):
+def test_a_finished_study_is_reported_again_without_running_anything(finished, place, glue):
     (place / "killed" / "report.html").unlink()
     done = script(place, glue, "killed", "--seeds", "1", "2", "--report-only")
     output, errors = done.communicate(timeout=120)
     assert done.returncode == 0 and (place / "killed" / "report.html").exists(), errors
+    other = script(place, glue, "killed", "--scale", "paper", "--report-only")
+    _, errors = other.communicate(timeout=120)
+    assert other.returncode and "study.json is of another scale (smoke), expected paper" in errors
 
 
-def test_records_of_another_commit_data_or_scale_are_refused_by_name(place, glue):
+def test_records_of_another_commit_data_or_scale_are_refused_by_name(finished, place, glue):
     wanted = Options(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(place / "killed"), [1, 2],
                      tasks=["rte"], more=("--cpu",))
     now = identity.identity(wanted)
     identity.refuse_another(wanted.out, now)  # the very same
-    for name, other in (("commit", "0123"), ("data", [{"dict.txt": "another"}]), ("scale", "paper")):
-        with pytest.raises(UsageError, match=rf"study.json is of another {name} \(.*\), expected"):
+    for name, other, said in (("commit", "0123", r"\w+( with changes \w+)?\), expected 0123"),
+                              ("scale", "paper", r"smoke\), expected paper"),
+                              ("data", {"corpus 1 train.*": "another"}, r"corpus 1 train\.\*\), expected the same")):
+        with pytest.raises(UsageError, match=rf"study.json is of another {name} \({said}"):
             identity.refuse_another(wanted.out, {**now, name: other})
     record = place / "killed" / "random" / "all-mask" / "seed2" / "record.json"
     kept = record.read_text()
     record.write_text(kept.replace(f'"commit": {json.dumps(now["commit"])}', '"commit": "0123"'))
-    with pytest.raises(UsageError, match=r"seed2/record.json is of another commit \(0123\)"):
+    with pytest.raises(UsageError, match=r"seed2/record.json is of another commit \(0123\), expected"):
         identity.refuse_another(wanted.out, now)
     record.write_text(kept)
     identity.refuse_another(wanted.out, {**now, "glue": {"cola": "more tasks may come"}})
 
 
-def test_a_row_that_fails_is_named_and_the_others_go_on(place, glue, tmp_path):
-    broken = Options(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "broken"), [1],
-                     tasks=["rte"], more=("--cpu",))
-    shutil.copytree(place / "killed", broken.out)
-    record = plan_of(broken).units
-    for unit in record:
-        os.remove(unit.record(broken))
-    folder = os.path.join(broken.out, "high-init", "all-mask", "seed1", "fine-tuning")
-    shutil.rmtree(folder)
-    with open(folder, "w") as file:
-        file.write("a file where a folder has to be")
-    failures = run.run_study(broken)
-    assert [name for name, _ in failures] == ["high-init, all-mask, seed 1"]
-    assert os.path.exists(os.path.join(broken.out, "random", "all-mask", "seed1", "record.json"))
+def test_a_task_can_be_added_to_a_finished_study(finished, place, glue):
+    more = Options(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(place / "killed"), [1],
+                   only=["random"], tasks=["rte", "mnli"], more=("--cpu",))
+    trained = os.path.join(more.out, "random", "all-mask", "seed1", "pretraining", "checkpoint_best.pt")
+    before = os.stat(trained).st_mtime_ns
+    assert run.run_study(more) == []
+    assert "MNLI-mismatched" in report.write(more) and os.stat(trained).st_mtime_ns == before
+
+
+def test_what_fails_is_named_and_tried_once(place, glue, tmp_path):
+    broken = Options(["drift", "frozen"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "broken"), [1],
+                     only=["random", "random-frozen"], tasks=["rte"], jobs=2,
+                     more=("--cpu", "--no-such-flag"))
+    failures = dict(run.Runner(broken, plan_of(broken), identity.identity(broken)).run())
+    assert failures.keys() == {"random, all-mask, seed 1", "random-frozen, all-mask, seed 1"}
+    log = tmp_path / "broken" / "random" / "all-mask" / "seed1" / "pretraining" / "train.log"
+    assert all(f"{log}: " in sentence for sentence in failures.values())
+    assert log.read_text().count("unrecognized arguments: --no-such-flag") == 1  # both need it, one tries
+
+
+def test_a_hugging_face_bert_can_be_the_teacher(place, glue, tmp_path):
+    wanted = Options(["teacher-masking"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "run"), [1],
+                     only=["high"], tasks=["rte"], teacher=str(place / "hf"), more=("--cpu",))
+    assert run.run_study(wanted) == []
+    record = json.loads((tmp_path / "run" / "high" / "all-mask" / "seed1" / "record.json").read_text())
+    assert len(record["commands"]) == 4 and "import_hf_bert.py" in record["commands"][0]
 
 
 # ---- what a record says
@@ -271,7 +296,7 @@ def test_the_flops_of_a_run_are_those_of_its_epochs(teacher, data_bin, tmp_path,
     assert written["valid"][-1]["hours"] >= 0 and written["tokens"] == pytest.approx(sum(tokens))
 
 
-def plant(folder, row, seed, loss, right, tasks=("rte", "mnli")):
+def plant(folder, row, seed, loss, right, known, tasks=("rte", "mnli")):
     """A finished unit: fine-tuning predictions of which a share is right (None: all the same), and a record."""
     unit = folder / row / "all-mask" / f"seed{seed}"
     for task in tasks:
@@ -281,8 +306,7 @@ def plant(folder, row, seed, loss, right, tasks=("rte", "mnli")):
         write_unit(unit / "fine-tuning", task, seed, predictions)
     write_settings(unit / "fine-tuning")
     record = {"row": row, "corruption": "all-mask", "seed": seed, "commands": ["python -m …"],
-              "identity": {"commit": "abc", "machine": "two cores", "versions": {"torch": "2"}, "data": [], "glue": {}},
-              "fine-tuning": {"drift": {}}}
+              "identity": known, "fine-tuning": {"drift": {}}}
     point = {"updates": 100.0, "tokens": 1e6, "flops": 1e12, "hours": 0.5, "loss": loss, "accuracy": 0.1}
     record["pretraining"] = {**point, "valid": [point, point], "unigram entropy": 8.0, "events": [], "never begun": [],
                              "own loss": 7.0, "entropy": None, "entropy of the masks": None, "peak memory": 2**30}
@@ -292,10 +316,11 @@ def plant(folder, row, seed, loss, right, tasks=("rte", "mnli")):
 @pytest.fixture
 def study(tmp_path, data_bin, glue):
     """random and high-init with two seeds, high with one of two; high-init is a constant classifier of one seed."""
+    wanted = options(data_bin, glue, tmp_path, studies=["self-masking"], seeds=[1, 2], tasks=["rte", "mnli"])
     for row, seed, loss, right in (("random", 1, 6.0, 0.6), ("random", 2, 6.2, 0.6), ("high", 1, 7.8, 0.9),
                                    ("high-init", 1, 7.65, 0.6), ("high-init", 2, 7.8, None)):
-        plant(tmp_path, row, seed, loss, right)
-    return options(data_bin, glue, tmp_path, studies=["self-masking"], seeds=[1, 2], tasks=["rte", "mnli"])
+        plant(tmp_path, row, seed, loss, right, identity.identity(wanted))
+    return wanted
 
 
 def table(study, title):
@@ -342,19 +367,24 @@ def test_differences_have_the_interval_of_the_seeds_that_both_have(study):
     assert (float(low), float(high)) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=1.0)
 
 
-def test_the_paper_s_constant_classifiers_are_marked(study, tmp_path, data_bin, glue):
-    """BERT's mid row is the constant classifier of RTE, to the digit: 146 of 277 examples."""
-    gold = np.array([0] * 146 + [1] * 131)
-    for seed in (1, 2):
-        folder = tmp_path / "mid" / "all-mask" / f"seed{seed}" / "fine-tuning"
-        plant(tmp_path, "mid", seed, 6.0, 0.6)
-        shutil.rmtree(folder / "rte")
-        write_unit(folder, "rte", seed, Predictions(gold, gold))
-    of_base = options(data_bin, glue, tmp_path, studies=["teacher-masking"], seeds=[1, 2], tasks=["rte", "mnli"],
-                      arch="bert_base")
-    shutil.rmtree(tmp_path / "random"), shutil.rmtree(tmp_path / "high")
-    _, rows = table(of_base, "Scores")
-    assert rows["paper: mid"]["RTE"] == "52.71 CONST"
+def test_the_paper_s_constant_classifiers_are_marked(study):
+    """Of its BERT rows `mid` and `high, cold` all seven cells, to the digit, either class; `random` none."""
+    for row, count in (("BERT mid", 7), ("BERT high, cold", 7), ("BERT random", 0), ("BERTlet high, init", 0)):
+        assert sum(map(is_constant, PAPER_CELLS, PAPER_ROWS[row])) == count
+    study.arch = "bert_base"
+    assert table(study, "Scores")[1]["paper: random"]["RTE"] == "52.35"
+
+
+def test_scores_that_are_not_defined_are_no_differences(study, tmp_path):
+    gold = planted(TASKS["sts-b"], 1, 50)
+    for row in ("random", "high"):
+        constant = gold._replace(predicted=np.full(50, 2.5))
+        for seed in (1, 2) if row == "random" else (1,):
+            write_unit(tmp_path / row / "all-mask" / f"seed{seed}" / "fine-tuning", "sts-b", seed,
+                       gold if row == "random" else constant)
+    shutil.rmtree(tmp_path / "high-init")
+    _, rows = table(study, "Differences")
+    assert rows["high PLATEAU"]["STS-B"] == "–" and rows["high PLATEAU"]["mean of 3"] == "–"
 
 
 def test_the_csv_has_a_line_for_each_score(study):
@@ -383,8 +413,10 @@ def test_pretraining_costs_are_in_the_table(study):
     (dict(seeds=[1, 1]), "--seeds"),
     (dict(only=["lowest"]), "--rows: lowest found, expected some of random, random-static"),
     (dict(epochs=0), "--epochs: 0 found"),
+    (dict(more=("--max-epoch", "3")), "--: --max-epoch found, expected --epochs"),
+    (dict(corruptions=["all-mask", "all-mask"]), "--corruption: all-mask all-mask found, expected each once"),
     (dict(data=["{bin}"], studies=["corpus"]), "--data: 1 corpora found, expected 2"),
-    (dict(data=["elsewhere"], studies=["drift"]), "--data: .*elsewhere found, expected a data-bin with dict.txt"),
+    (dict(data=["elsewhere"], studies=["drift"]), "--data: .*elsewhere without dict.txt, train.bin, "),
     (dict(teacher="nowhere.pt"), "--teacher: nowhere.pt found, expected a checkpoint"),
 ])
 def test_mistakes_are_one_line(more, sentence, data_bin, glue):
@@ -407,7 +439,8 @@ def test_a_dry_run_prints_every_command_and_writes_nothing(place, glue):
 def test_a_run_says_where_the_plateau_is_and_that_it_is_on_it(data_bin, tmp_path, caplog):
     with caplog.at_level("INFO"):
         train(data_bin, str(tmp_path), "--max-epoch", "1", "--mask-strategy", "random", "--lr", "1e-5")
-    counts = [int(line.rsplit(" ", 1)[1]) for line in open(f"{data_bin}/dict.txt") if line.split()[0] not in ("<mask>", "<unk>")]
+    with open(f"{data_bin}/dict.txt") as file:
+        counts = [int(count) for word, count in map(str.split, file) if word not in ("<mask>", "<unk>")]
     shares = np.array(counts) / sum(counts)
     said = re.search(r"unigram entropy of the training data: ([\d.]+) bits", caplog.text)
     assert float(said[1]) == pytest.approx(-(shares * np.log2(shares)).sum(), abs=2e-3)

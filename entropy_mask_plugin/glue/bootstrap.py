@@ -53,7 +53,7 @@ def resampled(task, ours, baseline, metric="official", generator=None):
     generator = generator or np.random.default_rng(1)
     names = task.official if metric == "official" else (metric,)
     if task.regression:
-        return resampled_rows(task, ours, baseline, generator)
+        return resampled_rows(task, ours, baseline, metric, generator)
     labels = len(task.labels)
     columns = np.stack([seeds[0].gold, *(seed.predicted for seed in seeds)])  # 1 + S x N
     patterns, counts = np.unique(columns, axis=1, return_counts=True)  # 1 + S x P
@@ -66,10 +66,10 @@ def resampled(task, ours, baseline, metric="official", generator=None):
     return 100 * (np.mean(scores[: len(ours)], axis=0) - np.mean(scores[len(ours) :], axis=0))
 
 
-def resampled_rows(task, ours, baseline, generator):
-    """The same by drawing rows, for any metric: the official one of the task."""
+def resampled_rows(task, ours, baseline, metric, generator):
+    """The same by drawing rows, for any metric."""
     def of(rows):
-        return difference(task, [seed.at(rows) for seed in ours], [seed.at(rows) for seed in baseline])
+        return difference(task, [seed.at(rows) for seed in ours], [seed.at(rows) for seed in baseline], metric)
 
     drawn = stats.bootstrap((np.arange(len(ours[0].gold)),), of, vectorized=False, n_resamples=RESAMPLES_OF_SCORES,
                             method="percentile", rng=generator)

@@ -121,7 +121,7 @@ def read_json(path):
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except ValueError as error:
-        raise UsageError(f"{path} is damaged ({error}), expected what finetune_glue.py wrote") from error
+        raise UsageError(f"{path} is damaged ({error}), expected JSON as it was written") from error
 
 
 def mean(values):

@@ -5,7 +5,6 @@ import fcntl
 import itertools
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import List, Optional
 
@@ -19,7 +18,7 @@ from ..digests import digest, digest_of_file
 from ..errors import UsageError, require
 from ..huggingface.tokenizer_files import find_tokenizer
 from ..partial import completed, remove_leftovers, write, write_json
-from ..processes import ProcessFailed, gpus, threads_of_each
+from ..processes import all_of, gpus, in_words, threads_of_each
 from ..vocabulary import symbols_of_checkpoint
 from .binarize import binarize_task
 from .cells import read_json, read_settings
@@ -188,21 +187,12 @@ def run_units(units, jobs):
     """
     failures, finished = [], [unit for unit in units if unit.is_finished()]
     initial, total = (sum(unit.rows for unit in part) for part in (finished, units))
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=total, initial=initial, unit_scale=True, unit=" examples",
-                                                desc=f"{len(units)} fine-tunings") as shown:
-        running = {pool.submit(run_unit, unit): unit for unit in units if unit not in finished}
-        try:
-            for done in as_completed(running):
-                unit = running[done]
-                try:
-                    done.result()
-                except Exception as error:  # one unit's trouble, whatever it is, is not the others'
-                    reason = str(error) if isinstance(error, ProcessFailed) else f"{type(error).__name__}: {error}"
-                    failures.append((unit.task, unit.seed, reason))
-                    tqdm.write(f"failed: {unit.task}, seed {unit.seed}: {reason}")
-                shown.set_postfix_str(f"{unit.task}, seed {unit.seed}")
-                shown.update(unit.rows)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with tqdm(total=total, initial=initial, unit_scale=True, unit=" examples",
+              desc=f"{len(units)} fine-tunings") as bar:
+        for unit, error in all_of([unit for unit in units if unit not in finished], run_unit, jobs):
+            if error is not None:
+                failures.append((unit.task, unit.seed, in_words(error)))
+                tqdm.write(f"failed: {unit.task}, seed {unit.seed}: {in_words(error)}")
+            bar.set_postfix_str(f"{unit.task}, seed {unit.seed}")
+            bar.update(unit.rows)
     return failures

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..partial import completed, write
 from .bootstrap import paired_bootstrap
 from .cells import deviation, mean
-from .paper import PAPER_CELLS, PAPER_ROWS
+from .paper import PAPER_CELLS, PAPER_ROWS, is_constant
 from .tasks import TASKS
 
 NOTES = """Scores in per cent on GLUE's dev sets, mean ± standard deviation over seeds. The same dev sets chose the
@@ -74,14 +74,8 @@ def scored(cell, column, metric):
 def paper_row(paper, ours):
     """ours: a row of the same dev set."""
     value = PAPER_ROWS[paper][PAPER_CELLS.index(ours["task"])]
-    is_constant = is_constant_of_paper(value, ours["paper constant"], ours["examples"], ours["limit"])
     return {"task": ours["task"], "run": f"paper: {paper}", "seeds": 2, "paper": value,
-            "constant seeds": 2 * is_constant}
-
-
-def is_constant_of_paper(value, constant, examples, limit):
-    """Whether a published score is to the last digit that of a constant classifier; needs the whole dev set."""
-    return (limit is None or examples < limit) and abs(value - constant) < 0.0051
+            "constant seeds": 2 * is_constant(ours["task"], value)}
 
 
 def average(run, common, of_paper):

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..glue.drift import ELEMENTWISE, FROBENIUS, draw_drift
 from ..reports.figures import pyplot, save
-from .results import with_pretraining
+from .results import plateaus, with_pretraining
 
 AXES = {"updates": "updates", "tokens": "tokens", "flops": "FLOPs (entropy and teacher passes included)",
         "hours": "hours of training"}
@@ -27,13 +27,12 @@ def draw_curves(results, file):
     for axis, (cost, name) in zip(axes.flat, AXES.items()):
         for number, result in enumerate(results):
             draw_row(axis, result, cost, colors[number % len(colors)])
-        unigram = results[0].pretrainings()[0]["unigram entropy"]
-        if unigram is not None:
+        for unigram in plateaus(results):
             axis.axhline(unigram, color="grey", linestyle="--", linewidth=1, label="unigram entropy")
         axis.set(xlabel=name, ylabel="bits per masked token")
     for what, marker in MARKERS.items():
         if any(event["what"] == what for result in results for found in result.pretrainings()
-               for event in found["events"]):
+               for event in begun_later(found)):
             axes[0, 0].plot([], [], color="black", marker=marker, linestyle="", label=what)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
@@ -50,9 +49,14 @@ def draw_row(axis, result, cost, color):
     axis.plot(at, losses.mean(0), color=color, linewidth=1.3, label=result.name)
     if len(curves) > 1:
         axis.fill_between(at, losses.min(0), losses.max(0), color=color, alpha=0.15, linewidth=0)
-    for event in result.pretrainings()[0]["events"]:
+    for event in begun_later(result.pretrainings()[0]):
         place = np.interp(event["updates"], [point["updates"] for point in curves[0][:length]], at)
         axis.plot(place, np.interp(place, at, losses.mean(0)), color=color, marker=MARKERS[event["what"]])
+
+
+def begun_later(pretraining):
+    """Its events, but for what holds from the start."""
+    return [event for event in pretraining["events"] if event["updates"] > 0]
 
 
 def drift_of(result):

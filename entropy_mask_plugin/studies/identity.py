@@ -12,7 +12,7 @@ from ..digests import digest, digest_of_file
 from ..errors import UsageError
 from ..glue.cells import read_json
 from ..glue.tasks import TASKS
-from .plan import PACKAGE
+from .plan import PACKAGE, SCRIPTS
 
 MUST_AGREE = ("commit", "data", "glue", "scale", "arch", "teacher", "epochs", "more flags")
 
@@ -21,11 +21,12 @@ def identity(options):
     """{what: value}; tasks, rows, seeds and corruptions may be added to a study later."""
     return {
         "commit": commit(),
-        "data": [digests_of_corpus(corpus) for corpus in options.data],
+        "data": {f"corpus {i + 1} {name}": value for i, corpus in enumerate(options.data)
+                 for name, value in digests_of_corpus(corpus).items()},
         "glue": {task: digest_of_task(options.glue, task) for task in options.tasks},
-        "scale": options.scale_name, "arch": options.arch, "epochs": options.epochs,
-        "teacher": options.teacher, "more flags": list(options.more), "tasks": options.tasks, "versions": versions(),
-        "machine": machine(),
+        "scale": options.scale, "arch": options.arch, "epochs": options.epochs,
+        "teacher": digest_of_teacher(options.teacher), "more flags": list(options.more), "tasks": options.tasks,
+        "versions": versions(), "machine": machine(),
     }
 
 
@@ -40,13 +41,25 @@ def commit():
         return None
     if head.returncode or git("ls-files", "--error-unmatch", "__init__.py").returncode:
         return None
-    return head.stdout.strip() + (" with changes" if git("status", "--porcelain", ".").stdout.strip() else "")
+    places = ("--", PACKAGE, SCRIPTS)
+    top = git("rev-parse", "--show-toplevel").stdout.strip()
+    new = git("ls-files", "--others", "--exclude-standard", "--full-name", *places).stdout.splitlines()
+    changes = git("diff", "HEAD", *places).stdout + " ".join(digest_of_file(os.path.join(top, name)) for name in new)
+    return head.stdout.strip() + (f" with changes {digest(changes.encode())[:8]}" if changes else "")
 
 
 def digests_of_corpus(corpus):
     return {name: digest(" ".join(digest_of_file(path) for shard in corpus.split(":")
                                   for path in sorted(glob.glob(os.path.join(glob.escape(shard), name)))).encode())
             for name in ("dict.txt", "train.*", "valid.*")}
+
+
+def digest_of_teacher(path):
+    """Of a checkpoint or of all files of a folder; None for one that is trained here."""
+    if path is None:
+        return None
+    files = sorted(glob.glob(os.path.join(glob.escape(path), "*"))) if os.path.isdir(path) else [path]
+    return digest(" ".join(digest_of_file(file) for file in files if os.path.isfile(file)).encode())
 
 
 def digest_of_task(folder, task):
@@ -75,8 +88,10 @@ def machine():
     return f"{len(os.sched_getaffinity(0))} cores, {names[0] if names else platform.machine()}"
 
 
-def refuse_another(out, now):
+def refuse_another(out, now, names=MUST_AGREE):
     """
+    Args:
+        names: what has to agree.
     Raises:
         UsageError: the folder is of another commit, other data or sizes, named with what is there.
     """
@@ -85,14 +100,15 @@ def refuse_another(out, now):
     for path in filter(os.path.exists, places):
         there = read_json(path)
         there = there.get("identity", there)
-        for name in MUST_AGREE:
-            if differs(there.get(name), now[name]):
-                raise UsageError(f"--out: {path} is of another {name} ({there.get(name)}), expected {now[name]}, or a "
-                                 "new folder")
+        for name in names:
+            found = difference(there.get(name), now[name])
+            if found:
+                raise UsageError(f"--out: {path} is of another {name} ({found}, or a new folder")
 
 
-def differs(there, now):
-    """GLUE's tasks may be others; those in both are the same."""
+def difference(there, now):
+    """In words; None where there is none. Files that only one of them has may be added to a study."""
     if isinstance(there, dict) and isinstance(now, dict):
-        return any(there[name] != now[name] for name in there.keys() & now.keys())
-    return there != now
+        names = [name for name in there if name in now and there[name] != now[name]]
+        return f"{', '.join(names)}), expected the same files" if names else None
+    return None if there == now else f"{there}), expected {now}"

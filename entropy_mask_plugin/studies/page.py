@@ -24,7 +24,7 @@ def page(title, facts, cautions, tables, pictures, results):
     return template.render(
         title=title, facts=facts, cautions=cautions, tables=tables, pictures=[(name, encoded(file)) for name, file in
                                                                               pictures],
-        records=[(f"{result.name}, {result.corruption}, seed {seed}", in_words(record)) for result in results
+        records=[(f"{result.name}, {result.corruption}, seed {seed}", lines_of(record)) for result in results
                  for seed, record in result.records.items()])
 
 
@@ -33,7 +33,7 @@ def encoded(file):
         return base64.b64encode(picture.read()).decode()
 
 
-def in_words(record):
+def lines_of(record):
     """The commands as they can be copied, and what they ran on."""
     identity = record["identity"]
     known = {name: identity[name] for name in ("commit", "versions", "machine", "data", "glue")}

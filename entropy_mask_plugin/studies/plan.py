@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Tuple
 
-from fairseq.data import data_utils
+from fairseq.data import Dictionary, data_utils
 
 from ..errors import UsageError, require
 from ..glue.reading import missing_files
@@ -25,6 +25,13 @@ from .scales import SCALES
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = os.path.join(os.path.dirname(PACKAGE), "scripts")
 FINISHED = "finished.json"  # of a step, in its folder
+TEACHER_SEED = 1000  # no student's: they would share its first weights
+OWNED = {  # flags that the plan computes with, and what to use instead
+    "--max-epoch": "--epochs", "--max-update": "--epochs", "--total-num-update": "--epochs", "--seed": "--seeds",
+    "--batch-size": "another scale", "--max-tokens": "another scale", "--update-freq": "another scale",
+    "--tokens-per-sample": "another scale", "--arch": "--arch before the --", "--teacher": "--teacher before the --",
+    "--save-dir": "--out",
+}
 
 
 @dataclass
@@ -59,8 +66,13 @@ class Options:
         require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--seeds", self.seeds, self.seeds and len(set(self.seeds)) == len(self.seeds), "different numbers")
         require("--out", self.out, not set(self.out) & set(",:"), "no comma or colon, where fairseq splits paths")
-        self.scale_name, self.scale = self.scale, SCALES[self.scale]
-        self.tasks = list(self.tasks or self.scale.tasks)
+        for flag, values in (("STUDY", self.studies), ("--corruption", self.corruptions), ("--rows", self.only or ())):
+            require(flag, " ".join(values), len(set(values)) == len(values), "each once")
+        for word in self.more:
+            flag = word.split("=")[0]
+            require("--", word, flag not in OWNED, f"{OWNED.get(flag)}: the plan computes with it")
+        self.sizes = SCALES[self.scale]
+        self.tasks = list(self.tasks or self.sizes.tasks)
         for task in self.tasks:
             require("--tasks", task, task in GLUE and self.tasks.count(task) == 1, "some of " + ",".join(GLUE))
         missing = missing_files(self.tasks, self.glue)
@@ -70,14 +82,18 @@ class Options:
         self.data = [":".join(os.path.abspath(part) for part in corpus.split(":")) for corpus in self.data]
         needed = 1 + max(ROWS[name].corpus for name in self.rows())
         require("--data", f"{len(self.data)} corpora", len(self.data) >= needed, f"{needed}: the study compares them")
-        for corpus in self.data:
-            for folder in corpus.split(":"):
-                require("--data", folder, os.path.exists(os.path.join(folder, "dict.txt")), "a data-bin with dict.txt")
+        for folder in (folder for corpus in self.data for folder in corpus.split(":")):
+            missing = [name for name in ("dict.txt", "train.bin", "train.idx")
+                       if not os.path.exists(os.path.join(folder, name))]
+            require("--data", f"{folder} without {', '.join(missing)}", not missing, "a data-bin")
+        symbols = [Dictionary.load(os.path.join(corpus.split(":")[0], "dict.txt")).symbols for corpus in self.data]
+        require("--data", "corpora of different vocabularies", all(each == symbols[0] for each in symbols),
+                "one dict.txt for all: prepare the second with the --tokenizer of the first")
         if self.teacher is not None:
             require("--teacher", self.teacher, os.path.exists(self.teacher), "a checkpoint or a Hugging Face folder")
             self.teacher = os.path.abspath(self.teacher)
         self.glue, self.out = os.path.abspath(self.glue), os.path.abspath(self.out)
-        self.epochs = self.epochs or self.scale.epochs
+        self.epochs = self.epochs or self.sizes.epochs
 
     def rows(self):
         return [name for name in rows_of(self.studies) if not self.only or name in self.only]
@@ -87,18 +103,20 @@ class Options:
 
 
 class Step(NamedTuple):
-    """One command. It is finished when FINISHED is in its folder."""
+    """One command. It is finished when its folder holds FINISHED, and what it leaves: a finished fine-tuning can be
+    asked for another task."""
 
     name: str
     command: Tuple[str, ...]  # "python" stands for this interpreter
     folder: str
+    leaves: Tuple[str, ...] = ()
 
     @property
     def log(self):
         return os.path.join(self.folder, "train.log")
 
     def is_finished(self):
-        return os.path.exists(os.path.join(self.folder, FINISHED))
+        return all(os.path.exists(os.path.join(self.folder, name)) for name in (FINISHED, *self.leaves))
 
     def line(self):
         return shlex.join(self.command)
@@ -140,7 +158,7 @@ def teacher_of(options):
     """Path of the teacher's checkpoint, there or to come."""
     if options.teacher is None:
         return options.path("teacher", "checkpoint_last.pt")
-    return options.path("teacher", "model.pt") if os.path.isdir(options.teacher) else options.teacher
+    return options.path("teacher", "imported", "model.pt") if os.path.isdir(options.teacher) else options.teacher
 
 
 def shared_steps(options):
@@ -161,21 +179,28 @@ def teacher_steps(options):
     if options.teacher is None:
         # 80/10/10: a teacher that saw <mask> alone was never asked what stands at a visible token.
         flags = ["--mask-strategy", "random", *CORRUPTIONS["80-10-10"].split()]
-        return [Step("the teacher", training_command(options, flags, 0, 1, folder), folder)]
+        return [Step("the teacher", training_command(options, flags, 0, TEACHER_SEED, folder), folder)]
     if os.path.isdir(options.teacher):
-        command = ("python", os.path.join(SCRIPTS, "import_hf_bert.py"), "--hf", options.teacher, "--out", folder)
+        command = ("python", os.path.join(SCRIPTS, "import_hf_bert.py"), "--hf", options.teacher, "--out",
+                   os.path.join(folder, "imported"))
         return [Step("the teacher, from Hugging Face's format", command, folder)]
     return []
 
 
 def cache_step(options, corpus):
-    words = [*shlex.split(options.scale.pretraining), *options.more]
-    precision = words[words.index("--precision") + 1] if "--precision" in words else "fp32"
+    words = [*shlex.split(options.sizes.pretraining), *options.more]
+    precisions = [word for flag in ("--precision", "--entropy-precision") for word in last_value(words, flag)]
     command = ("python", os.path.join(SCRIPTS, "build_entropy_cache.py"), options.data[corpus], "--teacher",
                teacher_of(options), "--entropy-cache", options.path("entropies"), "--tokens-per-sample",
-               str(options.scale.length), "--precision", precision, *(["--cpu"] if "--cpu" in words else []))
+               str(options.sizes.length), *precisions, *cpu(options))
     name = "the teacher's entropies" + (f" of corpus {corpus + 1}" if corpus else "")
     return Step(name, command, options.path("entropies", f"corpus{corpus + 1}"))
+
+
+def last_value(words, flag):
+    """[flag, value], the last word on it; [] where there is none."""
+    places = [place for place, word in enumerate(words) if word == flag]
+    return words[places[-1] : places[-1] + 2] if places else []
 
 
 def steps_of(options, unit):
@@ -196,8 +221,9 @@ def steps_of(options, unit):
     yield Step(f"{unit}: fine-tuning", (
         "python", os.path.join(SCRIPTS, "finetune_glue.py"), "--checkpoint", checkpoint, "--glue", options.glue,
         "--tasks", ",".join(options.tasks), "--seeds", str(unit.seed), "--data", data, "--out", folder,
-        *shlex.split(options.scale.tuning), *shlex.split(row.tuning), "--",
-        *shlex.split(options.scale.tuning_training), *cpu(options)), folder)
+        *shlex.split(options.sizes.tuning), *shlex.split(row.tuning), "--",
+        *shlex.split(options.sizes.tuning_training), *cpu(options)), folder,
+        tuple(f"{task}/seed{unit.seed}/result.json" for task in options.tasks))
 
 
 def cpu(options):
@@ -205,24 +231,24 @@ def cpu(options):
 
 
 def training_command(options, flags, corpus, seed, folder):
-    scale = options.scale
+    sizes = options.sizes
     updates = total_updates(options, corpus)
     ends = ["--max-epoch", str(options.epochs)]
-    ends += ["--max-update", str(scale.max_updates)] if scale.max_updates else []
-    filled = [word.format(updates=updates) for word in shlex.split(scale.pretraining)]
+    ends += ["--max-update", str(sizes.max_updates)] if sizes.max_updates else []
+    filled = [word.format(updates=updates) for word in shlex.split(sizes.pretraining)]
     return ("python", "-m", "fairseq_cli.train", options.data[corpus], "--user-dir", PACKAGE,
             "--task", "entropy_masked_lm", "--criterion", "entropy_masked_lm", "--arch", options.arch,
-            *shlex.split(scale.archs[options.arch]), "--tokens-per-sample", str(scale.length),
-            "--batch-size", str(scale.batch[options.arch]), *ends, *filled, "--seed", str(seed),
+            *shlex.split(sizes.archs[options.arch]), "--tokens-per-sample", str(sizes.length),
+            "--batch-size", str(sizes.batch[options.arch]), *ends, *filled, "--seed", str(seed),
             "--distributed-world-size", "1", "--num-workers", "0" if "--cpu" in options.more else "2",
             "--no-epoch-checkpoints", "--keep-interval-updates", "1", "--log-format", "simple",
-            "--save-dir", folder, *flags, *options.more)
+            "--save-dir", folder, *options.more, *flags)
 
 
 def total_updates(options, corpus):
     """Of all epochs of a pretraining: fairseq makes a batch more of what is no multiple of 8 at an epoch's end."""
     lines = [data_utils.load_indexed_dataset(os.path.join(shard, "train")) for shard in options.data[corpus].split(":")]
-    tokens = (options.scale.length - 1) * options.scale.batch[options.arch]
+    tokens = (options.sizes.length - 1) * options.sizes.batch[options.arch]
     batches = [-(-int(shard.sizes.sum()) // tokens) + 1 for shard in lines]
     updates = sum(batches[epoch % len(batches)] for epoch in range(options.epochs))
-    return min(updates, options.scale.max_updates or updates)
+    return min(updates, options.sizes.max_updates or updates)

@@ -6,6 +6,7 @@ over the data where a cache keeps its entropies, else in every epoch; the teache
 """
 
 import os
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,20 +17,21 @@ from ..flops import ENTROPY_PASS, TRAINING_STEP, macs, shares_of
 from ..glue.cells import read_json
 from ..glue.drift import drift
 from ..glue.protocols import model_flags
+from ..glue.tasks import TASKS
 from ..masking import schedule
 from ..partial import write_json
 from ..reports.flops import model_of
-from ..reports.training_log import read_run, unigram_entropy
+from ..reports.training_log import LOG, read_run, unigram_entropy
 from .plan import FINISHED
 
 
-def write_record(options, unit, steps, identity):
+def write_record(options, plan, unit, identity):
     """Write record.json of a unit whose steps are all finished."""
-    *pretraining, tuning = steps
+    *pretraining, tuning = plan.units[unit]
     record = {"row": unit.row, "corruption": unit.corruption, "seed": unit.seed, "identity": identity,
-              "commands": [step.line() for step in steps],
+              "commands": [step.line() for step in (*plan.shared, *pretraining, tuning)],
               "fine-tuning": read_json(os.path.join(tuning.folder, FINISHED))}
-    record["fine-tuning"]["drift"] = drifts(options, tuning, unit)
+    record["fine-tuning"]["drift"] = drifts(tuning, unit)
     if pretraining:
         finished = read_json(os.path.join(pretraining[0].folder, FINISHED))
         record["pretraining"] = finished | account(pretraining[0].folder)
@@ -51,8 +53,15 @@ def account(folder):
         "events": [{"updates": updates, "what": what} for updates, what in begun],
         "never begun": sorted(set(expected_events(run.flags)) - {what for _, what in begun}),
         "own loss": last["loss"], "entropy": last.get("entropy"), "entropy of the masks": last.get("entropy_masked"),
-        "epochs": last["epoch"],
+        "epochs": last["epoch"], "free GPU memory, GB": least_free_memory(folder),
     }
+
+
+def least_free_memory(folder):
+    """Of the GPU, by fairseq's log; None where there is none."""
+    with open(os.path.join(folder, LOG), encoding="utf-8", errors="replace") as file:
+        found = [float(number) for line in file for number in re.findall(r"gb_free=([\d.]+)", line)]
+    return min(found, default=None)
 
 
 def expected_events(flags):
@@ -113,12 +122,15 @@ def model_of_flags(settings, vocabulary, length):
     return model_of(arch, vocabulary, length, flags)
 
 
-def drifts(options, tuning, unit):
-    """{task: [[part, component, relative Frobenius change, mean element-wise change in per cent]]} of a fine-tuning."""
+def drifts(tuning, unit):
+    """{task: [[part, component, relative Frobenius change, mean element-wise change in per cent]]} of all tasks that
+    were fine-tuned."""
     before = read_checkpoint(tuning.command[tuning.command.index("--checkpoint") + 1], "--checkpoint")["model"]
     found = {}
-    for task in options.tasks:
+    for task in TASKS:
         folder = os.path.join(tuning.folder, task, f"seed{unit.seed}")
+        if not os.path.exists(os.path.join(folder, "result.json")):
+            continue
         chosen = read_json(os.path.join(folder, "result.json"))["chosen"]
         after = read_checkpoint(os.path.join(folder, chosen, "checkpoint_best.pt"), "--out")["model"]
         found[task] = [[*where, *change.values()] for where, change in drift(before, after).items()]

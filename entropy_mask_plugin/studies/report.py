@@ -1,10 +1,13 @@
 """A report of what a study has so far: report.html, .md, .csv, .tex and the pictures."""
 
+import os
+
 from ..partial import completed
 from ..partial import write as write_file
 from . import page, tables
 from .curves import draw_curves, draw_drifts
-from .results import read_results
+from .identity import MUST_AGREE, identity, refuse_another
+from .results import read_results, with_pretraining
 from .rows import STUDIES
 
 
@@ -14,14 +17,16 @@ def write(options):
     Returns:
         the Markdown.
     Raises:
-        UsageError: no row is finished.
+        UsageError: no row is finished, or the folder is of another scale or data than the options.
     """
+    refuse_another(options.out, identity(options), [name for name in MUST_AGREE if name != "commit"])
     results = read_results(options)
-    title = f"{', '.join(options.studies)}: {options.arch}, scale {options.scale_name}"
+    title = f"{', '.join(options.studies)}: {options.arch}, scale {options.scale}"
     shown, pictures = tables.tables_of(options, results), draw(options, results)
     facts, cautions = facts_of(options, results), cautions_of(options, results)
     text = "\n\n".join([f"# {title}", *(f"- {fact}" for fact in facts), *(f"CAUTION: {each}" for each in cautions),
-                        *map(tables.markdown, shown)]).replace("\n\n- ", "\n- ") + "\n"
+                        *map(tables.markdown, shown), *(f"![{name}]({os.path.basename(file)})" for name, file in
+                                                        pictures)]).replace("\n\n- ", "\n- ") + "\n"
     contents = {
         "md": text, "csv": tables.comma_separated(options, results), "tex": "\n".join(map(tables.latex, shown)),
         "html": page.page(title, facts, cautions, shown, pictures, results),
@@ -50,29 +55,29 @@ def draw(options, results):
 
 def facts_of(options, results):
     records = [record for result in results for record in result.records.values()]
-    identity = records[-1]["identity"]
-    training = sum(found["hours"] for result in results for found in result.pretrainings())
+    versions = records[-1]["identity"]["versions"]
+    training = sum(found["hours"] for result in with_pretraining(results) for found in result.pretrainings())
     return [
         f"machine: {'; '.join(sorted({record['identity']['machine'] for record in records}))}",
         f"seeds {', '.join(map(str, options.seeds))}; {len(records)} of "
         f"{len(options.rows()) * len(options.seeds) * len(options.corruptions)} rows and seeds finished; their "
         f"pretraining took {training:.2f} hours",
-        f"blocks of {options.scale.length} tokens, {options.scale.batch[options.arch]} a batch, {options.epochs} "
-        f"epochs; fine-tuning: {options.scale.tuning}",
+        f"blocks of {options.sizes.length} tokens, {options.sizes.batch[options.arch]} a batch, {options.epochs} "
+        f"epochs; fine-tuning: {options.sizes.tuning}",
         f"commit: {'; '.join(sorted({str(record['identity']['commit']) for record in records}))}",
-        "versions: " + ", ".join(f"{name} {version}" for name, version in identity["versions"].items()),
+        "versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()),
         "teacher: " + (options.teacher or "trained here, with random masks and 80/10/10"),
     ]
 
 
 def cautions_of(options, results):
     found = []
-    if options.scale_name == "smoke":
+    if options.scale == "smoke":
         found.append("Scale smoke shows that everything works. Its figures mean nothing.")
     commits = {record["identity"]["commit"] for result in results for record in result.records.values()}
     if len(commits) > 1:
         found.append("The records are of several commits.")
-    trained = [result for result in results if result.trains()]
+    trained = [result for result in with_pretraining(results) if result.trains()]
     stuck = [f"{result.name} ({result.corruption})" for result in trained if result.on_plateau()]
     if stuck:
         found.append(f"{len(stuck)} of {len(trained)} pretrained rows ended on the unigram plateau in some seed: "

@@ -3,7 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
-from typing import Dict, List, Optional
+from typing import Dict, List
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from ..glue.cells import read_run as read_fine_tuning
 from ..glue.paper import PAPER_CELLS, PAPER_ROWS
 from ..plateau import is_on_plateau
 from .plan import plan_of
-from .rows import ROWS, Row
+from .rows import PAPERS_CORRUPTION, ROWS, Row
 
+STANDARD_ERRORS = 3  # the best of a dozen rows that have learned nothing is often two above
 PAPERS_NAME = {"bertlet": "BERTlet", "bert_base": "BERT"}
 
 
@@ -25,7 +26,6 @@ class Result:
     records: {seed: record.json}, of the finished seeds.
     wanted: seeds that were asked for.
     cells: {name of a dev set: `glue.cells.Cell`}, all seeds together.
-    limit: rows of each of GLUE's files that were read; None = all.
     """
 
     name: str
@@ -33,7 +33,6 @@ class Result:
     records: Dict[int, dict]
     wanted: List[int]
     cells: Dict[str, Cell]
-    limit: Optional[int]
 
     @property
     def row(self) -> Row:
@@ -86,7 +85,7 @@ def result_of(options, units):
     runs = [read_fine_tuning(os.path.join(unit.folder(options), "fine-tuning"), str(unit)) for unit in units]
     cells = {name: merged([run.cells[name] for run in runs]) for name in runs[0].cells
              if all(name in run.cells for run in runs)}
-    return Result(first.row, first.corruption, records, options.seeds, cells, runs[0].settings.get("limit"))
+    return Result(first.row, first.corruption, records, options.seeds, cells)
 
 
 def merged(cells):
@@ -94,6 +93,12 @@ def merged(cells):
     seeds = {seed: predictions for cell in cells for seed, predictions in cell.seeds.items()}
     return Cell(cells[0].name, cells[0].task, seeds, sum(cell.begun for cell in cells),
                 sum(cell.seconds for cell in cells), cells[0].training_rows)
+
+
+def plateaus(results):
+    """The unigram entropies of the corpora of some results, in bits, each once."""
+    return sorted({found["unigram entropy"] for result in results for found in result.pretrainings()
+                   if found["unigram entropy"] is not None})
 
 
 def with_pretraining(results):
@@ -112,16 +117,18 @@ def cells_of(results):
 
 
 def moving(results, cells):
-    """The dev sets on which some row has learned something: its mean is above the best constant classifier's score by
-    more than two standard errors of a share of so many examples."""
+    """The dev sets on which some row that was pretrained here has learned something: its mean is above the best
+    constant classifier's score by more than STANDARD_ERRORS of a share of so many examples. (A teacher from elsewhere
+    may have learned what none of the rows has.)"""
+    trained = [result for result in results if result.trains()]
     return [name for name in cells
-            if max(result.score(name) for result in results) > threshold(results[0].cells[name])]
+            if any(result.score(name) > threshold(result.cells[name]) for result in trained)]
 
 
 def threshold(cell):
     constant = cell.constant(metric_of(cell)) / 100
     variance = 1.0 if cell.task.regression else constant * (1 - constant)
-    return 100 * (constant + 2 * math.sqrt(variance / cell.rows))
+    return 100 * (constant + STANDARD_ERRORS * math.sqrt(variance / cell.rows))
 
 
 def baseline_of(results, result):
@@ -131,7 +138,8 @@ def baseline_of(results, result):
 
 
 def comparison(result, baseline, cells):
-    """{name of a dev set, or the tuple of all: (difference, low, high)} of the official scores, in points.
+    """{name of a dev set, or "mean": (difference, low, high)} of the scores, in points; those that are not defined, a
+    correlation with a constant, are not in it, and then neither is the mean.
 
     Only seeds that both have are compared.
     """
@@ -143,15 +151,22 @@ def comparison(result, baseline, cells):
         if not common:
             return {}
         pair = [[cell.seeds[seed] for seed in common] for cell in (ours, theirs)]
-        drawn = bootstrap.resampled(ours.task, *pair, generator=generator)
-        differences.append(bootstrap.difference(ours.task, *pair))
+        metric = metric_of(ours)
+        if math.isnan(bootstrap.difference(ours.task, *pair, metric)):
+            continue
+        drawn = bootstrap.resampled(ours.task, *pair, metric, generator)
+        differences.append(bootstrap.difference(ours.task, *pair, metric))
         all_drawn.append(np.resize(drawn, bootstrap.RESAMPLES))
         found[name] = (differences[-1], *bootstrap.interval(drawn))
+    if len(found) < len(cells):
+        return found
     found["mean"] = (float(np.mean(differences)), *bootstrap.interval(np.mean(all_drawn, axis=0)))
     return found
 
 
 def papers_scores(result, arch):
     """{name of a dev set: the paper's score} of this row; {} where the paper has none."""
+    if result.corruption != PAPERS_CORRUPTION:
+        return {}
     key = f"{PAPERS_NAME[arch]} {result.row.paper}"
     return dict(zip(PAPER_CELLS, PAPER_ROWS[key])) if key in PAPER_ROWS else {}

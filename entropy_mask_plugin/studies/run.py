@@ -3,17 +3,18 @@
 import glob
 import itertools
 import os
+import queue
 import re
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tqdm import tqdm
 
 from ..corpus.folder import alone_in
 from ..errors import UsageError
+from ..glue.cells import read_json
 from ..partial import write_json
-from ..processes import ProcessFailed, gpus, run_logged, threads_of_each
+from ..processes import ProcessFailed, all_of, gpus, in_words, run_logged, threads_of_each
 from .identity import identity, refuse_another
 from .plan import FINISHED, plan_of
 from .record import write_record
@@ -23,11 +24,14 @@ FINE_TUNING = 0.5  # of a pretraining, for the bar alone
 
 
 def commands(plan):
-    """Every command of a plan, each once, with its name as a comment."""
+    """Every command of a plan that is not finished, each once, with its name as a comment."""
     steps = {step.folder: step for step in (*plan.shared, *itertools.chain(*plan.units.values()))}
     for step in steps.values():
-        yield f"# {step.name}"
-        yield step.line()
+        if step.is_finished():
+            yield f"# {step.name}: finished"
+        else:
+            yield f"# {step.name}"
+            yield step.line()
 
 
 def run_study(options):
@@ -46,57 +50,65 @@ def run_study(options):
 
 
 class Runner:
-    def __init__(self, options, plan, identity):
-        self.options, self.plan, self.identity = options, plan, identity
+    def __init__(self, options, plan, now):
+        self.options, self.plan, self.now = options, plan, now
+        self.failed = {}  # folder of a shared step: its trouble, which no other row need run into again
         steps = [*plan.shared, *itertools.chain(*plan.units.values())]
         self.locks = {step.folder: threading.Lock() for step in steps}  # two rows may share a step
         self.recording = threading.Lock()  # fairseq parses flags with hydra, which is global
         self.progress = Progress({step.folder: step for step in steps}.values(), options)
         self.threads = threads_of_each(options.jobs)
-        self.devices = itertools.cycle(gpus() or [None])
+        self.devices = queue.Queue()  # one for each job, to be taken and given back
+        for _, device in zip(range(options.jobs), itertools.cycle(gpus() or [None])):
+            self.devices.put(device)
 
     def run(self):
         failures = []
         with self.progress:
             for step in self.plan.shared:
                 try:
-                    self.run_step(step, next(self.devices))
+                    self.run_step(step, self.devices.queue[0])
                 except ProcessFailed as error:
                     raise UsageError(f"{step.name} failed: {error}") from error
-            with ThreadPoolExecutor(self.options.jobs) as pool:
-                running = {pool.submit(self.run_unit, unit, next(self.devices)): unit for unit in self.plan.units
-                           if not os.path.exists(unit.record(self.options))}
-                try:
-                    for done in as_completed(running):
-                        unit, error = running[done], done.exception()
-                        if error is not None:  # one row's trouble, whatever it is, is not the others'
-                            failures.append((str(unit), in_words(error)))
-                            tqdm.write(f"failed: {unit}: {in_words(error)}")
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+            units = [unit for unit in self.plan.units if not self.is_finished(unit)]
+            for unit, error in all_of(units, self.run_unit, self.options.jobs):
+                if error is not None:
+                    failures.append((str(unit), in_words(error)))
+                    tqdm.write(f"failed: {unit}: {in_words(error)}")
         return failures
 
-    def run_unit(self, unit, device):
-        for step in self.plan.units[unit]:
-            self.run_step(step, device)
+    def is_finished(self, unit):
+        """Whether its steps are, and its record says so."""
+        path = unit.record(self.options)
+        return all(step.is_finished() for step in self.plan.units[unit]) and os.path.exists(path) and (
+            set(self.options.tasks) <= read_json(path)["fine-tuning"]["drift"].keys())
+
+    def run_unit(self, unit):
+        device = self.devices.get()
+        try:
+            for step in self.plan.units[unit]:
+                self.run_step(step, device)
+        finally:
+            self.devices.put(device)
         with self.recording:
-            write_record(self.options, unit, self.plan.units[unit], self.identity)
+            write_record(self.options, self.plan, unit, self.now)
 
     def run_step(self, step, device):
         with self.locks[step.folder]:
+            if step.folder in self.failed:
+                raise self.failed[step.folder]
             if not step.is_finished():
                 os.makedirs(step.folder, exist_ok=True)
                 started = time.time()
-                peak = run_logged(step.words(), step.log, self.threads, device, lambda: self.progress.look(step))
+                try:
+                    peak = run_logged(step.words(), step.log, self.threads, device, lambda: self.progress.look(step))
+                except ProcessFailed as error:
+                    self.failed[step.folder] = error
+                    raise
                 write_json(os.path.join(step.folder, FINISHED), {
                     "command": step.line(), "seconds of the last call": round(time.time() - started, 1),
                     "peak memory": peak, "threads": self.threads})
             self.progress.finish(step)
-
-
-def in_words(error):
-    return str(error) if isinstance(error, (ProcessFailed, UsageError)) else f"{type(error).__name__}: {error}"
 
 
 class Progress:

@@ -7,25 +7,27 @@ from typing import List, NamedTuple
 from tabulate import tabulate
 
 from ..glue.cells import deviation, mean
-from ..glue.table import is_constant_of_paper
+from ..glue.paper import is_constant
 from ..plateau import is_on_plateau
 from ..reports.comparison import in_bits
-from .results import baseline_of, cells_of, comparison, metric_of, moving, papers_scores, with_pretraining
+from .results import baseline_of, cells_of, comparison, metric_of, moving, papers_scores, plateaus, with_pretraining
 
 SCORES = """Per cent on GLUE's dev sets, mean ± standard deviation over seeds; the metric is the paper's (CoLA accuracy,
 MRPC F1, the others accuracy), GLUE's own where the paper has none. CONST: all seeds, or so many of them, give (nearly)
 every example the same answer, so the score is a constant classifier's. "paper": the published row beside ours, means
-recomputed over the same columns (four of the printed ones are wrong). A task moves where some row is above the best
-constant classifier by more than two standard errors of its dev set; the last column is the mean over those tasks alone.
+recomputed over the same columns (four of the printed ones are wrong). A task moves where some row that was pretrained
+here is above the best constant classifier by more than three standard errors of its dev set; the last column is the
+mean over those tasks alone.
 PLATEAU: the pretraining ended within 0.3 bits of the unigram entropy, in so many seeds."""
-DIFFERENCES = """Official score (GLUE's metrics) minus that of the row named, over the seeds that both have, with a 95 %
-interval by paired bootstrap over the examples. It does not hold what other seeds would give. * = the interval does not
+DIFFERENCES = """Score minus that of the row named, over the seeds that both have, with a 95 % interval by paired
+bootstrap over the examples. It does not hold what other seeds would give. * = the interval does not
 hold 0; of twenty intervals one does so by chance."""
-COSTS = """Means over seeds. Valid: random masks of 15 %, all <mask>, the same for every row. Own masks: the training
-loss of the last epoch, on the masks that the row's own policy chose: rows do not compare. Entropies in nats, of the
-last epoch, as the model that chose the masks saw them. FLOPs hold entropy passes and the teacher's predictions; a
-static teacher's entropies are counted once, whoever computed them. Hours: training and validation. Memory: the most
-that the process held (not the GPU's)."""
+COSTS = """Means over seeds. Valid: random masks of 15 %, all <mask>, the same for every row of a corpus. Own masks: the
+training loss of the last epoch, on the masks that the row's own policy chose: rows do not compare. Entropies in nats,
+of the last epoch, as the model that chose the masks saw them. FLOPs hold entropy passes and the teacher's predictions;
+a static teacher's entropies are counted once, whoever computed them. Hours: training and validation; a static teacher's
+entropies are on disk by then and not in them. The training of the teacher is in neither. Memory: the most that the
+process held since it was last started (not the GPU's)."""
 
 
 class Table(NamedTuple):
@@ -62,9 +64,10 @@ def scores(options, results, cells, moves, corruption):
         if paper:
             known = [paper.get(name) for name in cells]
             whole = all(value is not None for value in known)
-            rows.append([f"paper: {result.row.paper}", "2", *(paper_cell(result, name, paper) for name in cells),
+            rows.append([f"paper: {result.row.paper}", "2", *(paper_cell(name, paper) for name in cells),
                          percent(mean(known)) if whole else "", means(known, cells, moves) if whole else ""])
-    note = f"{one_line(SCORES)} Tasks that move here: {', '.join(moves) or 'none'}."
+    said = "".join(f" The paper of {result.name}: {result.row.said}." for result in results if result.row.said)
+    note = f"{one_line(SCORES)} Tasks that move here: {', '.join(moves) or 'none'}.{said}"
     return Table(f"Scores, {corruption}", header, rows, note)
 
 
@@ -83,13 +86,11 @@ def score_cell(result, name):
     return text + (" CONST" if constant == len(values) else f" CONST {constant}/{len(values)}")
 
 
-def paper_cell(result, name, paper):
+def paper_cell(name, paper):
     """A score that is to the last digit a constant classifier's is one."""
     if name not in paper:
         return ""
-    cell = result.cells[name]
-    constant = is_constant_of_paper(paper[name], cell.constant(cell.task.paper), cell.rows, result.limit)
-    return percent(paper[name]) + (" CONST" if constant else "")
+    return percent(paper[name]) + (" CONST" if is_constant(name, paper[name]) else "")
 
 
 def label(result):
@@ -114,12 +115,14 @@ def differences(results, cells, moves, corruption):
             continue
         found, moved = comparison(result, baseline, cells), comparison(result, baseline, moves) if moves else {}
         if found:
-            rows.append([label(result), baseline.name, *(with_interval(found[name]) for name in (*cells, "mean")),
-                         with_interval(moved["mean"]) if moved else "–"])
+            rows.append([label(result), baseline.name, *(with_interval(found.get(name)) for name in (*cells, "mean")),
+                         with_interval(moved.get("mean"))])
     return Table(f"Differences, {corruption}", header, rows, one_line(DIFFERENCES))
 
 
 def with_interval(found):
+    if found is None:
+        return "–"
     difference, low, high = found
     mark = "" if low <= 0 <= high else " *"
     return f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]{mark}"
@@ -140,8 +143,8 @@ def costs(results, corruption):
             f"{of('hours'):.3g}", f"{of('peak memory') / 2**30:.2f}",
             f"{mean(losses):.3f}" + (f" ± {spread:.3f}" if spread is not None else ""), f"{of('accuracy'):.1%}",
             f"{of('own loss'):.3f}", known(of("entropy of the masks")), known(of("entropy")), "; ".join(remarks)])
-    unigram = results[0].pretrainings()[0]["unigram entropy"] if results[0].pretrainings() else None
-    note = f"{one_line(COSTS)} Unigram entropy of the training data: {in_bits(unigram)}."
+    unigrams = ", ".join(map(in_bits, plateaus(results))) or in_bits(None)
+    note = f"{one_line(COSTS)} Unigram entropy of the training data: {unigrams}."
     return Table(f"Pretraining, {corruption}", header, rows, note)
 
 
