@@ -21,6 +21,12 @@ def unigram_entropy(counts):
     return -sum(count / total * math.log2(count / total) for count in counts)
 
 
+def beginning(unigram):
+    """What a log says at its start."""
+    known = "unknown, dict.txt has no counts" if unigram is None else f"{unigram:.3f} bits, by the counts in dict.txt"
+    return f"unigram entropy of the training data: {known}"
+
+
 def is_on_plateau(loss, unigram):
     """Whether a validation loss (bits) is not at least MARGIN below the unigram entropy; of an unknown one, no."""
     return unigram is not None and not loss <= unigram - MARGIN  # nan is no progress either

@@ -1,18 +1,23 @@
 """Other processes: each with its log, none that outlives the one that started it."""
 
 import contextlib
+import ctypes
 import os
 import re
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-import torch
-
-from .corpus.binarize import end_with_parent
 from .errors import UsageError
 
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 LOOK_EVERY = 1.0  # seconds
 RUNNING = set()  # processes that `run_logged` waits for
+
+
+def end_with_parent():
+    """In a new process: after kill -9 of this program, it would go on and write into the next run's files."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class ProcessFailed(Exception):
@@ -53,6 +58,8 @@ def in_words(error):
 
 def gpus():
     """The numbers of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    import torch  # seconds, which not every program with processes need wait for
+
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 

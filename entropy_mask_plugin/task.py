@@ -18,6 +18,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.masked_lm import MaskedLMTask
 
+from . import plateau
 from .blocks import load_samples, special_symbols
 from .config import EntropyMaskedLMConfig, check_flags, corruption_of, warn_of_unused_flags
 from .entropy_cache import fingerprint
@@ -32,7 +33,6 @@ from .masking.entropy import bf16_pays, projected_entropy
 from .masking.refinement import refined
 from .masking.statistics import SUMS, mask_statistics
 from .models.positions import Positions
-from .plateau import is_on_plateau, sentence, unigram_entropy
 from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher
 from .vocabulary import RECORD, read_dictionary_of_shards
@@ -66,7 +66,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
             warn_of_unused_flags(cfg)
             task.trains, task.restored = True, read_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
-            task.tell_unigram_entropy()
+            logger.info(plateau.beginning(task.unigram_entropy()))
         return task
 
     @classmethod
@@ -281,16 +281,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def unigram_entropy(self):
         """Of the training data, in bits, by the counts in dict.txt; None where it has none."""
-        return unigram_entropy([self.dictionary.count[i] for i in self.ordinary.tolist()])
-
-    def tell_unigram_entropy(self):
-        bits = self.unigram_entropy()
-        logger.info("unigram entropy of the training data: " + (
-            f"{bits:.3f} bits, by the counts in dict.txt" if bits else "unknown, dict.txt has no counts"))
+        return plateau.unigram_entropy([self.dictionary.count[i] for i in self.ordinary.tolist()])
 
     def post_validate(self, model, stats, agg):
-        if is_on_plateau(float(stats["loss"]), self.unigram_entropy()):
-            logger.warning(sentence(float(stats["loss"]), self.unigram_entropy()))
+        loss, unigram = float(stats["loss"]), self.unigram_entropy()
+        if plateau.is_on_plateau(loss, unigram):
+            logger.warning(plateau.sentence(loss, unigram))
 
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)

@@ -1,6 +1,5 @@
 """Pieces to a data-bin, by fairseq-preprocess in a process of its own."""
 
-import ctypes
 import glob
 import os
 import signal
@@ -11,10 +10,10 @@ import time
 
 from ..errors import UsageError
 from ..partial import DISK_TROUBLE
+from ..processes import end_with_parent
 from .index import read_sizes, write_index
 from .progress import bar
 
-PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 LARGEST_SHORT_DICTIONARY = 65500  # entries; fairseq stores ids of smaller dictionaries in 2 bytes, others in 4
 
 
@@ -78,11 +77,6 @@ def run(command, destination, while_waiting):
         if process.returncode:
             log.seek(0)
             raise failure(process.returncode, log.read())
-
-
-def end_with_parent():
-    """After kill -9 of this program, fairseq-preprocess would go on for minutes and write into the next run's files."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def failure(status, log):
