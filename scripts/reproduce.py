@@ -44,7 +44,7 @@ def parse():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+", metavar="STUDY", help="one or more, see below")
     parser.add_argument("--scale", required=True,
-                        help="smoke: does it work, two minutes; small: two cores and hours; paper: a GPU and days")
+                        help="smoke: does it work, minutes; small: two cores and hours; paper: a GPU and days")
     parser.add_argument("--data", required=True, nargs="+", metavar="DATA-BIN", help="what to pretrain on; two for "
                                                                                      "the study `corpus`")
     parser.add_argument("--glue", required=True, metavar="DIR", help="folder with CoLA, MRPC, … as GLUE ships them")
@@ -63,13 +63,14 @@ def parse():
                                                                          "turns at the GPUs (default: 1)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print every command that would run, and stop")
-    what.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
+    what.add_argument("--report-only", action="store_true",
+                      help="run nothing, report what is there of these studies, rows, seeds")
     return parser.parse_args(words), tuple(more)
 
 
 def main():
     args, more = parse()  # before the imports, which take seconds
-    from entropy_mask_plugin.studies import plan, report, run
+    from entropy_mask_plugin.studies import identity, plan, report, run
 
     options = plan.Options(
         studies=args.studies, scale=args.scale, data=args.data, glue=args.glue, out=args.out, seeds=args.seeds,
@@ -77,11 +78,14 @@ def main():
         tasks=args.tasks and args.tasks.lower().split(","), only=args.rows, more=more,
     )
     if args.dry_run:
+        identity.refuse_another(options.out, identity.identity(options))
         print(*run.commands(plan.plan_of(options)), sep="\n")
         return
     failures = [] if args.report_only else run.run_study(options)
     for name, sentence in failures:
         print(f"failed: {name}: {sentence}", file=sys.stderr)
+    if len(failures) == len(plan.plan_of(options).units):
+        sys.exit("error: all rows failed, see above")
     print(report.write(options))
     sys.exit(bool(failures))
 

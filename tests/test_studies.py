@@ -39,8 +39,8 @@ def glue(tmp_path_factory):
 
 
 def options(data_bin, glue, out="run", **more):
-    settings = dict(studies=list(STUDIES), scale="smoke", data=[data_bin, data_bin], glue=glue, out=str(out), seeds=[1],
-                    tasks=["rte"])
+    settings = dict(studies=list(STUDIES), scale="smoke", glue=glue, out=str(out), seeds=[1], tasks=["rte"])
+    settings["data"] = [data_bin] * (1 + ("corpus" in more.get("studies", STUDIES)))
     return Options(**{**settings, **more})
 
 
@@ -217,7 +217,7 @@ def test_a_finished_study_is_reported_again_without_running_anything(finished, p
     assert done.returncode == 0 and (place / "killed" / "report.html").exists(), errors
     other = script(place, glue, "killed", "--scale", "paper", "--report-only")
     _, errors = other.communicate(timeout=120)
-    assert other.returncode and "study.json is of another scale (smoke), expected paper" in errors
+    assert other.returncode and "study.json was made with another --scale (smoke), expected paper" in errors
 
 
 def test_records_of_another_commit_data_or_scale_are_refused_by_name(finished, place, glue):
@@ -228,12 +228,12 @@ def test_records_of_another_commit_data_or_scale_are_refused_by_name(finished, p
     for name, other, said in (("commit", "0123", r"\w+( with changes \w+)?\), expected 0123"),
                               ("scale", "paper", r"smoke\), expected paper"),
                               ("data", {"corpus 1 train.*": "another"}, r"corpus 1 train\.\*\), expected the same")):
-        with pytest.raises(UsageError, match=rf"study.json is of another {name} \({said}"):
+        with pytest.raises(UsageError, match=rf"study.json was made with \w+ (--)?{name} \({said}"):
             identity.refuse_another(wanted.out, {**now, name: other})
     record = place / "killed" / "random" / "all-mask" / "seed2" / "record.json"
     kept = record.read_text()
     record.write_text(kept.replace(f'"commit": {json.dumps(now["commit"])}', '"commit": "0123"'))
-    with pytest.raises(UsageError, match=r"seed2/record.json is of another commit \(0123\), expected"):
+    with pytest.raises(UsageError, match=r"seed2/record.json was made with another commit \(0123\), expected"):
         identity.refuse_another(wanted.out, now)
     record.write_text(kept)
     identity.refuse_another(wanted.out, {**now, "glue": {"cola": "more tasks may come"}})
@@ -383,6 +383,7 @@ def test_scores_that_are_not_defined_are_no_differences(study, tmp_path):
             write_unit(tmp_path / row / "all-mask" / f"seed{seed}" / "fine-tuning", "sts-b", seed,
                        gold if row == "random" else constant)
     shutil.rmtree(tmp_path / "high-init")
+    study.tasks.append("sts-b")
     _, rows = table(study, "Differences")
     assert rows["high PLATEAU"]["STS-B"] == "–" and rows["high PLATEAU"]["mean of 3"] == "–"
 
@@ -390,14 +391,14 @@ def test_scores_that_are_not_defined_are_no_differences(study, tmp_path):
 def test_the_csv_has_a_line_for_each_score(study):
     lines = tables.comma_separated(study, results.read_results(study)).splitlines()
     assert len(lines) == 1 + 5 * 3  # five records; RTE and MNLI's two dev sets
-    assert report.write(study).count("CAUTION") == 2  # scale smoke; on the plateau
+    assert report.write(study).count("CAUTION") == 3  # scale smoke, plateau, --limit
 
 
 def test_pretraining_costs_are_in_the_table(study):
     _, rows = table(study, "Pretraining")
     random = rows["random"]
-    assert (random["updates"], random["tokens"], random["FLOPs"], random["hours"]) == ("100", "1.00 M", "1e+12", "0.5")
-    assert random["valid loss, bits"] == "6.100 ± 0.141" and random["entropy of the masks"] == "–"
+    assert [random[name] for name in ("updates", "tokens", "FLOPs", "time")] == ["100", "1.00 M", "1e+12", "30.0 min"]
+    assert random["valid loss, bits"] == "6.100 ± 0.141" and random["entropy of the masks, nats"] == "–"
 
 
 # ---- mistakes
@@ -414,9 +415,11 @@ def test_pretraining_costs_are_in_the_table(study):
     (dict(only=["lowest"]), "--rows: lowest found, expected some of random, random-static"),
     (dict(epochs=0), "--epochs: 0 found"),
     (dict(more=("--max-epoch", "3")), "--: --max-epoch found, expected --epochs"),
+    (dict(more=("--max-ep", "3")), "--: --max-ep found, expected --epochs"),
+    (dict(more=("--leave-unmasked-prob=0.1",)), "--: --leave-unmasked-prob=0.1 found, expected --corruption"),
     (dict(corruptions=["all-mask", "all-mask"]), "--corruption: all-mask all-mask found, expected each once"),
-    (dict(data=["{bin}"], studies=["corpus"]), "--data: 1 corpora found, expected 2"),
-    (dict(data=["elsewhere"], studies=["drift"]), "--data: .*elsewhere without dict.txt, train.bin, "),
+    (dict(data=["{bin}"], studies=["corpus"]), "--data: 1 data-bins found, expected 2"),
+    (dict(data=["elsewhere"], studies=["drift"]), "--data: no dict.txt, train.bin, train.idx in .*elsewhere"),
     (dict(teacher="nowhere.pt"), "--teacher: nowhere.pt found, expected a checkpoint"),
 ])
 def test_mistakes_are_one_line(more, sentence, data_bin, glue):

@@ -16,6 +16,10 @@ from .plan import PACKAGE, SCRIPTS
 
 MUST_AGREE = ("commit", "data", "glue", "scale", "arch", "teacher", "epochs", "more flags")
 
+NAMES = {"more flags": "other flags after --", "data": "other --data", "glue": "other --glue",
+         "scale": "another --scale", "arch": "another --arch", "teacher": "another --teacher",
+         "epochs": "another --epochs"}  # for people
+
 
 def identity(options):
     """{what: value}; tasks, rows, seeds and corruptions may be added to a study later."""
@@ -103,7 +107,8 @@ def refuse_another(out, now, names=MUST_AGREE):
         for name in names:
             found = difference(there.get(name), now[name])
             if found:
-                raise UsageError(f"--out: {path} is of another {name} ({found}, or a new folder")
+                raise UsageError(f"--out: {path} was made with {NAMES.get(name, f'another {name}')} ({found}, or a new "
+                                 "folder")
 
 
 def difference(there, now):

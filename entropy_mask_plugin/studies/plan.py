@@ -26,11 +26,13 @@ PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = os.path.join(os.path.dirname(PACKAGE), "scripts")
 FINISHED = "finished.json"  # of a step, in its folder
 TEACHER_SEED = 1000  # no student's: they would share its first weights
-OWNED = {  # flags that the plan computes with, and what to use instead
+OWNED = {  # flags that the plan goes by, and what to use instead
     "--max-epoch": "--epochs", "--max-update": "--epochs", "--total-num-update": "--epochs", "--seed": "--seeds",
     "--batch-size": "another scale", "--max-tokens": "another scale", "--update-freq": "another scale",
     "--tokens-per-sample": "another scale", "--arch": "--arch before the --", "--teacher": "--teacher before the --",
-    "--save-dir": "--out",
+    "--save-dir": "--out", "--leave-unmasked-prob": "--corruption", "--random-token-prob": "--corruption",
+    **dict.fromkeys(("--mask-strategy", "--static-masks", "--mask-count", "--self-mask-from-epoch", "--kd-weight",
+                     "--kd-start-epoch", "--entropy-cache"), "--rows, which differ in it"),
 }
 
 
@@ -69,8 +71,8 @@ class Options:
         for flag, values in (("STUDY", self.studies), ("--corruption", self.corruptions), ("--rows", self.only or ())):
             require(flag, " ".join(values), len(set(values)) == len(values), "each once")
         for word in self.more:
-            flag = word.split("=")[0]
-            require("--", word, flag not in OWNED, f"{OWNED.get(flag)}: the plan computes with it")
+            owned = [flag for flag in OWNED if word.startswith("--") and flag.startswith(word.split("=")[0])]
+            require("--", word, not owned, f"{OWNED[owned[0]]}: the plan goes by it" if owned else "")
         self.sizes = SCALES[self.scale]
         self.tasks = list(self.tasks or self.sizes.tasks)
         for task in self.tasks:
@@ -81,11 +83,13 @@ class Options:
                              "without them")
         self.data = [":".join(os.path.abspath(part) for part in corpus.split(":")) for corpus in self.data]
         needed = 1 + max(ROWS[name].corpus for name in self.rows())
-        require("--data", f"{len(self.data)} corpora", len(self.data) >= needed, f"{needed}: the study compares them")
+        require("--data", f"{len(self.data)} data-bins", len(self.data) == needed,
+                f"{needed} for these rows (shards are one, joined by colons)")
         for folder in (folder for corpus in self.data for folder in corpus.split(":")):
             missing = [name for name in ("dict.txt", "train.bin", "train.idx")
                        if not os.path.exists(os.path.join(folder, name))]
-            require("--data", f"{folder} without {', '.join(missing)}", not missing, "a data-bin")
+            shards = " or one of its shards" if os.path.exists(os.path.join(folder, "shard0")) else ""
+            require("--data", f"no {', '.join(missing)} in {folder}", not missing, f"a data-bin{shards}")
         symbols = [Dictionary.load(os.path.join(corpus.split(":")[0], "dict.txt")).symbols for corpus in self.data]
         require("--data", "corpora of different vocabularies", all(each == symbols[0] for each in symbols),
                 "one dict.txt for all: prepare the second with the --tokenizer of the first")

@@ -1,5 +1,6 @@
 """A report of what a study has so far: report.html, .md, .csv, .tex and the pictures."""
 
+import glob
 import os
 
 from ..partial import completed
@@ -7,7 +8,8 @@ from ..partial import write as write_file
 from . import page, tables
 from .curves import draw_curves, draw_drifts
 from .identity import MUST_AGREE, identity, refuse_another
-from .results import read_results, with_pretraining
+from .plan import last_value
+from .results import baseline_of, read_results, with_pretraining
 from .rows import STUDIES
 
 
@@ -66,8 +68,15 @@ def facts_of(options, results):
         f"epochs; fine-tuning: {options.sizes.tuning}",
         f"commit: {'; '.join(sorted({str(record['identity']['commit']) for record in records}))}",
         "versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()),
+        *unshown(options, records),
         "teacher: " + (options.teacher or "trained here, with random masks and 80/10/10"),
     ]
+
+
+def unshown(options, records):
+    """A sentence where the folder holds more than these rows, seeds and corruptions."""
+    count = len(glob.glob(os.path.join(glob.escape(options.out), "*", "*", "seed*", "record.json"))) - len(records)
+    return [f"{count} more records are in the folder, of other rows, seeds or corruptions"] if count else []
 
 
 def cautions_of(options, results):
@@ -81,7 +90,15 @@ def cautions_of(options, results):
     stuck = [f"{result.name} ({result.corruption})" for result in trained if result.on_plateau()]
     if stuck:
         found.append(f"{len(stuck)} of {len(trained)} pretrained rows ended on the unigram plateau in some seed: "
-                     f"{', '.join(stuck)}. On random masks they predict tokens hardly better than by their frequency.")
+                     f"{', '.join(stuck)}. On random masks they are no better than token frequencies, or worse.")
+    limit = last_value(options.sizes.tuning.split(), "--limit")
+    if limit:
+        found.append(f"Of each of GLUE's files the first {int(limit[1]):,} rows were read, of dev sets too: where that "
+                     "is less than all, the paper's scores are of other examples.")
+    alone = sorted({result.row.against for result in results if baseline_of(results, result) is None
+                    and result.row.against != result.name})
+    if alone:
+        found.append(f"{', '.join(alone)} is not among the rows: nothing is compared with it.")
     never = [f"{result.name} ({result.corruption})" for result in trained
              if any(found["never begun"] for found in result.pretrainings())]
     if never:

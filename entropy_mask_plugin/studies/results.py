@@ -12,6 +12,7 @@ from ..glue import bootstrap
 from ..glue.cells import Cell, mean, read_json
 from ..glue.cells import read_run as read_fine_tuning
 from ..glue.paper import PAPER_CELLS, PAPER_ROWS
+from ..glue.tasks import TASKS
 from ..plateau import is_on_plateau
 from .plan import plan_of
 from .rows import PAPERS_CORRUPTION, ROWS, Row
@@ -83,8 +84,9 @@ def result_of(options, units):
     first = units[0]
     records = {unit.seed: read_json(unit.record(options)) for unit in units}
     runs = [read_fine_tuning(os.path.join(unit.folder(options), "fine-tuning"), str(unit)) for unit in units]
-    cells = {name: merged([run.cells[name] for run in runs]) for name in runs[0].cells
-             if all(name in run.cells for run in runs)}
+    asked = {name: task for task in options.tasks for name in TASKS[task].cells().values()}
+    cells = {name: merged([run.cells[name] for run in runs if name in run.cells]) for name in asked
+             if any(name in run.cells for run in runs)}
     return Result(first.row, first.corruption, records, options.seeds, cells)
 
 

@@ -12,20 +12,22 @@ from ..plateau import is_on_plateau
 from ..reports.comparison import in_bits
 from .results import baseline_of, cells_of, comparison, metric_of, moving, papers_scores, plateaus, with_pretraining
 
-SCORES = """Per cent on GLUE's dev sets, mean ± standard deviation over seeds; the metric is the paper's (CoLA accuracy,
-MRPC F1, the others accuracy), GLUE's own where the paper has none. CONST: all seeds, or so many of them, give (nearly)
-every example the same answer, so the score is a constant classifier's. "paper": the published row beside ours, means
-recomputed over the same columns (four of the printed ones are wrong). A task moves where some row that was pretrained
-here is above the best constant classifier by more than three standard errors of its dev set; the last column is the
-mean over those tasks alone.
-PLATEAU: the pretraining ended within 0.3 bits of the unigram entropy, in so many seeds."""
+SCORES = """Per cent on GLUE's dev sets, mean ± standard deviation over seeds (n - 1); the metric is the paper's (CoLA
+accuracy, MRPC F1, the others accuracy), GLUE's own where the paper has none. CONST: all seeds, or so many of them, give
+99 % of the examples the same answer, whichever; such a score says nothing. "paper": the published row beside ours, on
+whole dev sets, two seeds, means recomputed over the same columns (the printed totals of BERTlet marginal, alternating,
+mid and cold are wrong); it is CONST where it is a constant classifier's to the digit. A task moves where some row that
+was pretrained here is above the best constant classifier by more than three standard errors of its dev set; the last
+column is the mean over those tasks alone. PLATEAU: the pretraining, in all seeds or in so many of them, did not end at
+least 0.3 bits below the unigram entropy: on random masks the model is no better than token frequencies, or worse, as
+one can be that practised on other tokens."""
 DIFFERENCES = """Score minus that of the row named, over the seeds that both have, with a 95 % interval by paired
 bootstrap over the examples. It does not hold what other seeds would give. * = the interval does not
-hold 0; of twenty intervals one does so by chance."""
+hold 0; of twenty intervals one does so by chance. CONST instead of *: one of the two rows is a constant classifier."""
 COSTS = """Means over seeds. Valid: random masks of 15 %, all <mask>, the same for every row of a corpus. Own masks: the
 training loss of the last epoch, on the masks that the row's own policy chose: rows do not compare. Entropies in nats,
 of the last epoch, as the model that chose the masks saw them. FLOPs hold entropy passes and the teacher's predictions;
-a static teacher's entropies are counted once, whoever computed them. Hours: training and validation; a static teacher's
+a static teacher's entropies are counted once, whoever computed them. Time: training and validation; a static teacher's
 entropies are on disk by then and not in them. The training of the teacher is in neither. Memory: the most that the
 process held since it was last started (not the GPU's)."""
 
@@ -52,27 +54,33 @@ def tables_of(options, results):
 
 
 def scores(options, results, cells, moves, corruption):
-    header = ["row", "seeds", *cells, f"mean of {len(cells)}", f"mean of the {len(moves)} that move"]
+    header = ["row", "seeds", *cells, f"mean of {len(cells)}", *moving_header(moves)]
+    examples = [f"{results[0].cells[name].rows:,}" for name in cells]
     constants = [results[0].cells[name].constant(metric_of(results[0].cells[name])) for name in cells]
     rows = [["always the same answer", "", *map(percent, constants), percent(mean(constants)),
-             means(constants, cells, moves)]]
+             *means(constants, cells, moves)], ["examples", "", *examples, "", *([""] * bool(moves))]]
     for result in results:
         values = [result.score(name) for name in cells]
         rows.append([label(result), seeds(result), *(score_cell(result, name) for name in cells), percent(mean(values)),
-                     means(values, cells, moves)])
+                     *means(values, cells, moves)])
         paper = papers_scores(result, options.arch)
         if paper:
             known = [paper.get(name) for name in cells]
             whole = all(value is not None for value in known)
-            rows.append([f"paper: {result.row.paper}", "2", *(paper_cell(name, paper) for name in cells),
-                         percent(mean(known)) if whole else "", means(known, cells, moves) if whole else ""])
+            averages = [percent(mean(known)), *means(known, cells, moves)] if whole else [""] * (1 + bool(moves))
+            rows.append([f"paper: {result.row.paper}", "2", *(paper_cell(name, paper) for name in cells), *averages])
     said = "".join(f" The paper of {result.name}: {result.row.said}." for result in results if result.row.said)
     note = f"{one_line(SCORES)} Tasks that move here: {', '.join(moves) or 'none'}.{said}"
     return Table(f"Scores, {corruption}", header, rows, note)
 
 
+def moving_header(moves):
+    """A column, where a task moves."""
+    return [f"mean of the {len(moves)} that move"] if moves else []
+
+
 def means(values, cells, moves):
-    return percent(mean([value for value, name in zip(values, cells) if name in moves])) if moves else "–"
+    return [percent(mean([value for value, name in zip(values, cells) if name in moves]))] if moves else []
 
 
 def score_cell(result, name):
@@ -80,6 +88,7 @@ def score_cell(result, name):
     values = cell.values(metric_of(cell))
     spread = deviation(values)
     text = percent(mean(values)) + (f" ± {spread:.2f}" if spread is not None else "")
+    text += f" (of {len(values)} seeds)" if len(values) < len(result.records) else ""
     constant = result.constant(name)
     if not constant:
         return text
@@ -107,7 +116,7 @@ def seeds(result):
 
 
 def differences(results, cells, moves, corruption):
-    header = ["row", "against", *cells, f"mean of {len(cells)}", f"mean of the {len(moves)} that move"]
+    header = ["row", "against", *cells, f"mean of {len(cells)}", *moving_header(moves)]
     rows = []
     for result in results:
         baseline = baseline_of(results, result)
@@ -115,37 +124,41 @@ def differences(results, cells, moves, corruption):
             continue
         found, moved = comparison(result, baseline, cells), comparison(result, baseline, moves) if moves else {}
         if found:
-            rows.append([label(result), baseline.name, *(with_interval(found.get(name)) for name in (*cells, "mean")),
-                         with_interval(moved.get("mean"))])
+            constant = {name for name in cells for row in (result, baseline) if row.constant(name) == len(row.records)}
+            rows.append([label(result), baseline.name,
+                         *(with_interval(found.get(name), name in constant) for name in (*cells, "mean")),
+                         *([with_interval(moved.get("mean"))] if moves else [])])
     return Table(f"Differences, {corruption}", header, rows, one_line(DIFFERENCES))
 
 
-def with_interval(found):
+def with_interval(found, constant=False):
     if found is None:
         return "–"
     difference, low, high = found
-    mark = "" if low <= 0 <= high else " *"
+    mark = " CONST" if constant else "" if low <= 0 <= high else " *"
     return f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]{mark}"
 
 
 def costs(results, corruption):
-    header = ["row", "seeds", "updates", "tokens", "FLOPs", "hours", "memory, GB", "valid loss, bits",
-              "valid accuracy", "own masks, bits", "entropy of the masks", "of the text", "remarks"]
+    header = ["row", "seeds", "updates", "tokens", "FLOPs", "time", "memory, GB", "valid loss, bits",
+              "valid accuracy", "own masks, bits", "entropy of the masks, nats", "of the text, nats"]
     rows = []
     for result in with_pretraining(results):
         of = lambda name: mean([found[name] for found in result.pretrainings() if found[name] is not None])  # noqa: E731
         losses = [found["loss"] for found in result.pretrainings()]
         spread = deviation(losses)
-        remarks = sorted({f"{what.replace('begins', 'never began')}" for found in result.pretrainings()
-                          for what in found["never begun"]})
         rows.append([
             label(result), seeds(result), f"{of('updates'):,.0f}", f"{of('tokens') / 1e6:,.2f} M", f"{of('flops'):.3g}",
-            f"{of('hours'):.3g}", f"{of('peak memory') / 2**30:.2f}",
+            duration(of("hours")), f"{of('peak memory') / 2**30:.2f}",
             f"{mean(losses):.3f}" + (f" ± {spread:.3f}" if spread is not None else ""), f"{of('accuracy'):.1%}",
-            f"{of('own loss'):.3f}", known(of("entropy of the masks")), known(of("entropy")), "; ".join(remarks)])
+            f"{of('own loss'):.3f}", known(of("entropy of the masks")), known(of("entropy"))])
     unigrams = ", ".join(map(in_bits, plateaus(results))) or in_bits(None)
     note = f"{one_line(COSTS)} Unigram entropy of the training data: {unigrams}."
     return Table(f"Pretraining, {corruption}", header, rows, note)
+
+
+def duration(hours):
+    return f"{hours:.2f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
 
 
 def known(value):
