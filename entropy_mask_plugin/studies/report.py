@@ -95,10 +95,10 @@ def cautions_of(options, results):
     if limit:
         found.append(f"Of each of GLUE's files the first {int(limit[1]):,} rows were read, of dev sets too: where that "
                      "is less than all, the paper's scores are of other examples.")
-    alone = sorted({result.row.against for result in results if baseline_of(results, result) is None
-                    and result.row.against != result.name})
-    if alone:
-        found.append(f"{', '.join(alone)} is not among the rows: nothing is compared with it.")
+    absent = sorted({f"{result.row.against} ({result.corruption})" for result in results
+                     if baseline_of(results, result) is None and result.row.against != result.name})
+    if absent:
+        found.append(f"Not among the rows: {', '.join(absent)}. Nothing is compared with it.")
     never = [f"{result.name} ({result.corruption})" for result in trained
              if any(found["never begun"] for found in result.pretrainings())]
     if never:
