@@ -1,5 +1,5 @@
-"""The unigram plateau: where masked language models begin and many small ones end, predicting tokens by their
-frequencies alone. Policies cannot be compared there: none of the models has read the context yet."""
+"""The unigram plateau: the loss of a model that knows token frequencies alone, where masked language models begin and
+many small ones end. There, and above, a loss is no sign that a model reads the context."""
 
 import math
 

@@ -84,7 +84,7 @@ def main():
     failures = [] if args.report_only else run.run_study(options)
     for name, sentence in failures:
         print(f"failed: {name}: {sentence}", file=sys.stderr)
-    if len(failures) == len(plan.plan_of(options).units):
+    if len(failures) == len(plan.plan_of(options)):
         sys.exit("error: all rows failed, see above")
     print(report.write(options))
     sys.exit(bool(failures))

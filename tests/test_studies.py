@@ -1,5 +1,6 @@
 """The paper's studies: their commands, a killed and resumed run, what the tables say of planted records."""
 
+import contextlib
 import html
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from entropy_mask_plugin.glue.tasks import TASKS
 from entropy_mask_plugin.reports.training_log import read_run
 from entropy_mask_plugin.studies import identity, plan, report, results, run, tables
 from entropy_mask_plugin.studies.plan import Options, Unit, plan_of
-from entropy_mask_plugin.studies.record import account, flops_per_token, model_of_flags
+from entropy_mask_plugin.studies.record import account, flops_per_token, model_of_flags, peak_gpu_memory
 from entropy_mask_plugin.studies.rows import ROWS, STUDIES, rows_of
 from entropy_mask_plugin.studies.scales import SCALES
 
@@ -58,8 +60,8 @@ def parser_of(script):
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_command_of_every_study_is_understood(scale, arch, data_bin, glue, monkeypatch):
     wanted = plan_of(options(data_bin, glue, scale=scale, arch=arch))
-    steps = {step.folder: step for steps in (wanted.shared, *wanted.units.values()) for step in steps}
-    assert len(wanted.units) == len(ROWS) and len(steps) > len(wanted.units)
+    steps = {step.folder: step for steps in wanted.values() for step in steps}
+    assert len(wanted) == len(ROWS) and len(steps) > len(wanted)
     parsers = {name: parser_of(name) for name in ("finetune_glue", "build_entropy_cache")}
     trainings = 0
     for step in steps.values():
@@ -76,11 +78,10 @@ def test_every_command_of_every_study_is_understood(scale, arch, data_bin, glue,
 
 
 def pretraining_of(row, data_bin, glue, **more):
-    """(TaskConfig, CriterionConfig) of the pretraining of a row."""
+    """What fairseq makes of the flags of a row's pretraining."""
     wanted = plan_of(options(data_bin, glue, **more))
-    unit = next(unit for unit in wanted.units if unit.row == row)
-    cfg = parse(next(step for step in wanted.units[unit] if "pretraining" in step.name).command[3:])
-    return cfg
+    unit = next(unit for unit in wanted if unit.row == row)
+    return parse(next(step for step in wanted[unit] if step.kind == "pretraining").command[3:])
 
 
 @pytest.mark.parametrize("row, expected", {
@@ -119,11 +120,34 @@ def test_rows_are_compared_with_rows_that_are_there():
 
 
 def test_a_frozen_row_fine_tunes_the_model_of_another_without_pretraining_it_again(data_bin, glue):
-    wanted = plan_of(options(data_bin, glue, studies=["teacher-masking", "frozen"])).units
+    wanted = plan_of(options(data_bin, glue, studies=["teacher-masking", "frozen"]))
     high, frozen = wanted[Unit("high", "all-mask", 1)], wanted[Unit("high-frozen", "all-mask", 1)]
-    assert high[0] == frozen[0] and high[1] != frozen[1] and "--freeze-encoder" in frozen[1].command
-    words = frozen[1].command
+    assert [step.kind for step in high] == ["teacher", "entropies", "pretraining", "fine-tuning"]
+    assert high[:3] == frozen[:3] and high[3] != frozen[3] and "--freeze-encoder" in frozen[3].command
+    words = frozen[3].command
     assert words[len(words) - 1 - words[::-1].index("--max-epochs") + 1] == "1"  # section 3.3: for one epoch
+
+
+def test_rows_wait_for_what_they_use_alone(data_bin, glue):
+    """A row without teacher neither needs its training nor says that it did."""
+    kinds = {unit.row: [step.kind for step in steps] for unit, steps in plan_of(options(data_bin, glue)).items()}
+    assert kinds["random"] == kinds["high-cold"] == kinds["no-pretraining"] == ["pretraining", "fine-tuning"]
+    assert kinds["the-teacher"] == ["teacher", "fine-tuning"]
+    assert kinds["kd-only"] == ["teacher", "pretraining", "fine-tuning"]
+    corpora = plan_of(options(data_bin, glue))[Unit("high-init-corpus-2", "all-mask", 1)]
+    assert corpora[1].folder.endswith("corpus2")
+
+
+@pytest.mark.parametrize("more, expected", [
+    ((), []), (("--precision", "bf16"), ["--precision", "bf16"]),
+    (("--precision=bf16", "--lr", "1"), ["--precision", "bf16"]),
+    (("--precision", "bf16", "--precision=fp32", "--entropy-precision=bf16"),
+     ["--precision", "fp32", "--entropy-precision", "bf16"]),
+], ids=str)
+def test_entropies_are_computed_as_the_training_will_ask_for_them(more, expected, data_bin, glue):
+    wanted = options(data_bin, glue, studies=["self-masking"], more=(*more, "--cpu"))
+    step = plan_of(wanted)[Unit("high", "all-mask", 1)][1]
+    assert list(step.command[step.command.index("--tokens-per-sample") + 2 :]) == [*expected, "--cpu"]
 
 
 def test_the_learning_rate_decays_over_the_updates_that_there_will_be(data_bin, glue, tmp_path):
@@ -132,6 +156,10 @@ def test_the_learning_rate_decays_over_the_updates_that_there_will_be(data_bin, 
           "--tokens-per-sample", "32", model=[*TINY[:-1], "32"], task=OURS[:4])
     per_epoch = read_run_of(tmp_path)
     assert per_epoch * 6 <= cfg.lr_scheduler.total_num_update <= (per_epoch + 1) * 6
+
+
+def updates_of(run):
+    return run.train[-1]["num_updates"]
 
 
 def read_run_of(folder):
@@ -157,6 +185,15 @@ def place(tmp_path_factory, glue):
     return folder
 
 
+def processes_with(word):
+    """Command lines of the processes that have a word in theirs."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [line] if word in (line := file.read_text(errors="replace")) else []
+    return found
+
+
 def script(place, glue, out, *more):
     command = [sys.executable, ROOT / "scripts" / "reproduce.py", "drift", "--scale", "smoke", "--data",
                place / "corpus" / "bin", "--glue", glue, "--out", place / out, "--tasks", "rte", *more, "--", "--cpu"]
@@ -174,6 +211,9 @@ def finished(place, glue):
         time.sleep(0.02)
     os.kill(killed.pid, signal.SIGKILL)  # the script alone: what it started has to end with it
     killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    time.sleep(0.5)
+    assert not processes_with(str(place / "killed"))
     teacher = place / "killed" / "teacher" / plan.FINISHED
     before = teacher.stat().st_mtime_ns
     again = script(place, glue, "killed", *both)
@@ -189,10 +229,13 @@ def test_a_killed_study_goes_on_and_ends_like_a_straight_one(finished, place, gl
     for row in ("random", "high-init"):
         for seed in (1, 2):
             record = json.loads((place / "killed" / row / "all-mask" / f"seed{seed}" / "record.json").read_text())
-            assert record["pretraining"]["updates"] == record["pretraining"]["valid"][-1]["updates"] > 10
+            assert record["pretraining"]["updates"] == updates_of(read_run(place / "killed" / row / "all-mask" /
+                                                                           f"seed{seed}" / "pretraining")) > 10
     wanted = plan_of(Options(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(folder), [1], tasks=["rte"],
                              more=("--cpu",)))
-    step = wanted.units[Unit("high-init", "all-mask", 1)][0]  # the killed one, straight, with its teacher and cache
+    step = wanted[Unit("high-init", "all-mask", 1)][2]  # the killed one, straight, with its teacher and cache
+    log = (place / "killed/high-init/all-mask/seed1/pretraining/train.log").read_text()
+    assert [int(found) for found in re.findall(r"Loaded checkpoint .* \(epoch \d+ @ (\d+) updates\)", log)][-1] >= 20
     words = [str(tmp_path) if word == step.folder else word for word in step.words()]
     assert subprocess.run(words, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
     assert same_weights(os.path.join(step.folder, "checkpoint_last.pt"), tmp_path / "checkpoint_last.pt")
@@ -206,7 +249,8 @@ def test_a_killed_study_goes_on_and_ends_like_a_straight_one(finished, place, gl
 def test_the_page_needs_no_other_file_and_shows_the_commands(finished):
     page = (finished[0] / "report.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", page) and page.count("data:image/png;base64,") == 3
-    assert html.escape("fairseq_cli.train") in page and "--self-mask-from-epoch 2" in page and "PLATEAU" in page
+    assert html.escape("fairseq_cli.train") in page and "--self-mask-from-epoch 2" in page
+    assert re.search(r"<td class=\"marked\">random PLATEAU</td>", page)  # after so few updates
 
 
 def test_a_finished_study_is_reported_again_without_running_anything(finished, place, glue):
@@ -259,11 +303,20 @@ def test_what_fails_is_named_and_tried_once(place, glue, tmp_path):
 
 
 def test_a_hugging_face_bert_can_be_the_teacher(place, glue, tmp_path):
-    wanted = Options(["teacher-masking"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "run"), [1],
-                     only=["high"], tasks=["rte"], teacher=str(place / "hf"), more=("--cpu",))
+    """As it comes, with an import that was killed before it said that it was finished; and imported before."""
+    asked = dict(studies=["teacher-masking"], scale="smoke", data=[str(place / "corpus" / "bin")], glue=glue,
+                 seeds=[1], only=["high"], tasks=["rte"], more=("--cpu",))
+    wanted = Options(out=str(tmp_path / "run"), teacher=str(place / "hf"), **asked)
+    unit = Unit("high", "all-mask", 1)
+    first = plan_of(wanted)[unit][0]
+    assert subprocess.run(first.words(), capture_output=True).returncode == 0
     assert run.run_study(wanted) == []
     record = json.loads((tmp_path / "run" / "high" / "all-mask" / "seed1" / "record.json").read_text())
     assert len(record["commands"]) == 4 and "import_hf_bert.py" in record["commands"][0]
+    imported = Options(out=str(tmp_path / "other"), teacher=str(tmp_path / "run" / "teacher" / "imported"), **asked)
+    steps = plan_of(imported)[unit]
+    assert [step.kind for step in steps] == ["entropies", "pretraining", "fine-tuning"]
+    assert str(tmp_path / "run" / "teacher" / "imported" / "model.pt") in steps[0].command
 
 
 # ---- what a record says
@@ -295,6 +348,14 @@ def test_the_flops_of_a_run_are_those_of_its_epochs(teacher, data_bin, tmp_path,
     assert written["valid"][-1]["hours"] >= 0 and written["tokens"] == pytest.approx(sum(tokens))
 
 
+def test_the_peak_of_a_gpu_s_memory_is_what_its_log_says(tmp_path):
+    (tmp_path / "train.log").write_text("rank   0: capabilities =  9.0  ; total memory = 139.800 GB ; name = NVIDIA\n"
+                                        "… | gb_free=139.1 | wall=3\n… | gb_free=100.3\n… | gb_free=101\n")
+    assert peak_gpu_memory(tmp_path) == pytest.approx(39.5 * 2**30)
+    (tmp_path / "train.log").write_text("no GPU\n")
+    assert peak_gpu_memory(tmp_path) is None
+
+
 def plant(folder, row, seed, loss, right, known, tasks=("rte", "mnli")):
     """A finished unit: fine-tuning predictions of which a share is right (None: all the same), and a record."""
     unit = folder / row / "all-mask" / f"seed{seed}"
@@ -304,11 +365,14 @@ def plant(folder, row, seed, loss, right, known, tasks=("rte", "mnli")):
             predictions = Predictions(predictions.gold, np.ones_like(predictions.gold))
         write_unit(unit / "fine-tuning", task, seed, predictions)
     write_settings(unit / "fine-tuning")
+    step = {"machine": "one", "versions": {"torch": "2"}, "threads": 1}
+    moved = [["layer 0", "FFN out", 0.5, 70.0], ["model", "LM head", 0.1, 900.0]]
     record = {"row": row, "corruption": "all-mask", "seed": seed, "commands": ["python -m …"],
-              "identity": known, "fine-tuning": {"drift": {}}}
+              "identity": known, "fine-tuning": {**step, "drift": dict.fromkeys(tasks, moved)}}
     point = {"updates": 100.0, "tokens": 1e6, "flops": 1e12, "hours": 0.5, "loss": loss, "accuracy": 0.1}
-    record["pretraining"] = {**point, "valid": [point, point], "unigram entropy": 8.0, "events": [], "never begun": [],
-                             "own loss": 7.0, "entropy": None, "entropy of the masks": None, "peak memory": 2**30}
+    record["pretraining"] = {**step, **point, "valid": [point, point], "unigram entropy": 8.0, "events": [],
+                             "never begun": [], "own loss": 7.0, "entropy": None, "entropy of the masks": None,
+                             "peak memory": 2**30, "peak GPU memory": None}
     (unit / "record.json").write_text(json.dumps(record))
 
 
@@ -335,7 +399,8 @@ def test_means_marks_and_averages_are_those_of_the_predictions(study):
     for column, task in (("RTE", "rte"), ("MNLI-mismatched", "mnli")):
         values = own["random", task]
         assert rows["random"][column] == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
-    assert rows["random"]["mean of 2"] == f"{np.mean([np.mean(own['random', task]) for task in ('rte', 'mnli')]):.2f}"
+    averages = np.mean([own["random", task] for task in ("rte", "mnli")], axis=0)
+    assert rows["random"]["mean of 2"] == f"{np.mean(averages):.2f} ± {np.std(averages, ddof=1):.2f}"
     assert rows["high PLATEAU"]["seeds"] == "1 of 2"
     assert rows["high-init PLATEAU 1/2"]["RTE"].endswith("CONST 1/2")  # 7.65 of 8 has left it, 7.8 has not
     assert rows["paper: random"]["RTE"] == "53.07" and rows["paper: random"]["mean of 2"] == "59.29"
@@ -350,7 +415,7 @@ def test_a_task_on_which_nobody_beats_the_constant_does_not_move(study, tmp_path
                        planted(TASKS["rte"], seed, 400, 0.5))
     header, rows = table(study, "Scores")
     assert header[-1] == "mean of the 1 that move"
-    assert rows["random"][header[-1]] == rows["random"]["MNLI-mismatched"].split(" ")[0]
+    assert rows["random"][header[-1]] == rows["random"]["MNLI-mismatched"]
 
 
 def test_differences_have_the_interval_of_the_seeds_that_both_have(study):
@@ -381,10 +446,61 @@ def test_scores_that_are_not_defined_are_no_differences(study, tmp_path):
         for seed in (1, 2) if row == "random" else (1,):
             write_unit(tmp_path / row / "all-mask" / f"seed{seed}" / "fine-tuning", "sts-b", seed,
                        gold if row == "random" else constant)
+            add_task(tmp_path / row / "all-mask" / f"seed{seed}" / "record.json", "sts-b")
     shutil.rmtree(tmp_path / "high-init")
     study.tasks.append("sts-b")
     _, rows = table(study, "Differences")
-    assert rows["high PLATEAU"]["STS-B"] == "–" and rows["high PLATEAU"]["mean of 3"] == "–"
+    assert [rows["high PLATEAU"][name] for name in ("STS-B", "mean of 3")] == ["–", "–"]
+    _, rows = table(study, "Scores")
+    assert rows["high PLATEAU"]["STS-B"] == "– CONST" and rows["high PLATEAU"]["mean of 3"] == "–"
+
+
+def add_task(file, task):
+    record = json.loads(file.read_text())
+    record["fine-tuning"]["drift"][task] = []
+    file.write_text(json.dumps(record))
+
+
+def test_a_row_that_lacks_a_task_is_not_finished_and_takes_no_column_away(study, tmp_path):
+    for seed in (1, 2):
+        unit = tmp_path / "random" / "all-mask" / f"seed{seed}"
+        write_unit(unit / "fine-tuning", "sts-b", seed, planted(TASKS["sts-b"], seed, 400, 0.6))
+        add_task(unit / "record.json", "sts-b")
+    study.tasks.append("sts-b")
+    header, rows = table(study, "Scores")
+    assert "STS-B" in header and "random" in rows and not any(name.startswith("high") for name in rows)
+    assert "2 of 6 rows and seeds finished" in report.write(study)
+    shutil.rmtree(tmp_path / "random")
+    with pytest.raises(UsageError, match=r"--out: no row in .* has finished rte, mnli, sts-b, expected .*, or other"):
+        report.write(study)
+
+
+def test_seeds_that_only_one_row_has_are_not_compared(study, tmp_path):
+    shutil.rmtree(tmp_path / "random" / "all-mask" / "seed1")
+    _, rows = table(study, "Differences")
+    assert set(list(rows["high PLATEAU"].values())[2:]) == {"–"}  # its one seed is 1
+    own, theirs = (np.mean([official_score(TASKS[task], planted(TASKS[task], 20 + len(row), 400, right) if right else
+                                           planted(TASKS[task], 20 + len(row), 400)._replace(predicted=np.ones(400)))
+                            for task in ("rte", "mnli")]) for row, right in (("high-init", None), ("random", 0.6)))
+    assert rows["high-init PLATEAU 1/2"]["seed by seed"] == f"{own - theirs:+.1f}"
+
+
+def test_machines_and_versions_are_those_of_every_step(study, tmp_path):
+    path = tmp_path / "high" / "all-mask" / "seed1" / "record.json"
+    record = json.loads(path.read_text())
+    record["pretraining"] |= {"machine": "another", "versions": {"torch": "3"}}
+    path.write_text(json.dumps(record))
+    study.more = ("--clip-norm", "2")
+    results_of = results.read_results(study)
+    facts = report.facts_of(study, results_of)
+    assert "machine: another; one" in facts and "versions: torch 2; torch 3" in facts
+    assert "further flags of all pretrainings: --clip-norm 2" in facts
+
+
+def test_the_drift_study_has_a_table_of_what_moved_most(study):
+    study.studies = ["drift"]
+    _, rows = table(study, "Drift")
+    assert list(rows["high-init"].values())[2:] == ["layer 0, FFN out", "0.500", "70"]
 
 
 def test_the_csv_has_a_line_for_each_score(study):
@@ -410,15 +526,17 @@ def test_pretraining_costs_are_in_the_table(study):
     (dict(corruptions=["both"]), "--corruption: both found, expected one of all-mask, 80-10-10"),
     (dict(tasks=None), r"--glue: \d+ files are missing, expected .*CoLA/train.tsv.* or --tasks without them"),
     (dict(tasks=["rte", "sst"]), "--tasks: sst found"),
-    (dict(seeds=[1, 1]), "--seeds"),
+    (dict(seeds=[1, 1]), "--seeds"), (dict(seeds=[1000]), r"--seeds: \[1000\] found, expected others than 1000"),
     (dict(only=["lowest"]), "--rows: lowest found, expected some of random, random-static"),
     (dict(epochs=0), "--epochs: 0 found"),
     (dict(more=("--max-epoch", "3")), "--: --max-epoch found, expected --epochs"),
+    (dict(more=("--max-sentences", "3")), "--: --max-sentences found, expected another scale"),
     (dict(more=("--max-ep", "3")), "--: --max-ep found, expected --epochs"),
     (dict(more=("--leave-unmasked-prob=0.1",)), "--: --leave-unmasked-prob=0.1 found, expected --corruption"),
     (dict(corruptions=["all-mask", "all-mask"]), "--corruption: all-mask all-mask found, expected each once"),
     (dict(data=["{bin}"], studies=["corpus"]), "--data: 1 data-bins found, expected 2"),
-    (dict(data=["elsewhere"], studies=["drift"]), "--data: no dict.txt, train.bin, train.idx in .*elsewhere"),
+    (dict(data=["elsewhere"], studies=["drift"]), "--data: no dict.txt, train.bin, .*, valid.idx in .*elsewhere"),
+    (dict(data=["{bin}:elsewhere"], studies=["drift"]), "--data: no dict.txt, train.bin, train.idx in .*elsewhere"),
     (dict(teacher="nowhere.pt"), "--teacher: nowhere.pt found, expected a checkpoint"),
 ])
 def test_mistakes_are_one_line(more, sentence, data_bin, glue):
@@ -426,6 +544,13 @@ def test_mistakes_are_one_line(more, sentence, data_bin, glue):
         more = {**more, "data": [path.replace("{bin}", data_bin) for path in more["data"]]}
     with pytest.raises(UsageError, match=sentence):
         options(data_bin, glue, **more)
+
+
+def test_a_teacher_of_another_arch_is_refused_before_anything_runs(data_bin, glue, tmp_path):
+    roberta = train(data_bin, str(tmp_path), "--max-update", "2", model=["--arch", "roberta_base", *TINY[2:]],
+                    task=["--task", "masked_lm", "--criterion", "masked_lm", "--tokens-per-sample", "16"])
+    with pytest.raises(UsageError, match="--teacher: .* of arch roberta_base found, expected a checkpoint of one of th"):
+        options(data_bin, glue, teacher=roberta)
 
 
 def test_a_dry_run_prints_every_command_and_writes_nothing(place, glue):

@@ -98,6 +98,19 @@ def training_command(name, protocol, point, seed, rows, model, checkpoint, data,
     ]
 
 
+def model_settings(state, path, flag):
+    """Arch and sizes of the model in a checkpoint.
+
+    Raises:
+        UsageError: it is none of this plug-in's archs.
+    """
+    model = (state.get("cfg") or {}).get("model")
+    name = model.get("_name") if isinstance(model, dict) else getattr(model, "arch", None)
+    require(flag, f"{path} of arch {name}", isinstance(model, dict) and name in MODEL_DATACLASS_REGISTRY,
+            "a checkpoint of one of this plug-in's archs")
+    return model
+
+
 def model_flags(model):
     """--arch and every size of a checkpoint's model, as words of a command line."""
     words = ["--arch", model["_name"]]

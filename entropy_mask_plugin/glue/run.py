@@ -22,7 +22,7 @@ from ..processes import all_of, gpus, in_words, threads_of_each
 from ..vocabulary import symbols_of_checkpoint
 from .binarize import binarize_task
 from .cells import read_json, read_settings
-from .protocols import Protocol, check_protocol
+from .protocols import Protocol, check_protocol, model_settings
 from .reading import missing_files, read_from_hub, read_task
 from .tasks import TASKS
 from .unit import Unit, run_unit
@@ -83,6 +83,7 @@ def fine_tune(settings):
 
 def fine_tune_alone(settings):
     state = read_checkpoint(settings.checkpoint, FLAG)
+    model = {**model_settings(state, settings.checkpoint, FLAG), "freeze_encoder": settings.freeze_encoder}
     symbols = symbols_of_checkpoint(state, settings.checkpoint)
     if symbols is None:
         raise UsageError(f"{FLAG}: {settings.checkpoint} does not say its vocabulary, expected a dict.txt beside it")
@@ -90,7 +91,6 @@ def fine_tune_alone(settings):
     refuse_another_run(settings)
     rows = {name: prepared(settings, name, tokenizer, symbols, state) for name in settings.tasks}
     write_json(os.path.join(settings.out, "settings.json"), settings.record())
-    model = {**state["cfg"]["model"], "freeze_encoder": settings.freeze_encoder}
     threads = threads_of_each(settings.jobs)
     devices = itertools.cycle(gpus() or [None])
     units = [Unit(name, seed, rows[name], settings.protocol, settings.out, data_folder(settings, name),

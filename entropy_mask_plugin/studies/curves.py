@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from ..glue.drift import ELEMENTWISE, FROBENIUS, draw_drift
+from ..glue.drift import draw_drift
 from ..reports.figures import pyplot, save
-from .results import plateaus, with_pretraining
+from .results import drift_of, plateaus, with_pretraining
 
 AXES = {"updates": "updates", "tokens": "tokens", "flops": "FLOPs (entropy and teacher passes included)",
-        "hours": "hours of training"}
-MARKERS = {"self-masking begins": "o", "distillation begins": "D"}
+        "hours": "hours of training and validation (a static teacher's entropies are not in them)"}
+MARKERS = {"self-masking begins": {"marker": "o"},
+           "distillation begins": {"marker": "D", "markersize": 10, "fillstyle": "none"}}  # may begin together
 
 
 def draw_curves(results, file):
@@ -30,10 +31,10 @@ def draw_curves(results, file):
         for unigram in plateaus(results):
             axis.axhline(unigram, color="grey", linestyle="--", linewidth=1, label="unigram entropy")
         axis.set(xlabel=name, ylabel="bits per masked token")
-    for what, marker in MARKERS.items():
+    for what, style in MARKERS.items():
         if any(event["what"] == what for result in results for found in result.pretrainings()
                for event in begun_later(found)):
-            axes[0, 0].plot([], [], color="black", marker=marker, linestyle="", label=what)
+            axes[0, 0].plot([], [], color="black", linestyle="", label=what, **style)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     figure.suptitle(f"validation loss on random masks, training with {results[0].corruption}")
@@ -51,25 +52,12 @@ def draw_row(axis, result, cost, color):
         axis.fill_between(at, losses.min(0), losses.max(0), color=color, alpha=0.15, linewidth=0)
     for event in begun_later(result.pretrainings()[0]):
         place = np.interp(event["updates"], [point["updates"] for point in curves[0][:length]], at)
-        axis.plot(place, np.interp(place, at, losses.mean(0)), color=color, marker=MARKERS[event["what"]])
+        axis.plot(place, np.interp(place, at, losses.mean(0)), color=color, **MARKERS[event["what"]])
 
 
 def begun_later(pretraining):
     """Its events, but for what holds from the start."""
     return [event for event in pretraining["events"] if event["updates"] > 0]
-
-
-def drift_of(result):
-    """{task: {(part, component): {measure: mean over seeds}}} of a result."""
-    found = {}
-    for task in next(iter(result.records.values()))["fine-tuning"]["drift"]:
-        rows = [record["fine-tuning"]["drift"].get(task, []) for record in result.records.values()]
-        moved = {}
-        for part, component, *values in (entry for row in rows for entry in row):
-            moved.setdefault((part, component), []).append(values)
-        found[task] = {where: dict(zip((FROBENIUS, ELEMENTWISE), np.mean(values, axis=0)))
-                       for where, values in moved.items()}
-    return found
 
 
 def draw_drifts(result, file):

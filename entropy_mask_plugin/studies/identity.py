@@ -14,8 +14,6 @@ from ..glue.cells import read_json
 from ..glue.tasks import TASKS
 from .plan import PACKAGE, SCRIPTS
 
-MUST_AGREE = ("commit", "data", "glue", "scale", "arch", "teacher", "epochs", "more flags")
-
 NAMES = {"more flags": "other flags after --", "data": "other --data", "glue": "other --glue",
          "scale": "another --scale", "arch": "another --arch", "teacher": "another --teacher",
          "epochs": "another --epochs"}  # for people
@@ -29,9 +27,13 @@ def identity(options):
                  for name, value in digests_of_corpus(corpus).items()},
         "glue": {task: digest_of_task(options.glue, task) for task in options.tasks},
         "scale": options.scale, "arch": options.arch, "epochs": options.epochs,
-        "teacher": digest_of_teacher(options.teacher), "more flags": list(options.more), "tasks": options.tasks,
-        "versions": versions(), "machine": machine(),
+        "teacher": digest_of_teacher(options.teacher), "more flags": list(options.more),
     }
+
+
+def environment(options):
+    """What ran a step. One study may be run on several machines, and the record of each step says on which."""
+    return {"machine": machine(options), "versions": versions()}
 
 
 def commit():
@@ -81,9 +83,9 @@ def versions():
     return found
 
 
-def machine():
+def machine(options):
     """In words: the GPUs, or the processor and its cores."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and "--cpu" not in options.more:
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     names = []
     if os.path.exists("/proc/cpuinfo"):
@@ -92,10 +94,10 @@ def machine():
     return f"{len(os.sched_getaffinity(0))} cores, {names[0] if names else platform.machine()}"
 
 
-def refuse_another(out, now, names=MUST_AGREE):
+def refuse_another(out, now):
     """
     Args:
-        names: what has to agree.
+        now: an `identity`, or a part of one.
     Raises:
         UsageError: the folder is of another commit, other data or sizes, named with what is there.
     """
@@ -104,8 +106,8 @@ def refuse_another(out, now, names=MUST_AGREE):
     for path in filter(os.path.exists, places):
         there = read_json(path)
         there = there.get("identity", there)
-        for name in names:
-            found = difference(there.get(name), now[name])
+        for name, value in now.items():
+            found = difference(there.get(name), value)
             if found:
                 raise UsageError(f"--out: {path} was made with {NAMES.get(name, f'another {name}')} ({found}, or a new "
                                  "folder")

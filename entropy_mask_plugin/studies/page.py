@@ -35,6 +35,7 @@ def encoded(file):
 
 def lines_of(record):
     """The commands as they can be copied, and what they ran on."""
-    identity = record["identity"]
-    known = {name: identity[name] for name in ("commit", "versions", "machine", "data", "glue")}
+    known = {name: record["identity"][name] for name in ("commit", "data", "glue")}
+    known |= {step: {name: record[step][name] for name in ("machine", "versions", "threads")}
+              for step in ("pretraining", "fine-tuning") if step in record}
     return "\n\n".join([*record["commands"], json.dumps(known, indent=1)])

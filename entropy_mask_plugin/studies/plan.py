@@ -8,6 +8,7 @@
     RUN/ROW/CORRUPTION/seedN/record.json        when both are finished
 """
 
+import functools
 import os
 import shlex
 import sys
@@ -16,10 +17,12 @@ from typing import NamedTuple, Optional, Tuple
 
 from fairseq.data import Dictionary, data_utils
 
+from ..checkpoints import file_or_huggingface_folder, read_checkpoint
 from ..errors import UsageError, require
+from ..glue.protocols import model_settings
 from ..glue.reading import missing_files
 from ..glue.tasks import GLUE
-from .rows import CORRUPTIONS, ROWS, STUDIES, TEACHER, rows_of
+from .rows import CORRUPTIONS, ROWS, STUDIES, rows_of
 from .scales import SCALES
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -28,9 +31,10 @@ FINISHED = "finished.json"  # of a step, in its folder
 TEACHER_SEED = 1000  # no student's: they would share its first weights
 OWNED = {  # flags that the plan goes by, and what to use instead
     "--max-epoch": "--epochs", "--max-update": "--epochs", "--total-num-update": "--epochs", "--seed": "--seeds",
-    "--batch-size": "another scale", "--max-tokens": "another scale", "--update-freq": "another scale",
-    "--tokens-per-sample": "another scale", "--arch": "--arch before the --", "--teacher": "--teacher before the --",
-    "--save-dir": "--out", "--leave-unmasked-prob": "--corruption", "--random-token-prob": "--corruption",
+    **dict.fromkeys(("--batch-size", "--max-sentences", "--max-tokens", "--update-freq", "--tokens-per-sample",
+                     "--sample-break-mode"), "another scale"),
+    "--arch": "--arch before the --", "--teacher": "--teacher before the --", "--save-dir": "--out",
+    "--leave-unmasked-prob": "--corruption", "--random-token-prob": "--corruption",
     **dict.fromkeys(("--mask-strategy", "--static-masks", "--mask-count", "--self-mask-from-epoch", "--kd-weight",
                      "--kd-start-epoch", "--entropy-cache"), "--rows, which differ in it"),
 }
@@ -67,6 +71,8 @@ class Options:
         require("--jobs", self.jobs, self.jobs >= 1, "1 or more")
         require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--seeds", self.seeds, self.seeds and len(set(self.seeds)) == len(self.seeds), "different numbers")
+        require("--seeds", self.seeds, self.teacher or TEACHER_SEED not in self.seeds,
+                f"others than {TEACHER_SEED}, the teacher's")
         require("--out", self.out, not set(self.out) & set(",:"), "no comma or colon, where fairseq splits paths")
         for flag, values in (("STUDY", self.studies), ("--corruption", self.corruptions), ("--rows", self.only or ())):
             require(flag, " ".join(values), len(set(values)) == len(values), "each once")
@@ -85,17 +91,21 @@ class Options:
         needed = 1 + max(ROWS[name].corpus for name in self.rows())
         require("--data", f"{len(self.data)} data-bins", len(self.data) == needed,
                 f"{needed} for these rows (shards are one, joined by colons)")
-        for folder in (folder for corpus in self.data for folder in corpus.split(":")):
-            missing = [name for name in ("dict.txt", "train.bin", "train.idx")
-                       if not os.path.exists(os.path.join(folder, name))]
-            shards = " or one of its shards" if os.path.exists(os.path.join(folder, "shard0")) else ""
-            require("--data", f"no {', '.join(missing)} in {folder}", not missing, f"a data-bin{shards}")
+        for corpus in self.data:
+            for number, folder in enumerate(corpus.split(":")):
+                valid = () if number else ("valid.bin", "valid.idx")  # fairseq validates on the first shard's
+                missing = [name for name in ("dict.txt", "train.bin", "train.idx", *valid)
+                           if not os.path.exists(os.path.join(folder, name))]
+                shards = " or one of its shards" if os.path.exists(os.path.join(folder, "shard0")) else ""
+                require("--data", f"no {', '.join(missing)} in {folder}", not missing, f"a data-bin{shards}")
         symbols = [Dictionary.load(os.path.join(corpus.split(":")[0], "dict.txt")).symbols for corpus in self.data]
         require("--data", "corpora of different vocabularies", all(each == symbols[0] for each in symbols),
                 "one dict.txt for all: prepare the second with the --tokenizer of the first")
         if self.teacher is not None:
             require("--teacher", self.teacher, os.path.exists(self.teacher), "a checkpoint or a Hugging Face folder")
-            self.teacher = os.path.abspath(self.teacher)
+            self.teacher = os.path.abspath(file_or_huggingface_folder(self.teacher, "--teacher"))
+            if not os.path.isdir(self.teacher):  # its FLOPs are counted and it is fine-tuned: it has to be of our archs
+                model_settings(read_checkpoint(self.teacher, "--teacher"), self.teacher, "--teacher")
         self.glue, self.out = os.path.abspath(self.glue), os.path.abspath(self.out)
         self.epochs = self.epochs or self.sizes.epochs
 
@@ -107,20 +117,20 @@ class Options:
 
 
 class Step(NamedTuple):
-    """One command. It is finished when its folder holds FINISHED, and what it leaves: a finished fine-tuning can be
-    asked for another task."""
+    """One command, which one row needs or several do."""
 
+    kind: str  # "teacher", "entropies", "pretraining", "fine-tuning"
     name: str
     command: Tuple[str, ...]  # "python" stands for this interpreter
     folder: str
-    leaves: Tuple[str, ...] = ()
+    marks: Tuple[str, ...] = (FINISHED,)  # files in the folder that are all there when it is finished
 
     @property
     def log(self):
         return os.path.join(self.folder, "train.log")
 
     def is_finished(self):
-        return all(os.path.exists(os.path.join(self.folder, name)) for name in (FINISHED, *self.leaves))
+        return all(os.path.exists(os.path.join(self.folder, name)) for name in self.marks)
 
     def line(self):
         return shlex.join(self.command)
@@ -146,16 +156,12 @@ class Unit(NamedTuple):
         return f"{self.row}, {self.corruption}, seed {self.seed}"
 
 
-class Plan(NamedTuple):
-    shared: Tuple[Step, ...]  # in this order, before all units
-    units: dict  # {Unit: (Step, …)}, the steps in their order; two units may share one
-
-
 def plan_of(options):
-    """All that `options` ask for, seed by seed: the first seed of every row before the second of any."""
-    units = {Unit(row, corruption, seed): () for seed in options.seeds for corruption in options.corruptions
-             for row in options.rows()}
-    return Plan(shared_steps(options), {unit: tuple(steps_of(options, unit)) for unit in units})
+    """{Unit: (Step, …)} of all that `options` ask for, seed by seed: the first seed of every row before the second of
+    any."""
+    units = [Unit(row, corruption, seed) for seed in options.seeds for corruption in options.corruptions
+             for row in options.rows()]
+    return {unit: tuple(steps_of(options, unit)) for unit in units}
 
 
 def teacher_of(options):
@@ -165,29 +171,17 @@ def teacher_of(options):
     return options.path("teacher", "imported", "model.pt") if os.path.isdir(options.teacher) else options.teacher
 
 
-def shared_steps(options):
-    rows = [ROWS[name] for name in options.rows()]
-    asked = [row for row in rows if "{teacher}" in (flags_of(row) or "") or row.pretraining == TEACHER]
-    cached = sorted({ROWS[row.pretraining or name].corpus for name, row in zip(options.rows(), rows)
-                     if "{cache}" in (flags_of(row) or "")})
-    return tuple([*(teacher_steps(options) if asked else []), *(cache_step(options, corpus) for corpus in cached)])
-
-
-def flags_of(row):
-    """Of the pretraining that a row needs; None for the teacher's."""
-    return ROWS[row.pretraining].flags if row.pretraining in ROWS and row.flags is None else row.flags
-
-
 def teacher_steps(options):
     folder = options.path("teacher")
     if options.teacher is None:
         # 80/10/10: a teacher that saw <mask> alone was never asked what stands at a visible token.
         flags = ["--mask-strategy", "random", *CORRUPTIONS["80-10-10"].split()]
-        return [Step("the teacher", training_command(options, flags, 0, TEACHER_SEED, folder), folder)]
+        return [Step("teacher", "the teacher", training_command(options, flags, 0, TEACHER_SEED, folder), folder)]
     if os.path.isdir(options.teacher):
         command = ("python", os.path.join(SCRIPTS, "import_hf_bert.py"), "--hf", options.teacher, "--out",
                    os.path.join(folder, "imported"))
-        return [Step("the teacher, from Hugging Face's format", command, folder)]
+        marks = (os.path.join("imported", "model.pt"),)  # the import's folder appears whole or not at all
+        return [Step("teacher", "the teacher, from Hugging Face's format", command, folder, marks)]
     return []
 
 
@@ -198,36 +192,46 @@ def cache_step(options, corpus):
                teacher_of(options), "--entropy-cache", options.path("entropies"), "--tokens-per-sample",
                str(options.sizes.length), *precisions, *cpu(options))
     name = "the teacher's entropies" + (f" of corpus {corpus + 1}" if corpus else "")
-    return Step(name, command, options.path("entropies", f"corpus{corpus + 1}"))
+    return Step("entropies", name, command, options.path("entropies", f"corpus{corpus + 1}"))
 
 
 def last_value(words, flag):
-    """[flag, value], the last word on it; [] where there is none."""
-    places = [place for place, word in enumerate(words) if word == flag]
-    return words[places[-1] : places[-1] + 2] if places else []
+    """[flag, value], the last word on it, given as one word or two; [] where there is none."""
+    found = []
+    for word, value in zip(words, [*words[1:], ""]):
+        if word == flag:
+            found = [flag, value]
+        elif word.startswith(flag + "="):
+            found = [flag, word.split("=", 1)[1]]
+    return found
 
 
 def steps_of(options, unit):
+    """In their order. Steps that several rows share are the same in each."""
     row = ROWS[unit.row]
-    begins = Unit(row.pretraining, *unit[1:]) if row.pretraining in ROWS else unit
+    begins = unit._replace(row=row.pretraining or unit.row)
+    flags, corpus = ROWS[begins.row].flags, ROWS[begins.row].corpus
+    if flags is None or "{teacher}" in flags:
+        yield from teacher_steps(options)
+    if flags is not None and "{cache}" in flags:
+        yield cache_step(options, corpus)
     folder = os.path.join(begins.folder(options), "pretraining")
     checkpoint = os.path.join(folder, "checkpoint_last.pt")
-    flags = flags_of(row)
     if flags is None:
         checkpoint = teacher_of(options)
     else:
         filled = [word.format(teacher=teacher_of(options), cache=options.path("entropies"))
                   for word in shlex.split(flags)]
-        yield Step(f"{begins}: pretraining", training_command(
-            options, [*CORRUPTIONS[unit.corruption].split(), *filled], row.corpus, unit.seed, folder), folder)
+        yield Step("pretraining", f"{begins}: pretraining", training_command(
+            options, [*CORRUPTIONS[unit.corruption].split(), *filled], corpus, unit.seed, folder), folder)
     folder = os.path.join(unit.folder(options), "fine-tuning")
     data = options.path("glue", "teacher" if flags is None else "data")  # a given teacher may be of another length
-    yield Step(f"{unit}: fine-tuning", (
+    yield Step("fine-tuning", f"{unit}: fine-tuning", (
         "python", os.path.join(SCRIPTS, "finetune_glue.py"), "--checkpoint", checkpoint, "--glue", options.glue,
         "--tasks", ",".join(options.tasks), "--seeds", str(unit.seed), "--data", data, "--out", folder,
         *shlex.split(options.sizes.tuning), *shlex.split(row.tuning), "--",
         *shlex.split(options.sizes.tuning_training), *cpu(options)), folder,
-        tuple(f"{task}/seed{unit.seed}/result.json" for task in options.tasks))
+        (FINISHED, *(f"{task}/seed{unit.seed}/result.json" for task in options.tasks)))
 
 
 def cpu(options):
@@ -249,10 +253,16 @@ def training_command(options, flags, corpus, seed, folder):
             "--save-dir", folder, *options.more, *flags)
 
 
+@functools.cache
+def tokens_of(folder):
+    """Of the training text of a data-bin."""
+    lines = data_utils.load_indexed_dataset(os.path.join(folder, "train"))  # `sizes` is read from its open file
+    return int(lines.sizes.sum())
+
+
 def total_updates(options, corpus):
     """Of all epochs of a pretraining: fairseq makes a batch more of what is no multiple of 8 at an epoch's end."""
-    lines = [data_utils.load_indexed_dataset(os.path.join(shard, "train")) for shard in options.data[corpus].split(":")]
     tokens = (options.sizes.length - 1) * options.sizes.batch[options.arch]
-    batches = [-(-int(shard.sizes.sum()) // tokens) + 1 for shard in lines]
+    batches = [-(-tokens_of(shard) // tokens) + 1 for shard in options.data[corpus].split(":")]
     updates = sum(batches[epoch % len(batches)] for epoch in range(options.epochs))
     return min(updates, options.sizes.max_updates or updates)

@@ -13,10 +13,10 @@ import numpy as np
 
 from ..checkpoints import read_checkpoint
 from ..config import recorded_corruption
-from ..flops import ENTROPY_PASS, TRAINING_STEP, macs, shares_of
+from ..flops import macs_of_step
 from ..glue.cells import read_json
 from ..glue.drift import drift
-from ..glue.protocols import model_flags
+from ..glue.protocols import model_flags, model_settings
 from ..glue.tasks import TASKS
 from ..masking import schedule
 from ..partial import write_json
@@ -25,17 +25,28 @@ from ..reports.training_log import LOG, read_run, unigram_entropy
 from .plan import FINISHED
 
 
-def write_record(options, plan, unit, identity):
+def write_record(options, unit, steps, identity):
     """Write record.json of a unit whose steps are all finished."""
-    *pretraining, tuning = plan.units[unit]
-    record = {"row": unit.row, "corruption": unit.corruption, "seed": unit.seed, "identity": identity,
-              "commands": [step.line() for step in (*plan.shared, *pretraining, tuning)],
-              "fine-tuning": read_json(os.path.join(tuning.folder, FINISHED))}
-    record["fine-tuning"]["drift"] = drifts(tuning, unit)
-    if pretraining:
-        finished = read_json(os.path.join(pretraining[0].folder, FINISHED))
-        record["pretraining"] = finished | account(pretraining[0].folder)
+    before = read_json(unit.record(options)) if os.path.exists(unit.record(options)) else {"identity": {"glue": {}}}
+    glue = before["identity"]["glue"] | identity["glue"]  # a task that was added is one more
+    folders = {step.kind: step.folder for step in steps}
+    record = {"row": unit.row, "corruption": unit.corruption, "seed": unit.seed, "identity": identity | {"glue": glue},
+              "commands": [step.line() for step in steps],
+              "fine-tuning": finished(folders["fine-tuning"]) | {"drift": drifts(steps[-1], unit)}}
+    del record["fine-tuning"]["peak memory"]  # of the script, not of the trainings that it starts
+    if "pretraining" in folders:
+        record["pretraining"] = finished(folders["pretraining"]) | account(folders["pretraining"])
     write_json(unit.record(options), record)
+
+
+def finished(folder):
+    return read_json(os.path.join(folder, FINISHED))
+
+
+def is_recorded(options, unit):
+    """Whether its record.json is there, with all tasks that are asked for now."""
+    path = unit.record(options)
+    return os.path.exists(path) and set(options.tasks) <= read_json(path)["fine-tuning"]["drift"].keys()
 
 
 def account(folder):
@@ -53,15 +64,17 @@ def account(folder):
         "events": [{"updates": updates, "what": what} for updates, what in begun],
         "never begun": sorted(set(expected_events(run.flags)) - {what for _, what in begun}),
         "own loss": last["loss"], "entropy": last.get("entropy"), "entropy of the masks": last.get("entropy_masked"),
-        "epochs": last["epoch"], "free GPU memory, GB": least_free_memory(folder),
+        "epochs": last["epoch"], "peak GPU memory": peak_gpu_memory(folder),
     }
 
 
-def least_free_memory(folder):
-    """Of the GPU, by fairseq's log; None where there is none."""
+def peak_gpu_memory(folder):
+    """In bytes, as fairseq's log has it to a tenth of a GB: all there is less the least that torch left; None without a
+    GPU."""
     with open(os.path.join(folder, LOG), encoding="utf-8", errors="replace") as file:
-        found = [float(number) for line in file for number in re.findall(r"gb_free=([\d.]+)", line)]
-    return min(found, default=None)
+        text = file.read()
+    free, total = re.findall(r"gb_free=([\d.]+)", text), re.findall(r"total memory = ([\d.]+) GB", text)
+    return 2**30 * (max(map(float, total)) - min(map(float, free))) if free and total else None
 
 
 def expected_events(flags):
@@ -98,23 +111,18 @@ def flops_per_token(run):
     student = model_of_flags(run.flags["model"], run.vocabulary, length)
     teacher = None
     if task["teacher"]:
-        settings = read_checkpoint(task["teacher"], "--teacher")["cfg"]["model"]
+        settings = model_settings(read_checkpoint(task["teacher"], "--teacher"), task["teacher"], "--teacher")
         teacher = model_of_flags(settings, run.vocabulary, length)
     corruption = recorded_corruption(task)
     if task["mask_count"]:
         corruption = corruption._replace(mask_prob=task["mask_count"] / length)
-    shares = shares_of(corruption)
     shards = len(task["data"].split(":"))
     for log in run.train:
         source = schedule.entropy_source(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"])
-        cost = TRAINING_STEP * macs(student, length, shares)
-        if source == "self":
-            cost += macs(student, length, ENTROPY_PASS)
-        if source == "teacher" and (not task["entropy_cache"] or log["epoch"] <= shards):
-            cost += macs(teacher, length, ENTROPY_PASS)
-        if schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"]):
-            cost += macs(teacher, length, shares)
-        yield 2 * cost
+        if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
+            source = None  # on disk since the first time
+        distils = schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"])
+        yield 2 * macs_of_step(student, length, corruption, teacher, source, distils)
 
 
 def model_of_flags(settings, vocabulary, length):

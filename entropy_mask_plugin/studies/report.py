@@ -7,7 +7,7 @@ from ..partial import completed
 from ..partial import write as write_file
 from . import page, tables
 from .curves import draw_curves, draw_drifts
-from .identity import MUST_AGREE, identity, refuse_another
+from .identity import identity, refuse_another
 from .plan import last_value
 from .results import baseline_of, read_results, with_pretraining
 from .rows import STUDIES
@@ -21,7 +21,7 @@ def write(options):
     Raises:
         UsageError: no row is finished, or the folder is of another scale or data than the options.
     """
-    refuse_another(options.out, identity(options), [name for name in MUST_AGREE if name != "commit"])
+    refuse_another(options.out, {name: value for name, value in identity(options).items() if name != "commit"})
     results = read_results(options)
     title = f"{', '.join(options.studies)}: {options.arch}, scale {options.scale}"
     shown, pictures = tables.tables_of(options, results), draw(options, results)
@@ -57,17 +57,20 @@ def draw(options, results):
 
 def facts_of(options, results):
     records = [record for result in results for record in result.records.values()]
-    versions = records[-1]["identity"]["versions"]
+    steps = [record[step] for record in records for step in ("pretraining", "fine-tuning") if step in record]
+    shards = max(len(corpus.split(":")) for corpus in options.data)
     training = sum(found["hours"] for result in with_pretraining(results) for found in result.pretrainings())
     return [
-        f"machine: {'; '.join(sorted({record['identity']['machine'] for record in records}))}",
+        f"machine: {'; '.join(sorted({step['machine'] for step in steps}))}",
         f"seeds {', '.join(map(str, options.seeds))}; {len(records)} of "
         f"{len(options.rows()) * len(options.seeds) * len(options.corruptions)} rows and seeds finished; their "
         f"pretraining took {training:.2f} hours",
         f"blocks of {options.sizes.length} tokens, {options.sizes.batch[options.arch]} a batch, {options.epochs} "
-        f"epochs; fine-tuning: {options.sizes.tuning}",
+        f"epochs{f', each of one of {shards} shards' if shards > 1 else ''}; fine-tuning: {options.sizes.tuning}",
+        *([f"further flags of all pretrainings: {' '.join(options.more)}"] if options.more else []),
         f"commit: {'; '.join(sorted({str(record['identity']['commit']) for record in records}))}",
-        "versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions: " + "; ".join(sorted({", ".join(f"{name} {version}" for name, version in step["versions"].items())
+                                         for step in steps})),
         *unshown(options, records),
         "teacher: " + (options.teacher or "trained here, with random masks and 80/10/10"),
     ]
@@ -90,7 +93,7 @@ def cautions_of(options, results):
     stuck = [f"{result.name} ({result.corruption})" for result in trained if result.on_plateau()]
     if stuck:
         found.append(f"{len(stuck)} of {len(trained)} pretrained rows ended on the unigram plateau in some seed: "
-                     f"{', '.join(stuck)}. On random masks they are no better than token frequencies, or worse.")
+                     f"{', '.join(stuck)}. Their loss on random masks is that of token frequencies alone, or higher.")
     limit = last_value(options.sizes.tuning.split(), "--limit")
     if limit:
         found.append(f"Of each of GLUE's files the first {int(limit[1]):,} rows were read, of dev sets too: where that "

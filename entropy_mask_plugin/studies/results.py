@@ -11,10 +11,12 @@ from ..errors import UsageError
 from ..glue import bootstrap
 from ..glue.cells import Cell, mean, read_json
 from ..glue.cells import read_run as read_fine_tuning
+from ..glue.drift import ELEMENTWISE, FROBENIUS
 from ..glue.paper import PAPER_CELLS, PAPER_ROWS
 from ..glue.tasks import TASKS
 from ..plateau import is_on_plateau
 from .plan import plan_of
+from .record import is_recorded
 from .rows import PAPERS_CORRUPTION, ROWS, Row
 
 STANDARD_ERRORS = 3  # the best of a dozen rows that have learned nothing is often two above
@@ -55,9 +57,15 @@ class Result:
         """How many seeds gave every example the same answer."""
         return self.cells[cell].constant_seeds()
 
-    def score(self, cell):
-        """Mean over seeds of the paper's metric, GLUE's where the paper has none; per cent."""
-        return mean(self.cells[cell].values(metric_of(self.cells[cell])))
+    def scores(self, cell):
+        """{seed: the paper's metric, GLUE's where the paper has none}; per cent."""
+        cell = self.cells[cell]
+        return dict(zip(cell.seeds, cell.values(metric_of(cell))))
+
+    def averages(self, cells):
+        """{seed: mean over some dev sets}."""
+        scores = [self.scores(cell) for cell in cells]
+        return {seed: mean([each[seed] for each in scores]) for seed in self.records}
 
 
 def metric_of(cell):
@@ -65,17 +73,18 @@ def metric_of(cell):
 
 
 def read_results(options):
-    """Results with at least one finished seed, in the order of the tables.
+    """Results with at least one seed that has finished all tasks, in the order of the tables.
 
     Raises:
         UsageError: nothing is finished.
     """
     found = {}
-    for unit in plan_of(options).units:
-        if os.path.exists(unit.record(options)):
+    for unit in plan_of(options):
+        if is_recorded(options, unit):
             found.setdefault((unit.corruption, unit.row), []).append(unit)
     if not found:
-        raise UsageError(f"--out: no finished row in {options.out}, expected ROW/CORRUPTION/seedN/record.json")
+        raise UsageError(f"--out: no row in {options.out} has finished {', '.join(options.tasks)}, expected "
+                         "ROW/CORRUPTION/seedN/record.json, or other --tasks")
     return [result_of(options, found[corruption, row]) for corruption in options.corruptions for row in options.rows()
             if (corruption, row) in found]
 
@@ -84,9 +93,8 @@ def result_of(options, units):
     first = units[0]
     records = {unit.seed: read_json(unit.record(options)) for unit in units}
     runs = [read_fine_tuning(os.path.join(unit.folder(options), "fine-tuning"), str(unit)) for unit in units]
-    asked = {name: task for task in options.tasks for name in TASKS[task].cells().values()}
-    cells = {name: merged([run.cells[name] for run in runs if name in run.cells]) for name in asked
-             if any(name in run.cells for run in runs)}
+    asked = [name for task in options.tasks for name in TASKS[task].cells().values()]
+    cells = {name: merged([run.cells[name] for run in runs]) for name in asked}
     return Result(first.row, first.corruption, records, options.seeds, cells)
 
 
@@ -110,12 +118,10 @@ def with_pretraining(results):
 
 
 def cells_of(results):
-    """Names of the dev sets that all results have, in the paper's order, the others behind; of MNLI the one that the
-    paper reports."""
-    common = [name for name, cell in results[0].cells.items() if all(name in result.cells for result in results)
-              and (name in PAPER_CELLS or cell.task.paper is None)]
+    """Names of the dev sets in the paper's order, the others behind; of MNLI the one that the paper reports."""
+    shown = [name for name, cell in results[0].cells.items() if name in PAPER_CELLS or cell.task.paper is None]
     order = {name: place for place, name in enumerate(PAPER_CELLS)}
-    return sorted(common, key=lambda name: order.get(name, len(order)))
+    return sorted(shown, key=lambda name: order.get(name, len(order)))
 
 
 def moving(results, cells):
@@ -124,7 +130,7 @@ def moving(results, cells):
     may have learned what none of the rows has.)"""
     trained = [result for result in results if result.trains()]
     return [name for name in cells
-            if any(result.score(name) > threshold(result.cells[name]) for result in trained)]
+            if any(mean(list(result.scores(name).values())) > threshold(result.cells[name]) for result in trained)]
 
 
 def threshold(cell):
@@ -139,19 +145,21 @@ def baseline_of(results, result):
     return found[0] if found and found[0] is not result else None
 
 
+def common_seeds(result, baseline):
+    return sorted(result.records.keys() & baseline.records.keys())
+
+
 def comparison(result, baseline, cells):
     """{name of a dev set, or "mean": (difference, low, high)} of the scores, in points; those that are not defined, a
     correlation with a constant, are not in it, and then neither is the mean.
 
-    Only seeds that both have are compared.
+    Only seeds that both have are compared; {} where there is none.
     """
     generator = np.random.default_rng(1)  # one for all: the tasks' resamples are independent
     found, all_drawn, differences = {}, [], []
-    for name in cells:
+    common = common_seeds(result, baseline)
+    for name in cells if common else ():
         ours, theirs = (other.cells[name] for other in (result, baseline))
-        common = sorted(ours.seeds.keys() & theirs.seeds.keys())
-        if not common:
-            return {}
         pair = [[cell.seeds[seed] for seed in common] for cell in (ours, theirs)]
         metric = metric_of(ours)
         if math.isnan(bootstrap.difference(ours.task, *pair, metric)):
@@ -160,9 +168,22 @@ def comparison(result, baseline, cells):
         differences.append(bootstrap.difference(ours.task, *pair, metric))
         all_drawn.append(np.resize(drawn, bootstrap.RESAMPLES))
         found[name] = (differences[-1], *bootstrap.interval(drawn))
-    if len(found) < len(cells):
+    if not found or len(found) < len(cells):
         return found
     found["mean"] = (float(np.mean(differences)), *bootstrap.interval(np.mean(all_drawn, axis=0)))
+    return found
+
+
+def drift_of(result):
+    """{task: {(part, component): {measure: mean over seeds}}} of a result."""
+    found = {}
+    for task in next(iter(result.records.values()))["fine-tuning"]["drift"]:
+        rows = [record["fine-tuning"]["drift"].get(task, []) for record in result.records.values()]
+        moved = {}
+        for part, component, *values in (entry for row in rows for entry in row):
+            moved.setdefault((part, component), []).append(values)
+        found[task] = {where: dict(zip((FROBENIUS, ELEMENTWISE), np.mean(values, axis=0)))
+                       for where, values in moved.items()}
     return found
 
 

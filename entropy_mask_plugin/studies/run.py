@@ -11,22 +11,24 @@ import time
 from tqdm import tqdm
 
 from ..corpus.folder import alone_in
-from ..errors import UsageError
-from ..glue.cells import read_json
 from ..partial import write_json
 from ..processes import ProcessFailed, all_of, gpus, in_words, run_logged, threads_of_each
-from .identity import identity, refuse_another
+from .identity import environment, identity, refuse_another
 from .plan import FINISHED, plan_of
-from .record import write_record
+from .record import is_recorded, write_record
 
 POSITION = re.compile(r"epoch (\d+):\s+(\d+) / (\d+)")
 FINE_TUNING = 0.5  # of a pretraining, for the bar alone
 
 
+def steps_of(plan):
+    """Every step of a plan, once."""
+    return {step.folder: step for step in itertools.chain(*plan.values())}.values()
+
+
 def commands(plan):
-    """Every command of a plan that is not finished, each once, with its name as a comment."""
-    steps = {step.folder: step for step in (*plan.shared, *itertools.chain(*plan.units.values()))}
-    for step in steps.values():
+    """Every command of a plan that is not finished, with its name as a comment."""
+    for step in steps_of(plan):
         if step.is_finished():
             yield f"# {step.name}: finished"
         else:
@@ -39,7 +41,7 @@ def run_study(options):
     Returns:
         the failures: [(unit, sentence)].
     Raises:
-        UsageError: `out` holds records of another commit or of other data; a step that all rows need has failed.
+        UsageError: `out` holds records of another commit or of other data.
     """
     with alone_in(options.out):
         now = identity(options)
@@ -52,11 +54,11 @@ def run_study(options):
 class Runner:
     def __init__(self, options, plan, now):
         self.options, self.plan, self.now = options, plan, now
-        self.failed = {}  # folder of a shared step: its trouble, which no other row need run into again
-        steps = [*plan.shared, *itertools.chain(*plan.units.values())]
-        self.locks = {step.folder: threading.Lock() for step in steps}  # two rows may share a step
+        self.environment = environment(options)
+        self.failed = {}  # folder of a step: its trouble, which no other row that needs it has to run into again
+        self.locks = {step.folder: threading.Lock() for step in steps_of(plan)}  # several rows may share a step
         self.recording = threading.Lock()  # fairseq parses flags with hydra, which is global
-        self.progress = Progress({step.folder: step for step in steps}.values(), options)
+        self.progress = Progress(steps_of(plan), options)
         self.threads = threads_of_each(options.jobs)
         self.devices = queue.Queue()  # one for each job, to be taken and given back
         for _, device in zip(range(options.jobs), itertools.cycle(gpus() or [None])):
@@ -65,12 +67,7 @@ class Runner:
     def run(self):
         failures = []
         with self.progress:
-            for step in self.plan.shared:
-                try:
-                    self.run_step(step, self.devices.queue[0])
-                except ProcessFailed as error:
-                    raise UsageError(f"{step.name} failed: {error}") from error
-            units = [unit for unit in self.plan.units if not self.is_finished(unit)]
+            units = [unit for unit in self.plan if not self.is_finished(unit)]
             for unit, error in all_of(units, self.run_unit, self.options.jobs):
                 if error is not None:
                     failures.append((str(unit), in_words(error)))
@@ -78,20 +75,17 @@ class Runner:
         return failures
 
     def is_finished(self, unit):
-        """Whether its steps are, and its record says so."""
-        path = unit.record(self.options)
-        return all(step.is_finished() for step in self.plan.units[unit]) and os.path.exists(path) and (
-            set(self.options.tasks) <= read_json(path)["fine-tuning"]["drift"].keys())
+        return all(step.is_finished() for step in self.plan[unit]) and is_recorded(self.options, unit)
 
     def run_unit(self, unit):
         device = self.devices.get()
         try:
-            for step in self.plan.units[unit]:
+            for step in self.plan[unit]:
                 self.run_step(step, device)
         finally:
             self.devices.put(device)
         with self.recording:
-            write_record(self.options, self.plan, unit, self.now)
+            write_record(self.options, unit, self.plan[unit], self.now)
 
     def run_step(self, step, device):
         with self.locks[step.folder]:
@@ -107,7 +101,7 @@ class Runner:
                     raise
                 write_json(os.path.join(step.folder, FINISHED), {
                     "command": step.line(), "seconds of the last call": round(time.time() - started, 1),
-                    "peak memory": peak, "threads": self.threads})
+                    "peak memory": peak, "threads": self.threads, **self.environment})
             self.progress.finish(step)
 
 
@@ -116,7 +110,7 @@ class Progress:
 
     def __init__(self, steps, options):
         self.options, self.lock = options, threading.Lock()
-        self.weight = {step.folder: FINE_TUNING if "fine-tuning" in step.name else 1.0 for step in steps}
+        self.weight = {step.folder: FINE_TUNING if step.kind == "fine-tuning" else 1.0 for step in steps}
         self.share = {step.folder: float(step.is_finished()) for step in steps}
         self.bar = tqdm(total=sum(self.weight.values()), initial=self.done(), desc=f"{len(self.weight)} steps",
                         bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]")
@@ -131,7 +125,7 @@ class Progress:
         return sum(self.weight[folder] * share for folder, share in self.share.items())
 
     def look(self, step):
-        if "fine-tuning" in step.name:
+        if step.kind == "fine-tuning":
             finished = glob.glob(os.path.join(glob.escape(step.folder), "*", "seed*", "result.json"))
             self.set(step, len(finished) / len(self.options.tasks))
         else:

@@ -41,8 +41,8 @@ SCALES = {
         tuning="--lr 1e-3 --batch-size 16 --max-epochs 1 --limit 64", tuning_training="--optimizer fused_adamw",
         tasks=("cola", "rte"),
     ),
-    # Two cores and hours: models and blocks so small that random masks leave the unigram plateau in 1,500 updates. Made
-    # for a vocabulary of 1,000 pieces and about a million tokens of text, which are 3,000 updates.
+    # Two cores and hours: models and blocks so small that random masks leave the unigram plateau. Made for a vocabulary
+    # of 1,000 pieces and about a million tokens of text, which are 3,000 updates: examples/paper/RESULTS.md.
     "small": Scale(
         archs={"bertlet": TINY + "--encoder-layers 2 --encoder-embed-dim 128 --encoder-ffn-embed-dim 512",
                "bert_base": TINY + "--encoder-layers 4 --encoder-embed-dim 192 --encoder-ffn-embed-dim 768"},
