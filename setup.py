@@ -30,5 +30,5 @@ setup(
         "tabulate>=0.9",
         "tqdm>=4.60",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6.100", "transformers>=4.48"]},
+    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "transformers>=4.48"]},
 )

@@ -10,4 +10,5 @@ bash "$root/scripts/install.sh" --venv "$venv"
 "$venv/bin/python" -c 'import triton' 2> /dev/null || "$venv/bin/pip" install -q "triton>=3.3" ||
     echo "no Triton for this machine: its kernel is not tested"
 cd "$root"
-exec "$venv/bin/python" -m pytest "$@"
+# A test keeps to one core. A module stays with one worker, which makes its models once; each worker holds gigabytes.
+exec "$venv/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
