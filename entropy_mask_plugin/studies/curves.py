@@ -7,7 +7,7 @@ from ..reports.figures import pyplot, save
 from .results import drift_of, plateaus, with_pretraining
 
 AXES = {"updates": "updates", "tokens": "tokens", "flops": "FLOPs (entropy and teacher passes included)",
-        "hours": "hours of training and validation (a static teacher's entropies are not in them)"}
+        "hours": "hours (without a static teacher's entropies)"}
 MARKERS = {"self-masking begins": {"marker": "o"},
            "distillation begins": {"marker": "D", "markersize": 10, "fillstyle": "none"}}  # may begin together
 

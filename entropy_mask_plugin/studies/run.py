@@ -21,14 +21,14 @@ POSITION = re.compile(r"epoch (\d+):\s+(\d+) / (\d+)")
 FINE_TUNING = 0.5  # of a pretraining, for the bar alone
 
 
-def steps_of(plan):
+def all_steps(plan):
     """Every step of a plan, once."""
     return {step.folder: step for step in itertools.chain(*plan.values())}.values()
 
 
 def commands(plan):
     """Every command of a plan that is not finished, with its name as a comment."""
-    for step in steps_of(plan):
+    for step in all_steps(plan):
         if step.is_finished():
             yield f"# {step.name}: finished"
         else:
@@ -56,9 +56,9 @@ class Runner:
         self.options, self.plan, self.now = options, plan, now
         self.environment = environment(options)
         self.failed = {}  # folder of a step: its trouble, which no other row that needs it has to run into again
-        self.locks = {step.folder: threading.Lock() for step in steps_of(plan)}  # several rows may share a step
+        self.locks = {step.folder: threading.Lock() for step in all_steps(plan)}  # several rows may share a step
         self.recording = threading.Lock()  # fairseq parses flags with hydra, which is global
-        self.progress = Progress(steps_of(plan), options)
+        self.progress = Progress(all_steps(plan), options)
         self.threads = threads_of_each(options.jobs)
         self.devices = queue.Queue()  # one for each job, to be taken and given back
         for _, device in zip(range(options.jobs), itertools.cycle(gpus() or [None])):
