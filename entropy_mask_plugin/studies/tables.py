@@ -48,8 +48,6 @@ of the last epoch, as the model that chose the masks saw them. FLOPs hold entrop
 a static teacher's entropies are counted once, whoever computed them. Time: training and validation; a static teacher's
 entropies are on disk by then and not in them. The training of the teacher is in neither. Memory: the peak of the GPU's;
 without one, the most that the process held since it was last started."""
-
-
 DRIFT = """How far fine-tuning moved W to W', of the component that moved most by |W' - W| / |W|; means over seeds. The
 paper: most in the feed-forward block of the last layer, 7077 % on MNLI, 167 % on CoLA, without a formula; the last
 column, the mean of |W' - W| / |W| over the single weights, is our reading of it, and the weights near zero make it."""
@@ -82,7 +80,7 @@ def scores(options, results, cells, moves, corruption):
     header = ["row", "seeds", *cells, f"mean of {len(cells)}", *moving_header(moves)]
     examples = [f"{results[0].cells[name].rows:,}" for name in cells]
     constants = [results[0].cells[name].constant(metric_of(results[0].cells[name])) for name in cells]
-    rows = [["always the same answer", "", *map(percent, constants), percent(mean(constants)),
+    rows = [["always the same answer", "", *map(decimals, constants), decimals(mean(constants)),
              *means(constants, cells, moves)], ["examples", "", *examples, "", *([""] * bool(moves))]]
     for result in results:
         averages = [result.averages(names).values() for names in (cells, moves) if names]
@@ -92,7 +90,7 @@ def scores(options, results, cells, moves, corruption):
         if paper:
             known = [paper.get(name) for name in cells]
             whole = all(value is not None for value in known)
-            averages = [percent(mean(known)), *means(known, cells, moves)] if whole else [""] * (1 + bool(moves))
+            averages = [decimals(mean(known)), *means(known, cells, moves)] if whole else [""] * (1 + bool(moves))
             rows.append([f"paper: {result.row.paper}", "2", *(paper_cell(name, paper) for name in cells), *averages])
     said = "".join(f" The paper of {result.name}: {result.row.said}." for result in results if result.row.said)
     note = f"{one_line(SCORES)} Tasks that move here: {', '.join(moves) or 'none'}.{said}"
@@ -105,7 +103,7 @@ def moving_header(moves):
 
 
 def means(values, cells, moves):
-    return [percent(mean([value for value, name in zip(values, cells) if name in moves]))] if moves else []
+    return [decimals(mean([value for value, name in zip(values, cells) if name in moves]))] if moves else []
 
 
 def score_cell(result, name):
@@ -118,17 +116,15 @@ def score_cell(result, name):
 
 def with_spread(values, digits=2):
     """Mean ± standard deviation over seeds; – where it is not defined."""
-    if math.isnan(mean(values)):
-        return "–"
-    spread = "" if len(values) == 1 else f" ± {deviation(values):.{digits}f}"
-    return f"{mean(values):.{digits}f}{spread}"
+    undefined = len(values) == 1 or math.isnan(mean(values))
+    return decimals(mean(values), digits) + ("" if undefined else f" ± {decimals(deviation(values), digits)}")
 
 
 def paper_cell(name, paper):
     """A score that is to the last digit a constant classifier's is one."""
     if name not in paper:
         return ""
-    return percent(paper[name]) + (" CONST" if is_constant(name, paper[name]) else "")
+    return decimals(paper[name]) + (" CONST" if is_constant(name, paper[name]) else "")
 
 
 def label(result):
@@ -185,7 +181,7 @@ def costs(results, corruption):
             label(result), seeds(result), f"{of('updates'):,.0f}", f"{of('tokens') / 1e6:,.2f} M", f"{of('flops'):.3g}",
             duration(of("hours")), f"{mean(list(map(memory_of, result.pretrainings()))) / 2**30:.2f}",
             with_spread(losses, 3), f"{of('accuracy'):.1%}", f"{of('own loss'):.3f}",
-            known(of("entropy of the masks")), known(of("entropy"))])
+            decimals(of("entropy of the masks")), decimals(of("entropy"))])
     unigrams = ", ".join(map(in_bits, plateaus(results))) or in_bits(None)
     note = f"{one_line(COSTS)} Unigram entropy of the training data: {unigrams}."
     return Table(f"Pretraining, {corruption}", header, rows, note)
@@ -211,12 +207,8 @@ def duration(hours):
     return f"{hours:.2f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
 
 
-def known(value):
-    return "–" if value != value else f"{value:.2f}"
-
-
-def percent(value):
-    return "–" if math.isnan(value) else f"{value:.2f}"
+def decimals(value, digits=2):
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def one_line(text):
