@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import contextlib
+import gc
 import importlib
 import itertools
 import logging
@@ -17,6 +18,7 @@ import weakref
 
 import fairseq.models
 import torch
+import torch.distributed.nn.functional  # its default arguments would hold the groups, were it imported after them
 from fairseq import checkpoint_utils
 from fairseq.data import iterators
 from fairseq.distributed import utils as distributed_utils
@@ -40,6 +42,7 @@ def apply_fairseq_fixes():
     listen_to_torchrun()
     wrap_cpu_models_without_device_ids()
     send_objects_between_ranks()
+    leave_process_groups_before_python_ends()
     stop_reading_ahead_before_python_ends()
     look_at_checkpoints_and_limits_before_training()
     tell_schedulers_the_time()
@@ -144,6 +147,26 @@ def send_objects_between_ranks():
         return objects[0]
 
     distributed_utils._broadcast_object_slow = broadcast
+
+
+def leave_process_groups_before_python_ends():
+    """gloo's threads let go of a collective's tensors some time after it. Where Python ends before them, the process is
+    aborted ("terminate called without an active exception") after a training that has succeeded. These threads end
+    with the last reference to their group."""
+    fairseq_call_main = distributed_utils.call_main
+
+    def call_main(cfg, main, **kwargs):
+        try:
+            fairseq_call_main(cfg, main, **kwargs)
+        except SystemExit as end:
+            if end.code:  # other ranks may wait in a collective for this one, and its threads with them
+                raise
+        if torch.distributed.is_initialized():
+            vars(distributed_utils.get_global_group).clear()
+            torch.distributed.destroy_process_group()
+            gc.collect()  # the trainer's model, in a cycle
+
+    distributed_utils.call_main = call_main
 
 
 def stop_reading_ahead_before_python_ends():
