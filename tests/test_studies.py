@@ -402,7 +402,7 @@ def test_means_marks_and_averages_are_those_of_the_predictions(study):
     averages = np.mean([own["random", task] for task in ("rte", "mnli")], axis=0)
     assert rows["random"]["mean of 2"] == f"{np.mean(averages):.2f} ± {np.std(averages, ddof=1):.2f}"
     assert rows["high PLATEAU"]["seeds"] == "1 of 2"
-    assert rows["high-init PLATEAU 1/2"]["RTE"].endswith("CONST 1/2")  # 7.65 of 8 has left it, 7.8 has not
+    assert rows["high-init PLATEAU 1/2"]["RTE"].endswith("CONSTANT 1/2")  # 7.65 of 8 has left it, 7.8 has not
     assert rows["paper: random"]["RTE"] == "53.07" and rows["paper: random"]["mean of 2"] == "59.29"
 
 
@@ -452,7 +452,7 @@ def test_scores_that_are_not_defined_are_no_differences(study, tmp_path):
     _, rows = table(study, "Differences")
     assert [rows["high PLATEAU"][name] for name in ("STS-B", "mean of 3")] == ["–", "–"]
     _, rows = table(study, "Scores")
-    assert rows["high PLATEAU"]["STS-B"] == "– CONST" and rows["high PLATEAU"]["mean of 3"] == "–"
+    assert rows["high PLATEAU"]["STS-B"] == "– CONSTANT" and rows["high PLATEAU"]["mean of 3"] == "–"
 
 
 def add_task(file, task):

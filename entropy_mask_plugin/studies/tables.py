@@ -28,19 +28,19 @@ from .results import (
 from .rows import STUDIES
 
 SCORES = """Per cent on GLUE's dev sets, mean ± standard deviation over seeds (n - 1); the metric is the paper's (CoLA
-accuracy, MRPC F1, the others accuracy), GLUE's own where the paper has none. CONST: all seeds, or so many of them, give
-99 % of the examples the same answer, whichever; such a score says nothing. "paper": the published row beside ours, on
-whole dev sets, two seeds, means recomputed over the same columns (the printed totals of BERTlet marginal, alternating,
-mid and cold are wrong); it is CONST where it is a constant classifier's to the digit. A task moves where some row that
-was pretrained here is above the best constant classifier by more than three standard errors of its dev set; the last
-column is the mean over those tasks alone. Which these are is decided by the very scores that it averages. PLATEAU: the
-loss on random masks, in all seeds or in so many of them, did not end at least 0.3 bits below the unigram entropy, the
-loss of a model that knows token frequencies alone. Such a model need not know less than another: one that practised on
-other tokens is sure where it should not be, and the accuracy beside the loss may be high."""
+accuracy, MRPC F1, the others accuracy), GLUE's own where the paper has none. CONSTANT: all seeds, or so many of them,
+give 99 % of the examples the same answer, whichever; such a score says nothing. "paper": the published row beside ours,
+on whole dev sets, two seeds, means recomputed over the same columns (the printed totals of BERTlet marginal,
+alternating, mid and cold are wrong); it is CONSTANT where it is a constant classifier's to the digit. A task moves
+where some row that was pretrained here is above the best constant classifier by more than three standard errors of its
+dev set; the last column is the mean over those tasks alone. Which these are is decided by the very scores that it
+averages. PLATEAU: the loss on random masks, in all seeds or in so many of them, did not end at least 0.3 bits below the
+unigram entropy, the loss of a model that knows token frequencies alone. Such a model need not know less than another:
+one that practised on other tokens is sure where it should not be, and the accuracy beside the loss may be high."""
 DIFFERENCES = """Score minus that of the row named, over the seeds that both have, with a 95 % interval by paired
 bootstrap over the examples, the seeds taken as they are; the last column has the last mean of each seed alone, and
-shows what another seed can change. * = the interval does not hold 0; of twenty such intervals one does so by chance,
-of policies that differ in nothing but seeds more. CONST instead of *: one of the two rows is a constant classifier. –:
+shows what another seed can change. * = the interval does not hold 0; of twenty such intervals one does so by chance, of
+policies that differ in nothing but seeds more. CONSTANT instead of *: one of the two rows is a constant classifier. –:
 no seed in common, or a score that is not defined."""
 COSTS = """Means over seeds. Valid: random masks of 15 %, all <mask>, the same for every row of a corpus. Own masks: the
 training loss of the last epoch, on the masks that the row's own policy chose: rows do not compare. Entropies in nats,
@@ -111,7 +111,7 @@ def score_cell(result, name):
     text, constant = with_spread(values), result.constant(name)
     if not constant:
         return text
-    return text + (" CONST" if constant == len(values) else f" CONST {constant}/{len(values)}")
+    return text + (" CONSTANT" if constant == len(values) else f" CONSTANT {constant}/{len(values)}")
 
 
 def with_spread(values, digits=2):
@@ -124,7 +124,7 @@ def paper_cell(name, paper):
     """A score that is to the last digit a constant classifier's is one."""
     if name not in paper:
         return ""
-    return decimals(paper[name]) + (" CONST" if is_constant(name, paper[name]) else "")
+    return decimals(paper[name]) + (" CONSTANT" if is_constant(name, paper[name]) else "")
 
 
 def label(result):
@@ -166,7 +166,7 @@ def with_interval(found, constant=False):
     if found is None:
         return "–"
     difference, low, high = found
-    mark = " CONST" if constant else "" if low <= 0 <= high else " *"
+    mark = " CONSTANT" if constant else "" if low <= 0 <= high else " *"
     return f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]{mark}"
 
 
