@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from conftest import OURS, ROOT, TINY, TRAINING, run, train
 
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.reports import comparison, training_log
+from entropy_mask_plugin.studies.record import account
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,33 @@ def test_training_time_is_read_as_it_was_logged(runs):
     times = [hours for _, hours in run.hours]
     assert times == sorted(times) and 0 < times[0] < times[-1] < 0.1
     assert list(run.hours_at([1, 2])) == times[:2]
+
+
+def without_line_of_epoch(run, epoch, folder):
+    shutil.copytree(run, folder)
+    lines = (folder / "train.log").read_text().splitlines(keepends=True)
+    (folder / "train.log").write_text("".join(line for line in lines if f"| train | epoch {epoch:03} |" not in line))
+    return training_log.read_run(str(folder))
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_killed_before_the_line_about_an_epoch_keeps_its_epochs(epoch, runs, tmp_path):
+    whole = training_log.read_run(str(runs / "init"))
+    killed = without_line_of_epoch(runs / "init", epoch, tmp_path / "init")
+    assert [(log["epoch"], log["num_updates"]) for log in killed.train] == [
+        (log["epoch"], log["num_updates"]) for log in whole.train]
+    assert killed.events() == whole.events() != []
+    assert killed.train[2 - epoch] == whole.train[2 - epoch] and "loss" not in killed.train[epoch - 1]
+    assert "| init  | " in comparison.table([killed], None)
+    written = account(str(tmp_path / "init"))
+    assert written["flops"] == pytest.approx(account(str(runs / "init"))["flops"], rel=0.1)  # epochs differ in tokens
+    assert not written["never begun"] and (written["own loss"] is None) == (epoch == 2)
+
+
+def test_what_an_epoch_would_begin_has_not_begun_before_it(runs, tmp_path):
+    once = training_log.read_run(str(runs / "init"))
+    once.train = once.train[:1]
+    assert once.events() == [(0, "distillation begins")]
 
 
 def test_a_resumed_log_counts_each_update_once(runs):

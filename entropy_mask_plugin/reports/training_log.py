@@ -25,7 +25,7 @@ class Run:
     name: its folder's.
     flags: {"task": …, "criterion": …}, as the checkpoint holds them.
     valid: validations in order, each a dict of what fairseq printed (loss in bits, accuracy, num_updates, …).
-    train: the same for the end of every epoch.
+    train: the same for the end of every epoch; `epoch`, `num_updates` and `wpb` are always there.
     hours: [(update, training time in hours)], by fairseq's account, which goes on over interruptions.
     vocabulary: number of symbols.
     """
@@ -50,13 +50,15 @@ class Run:
         if criterion["kd_weight"]:
             epochs["distillation begins"] = criterion["kd_start_epoch"]
         ends = {0: 0, **{log["epoch"]: log["num_updates"] for log in self.train}}
-        return [(ends[epoch - 1], what) for what, epoch in epochs.items() if epoch and epoch - 1 in ends]
+        reached = [(what, epoch) for what, epoch in epochs.items() if epoch and epoch <= self.train[-1]["epoch"]]
+        return [(ends[epoch - 1], what) for what, epoch in reached if epoch - 1 in ends]
 
     def tokens_per_second(self):
         """Over all epochs, the time of training steps alone; None for a run of less than a second."""
         ends = [0, *(log["num_updates"] for log in self.train)]
-        tokens = sum(log["wpb"] * (end - start) for log, start, end in zip(self.train, ends, ends[1:]))
-        seconds = sum(log["train_wall"] for log in self.train)
+        timed = [(log, end - start) for log, start, end in zip(self.train, ends, ends[1:]) if "train_wall" in log]
+        tokens = sum(log["wpb"] * updates for log, updates in timed)
+        seconds = sum(log["train_wall"] for log, _ in timed)
         return tokens / seconds if seconds else None
 
 
@@ -80,8 +82,8 @@ def read_run(folder):
     valid, train = ([numbers for kind, numbers in lines if kind == wanted] for wanted in ("valid", "train"))
     if not valid or not train:
         raise UsageError(f"{log}: no validation found, expected at least one finished epoch")
-    return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], last_of(valid), last_of(train),
-               hours_of(text), vocabulary_of(state["model"]))
+    return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], last_of(valid),
+               with_unprinted_epochs(last_of(train), last_of(valid)), hours_of(text), vocabulary_of(state["model"]))
 
 
 def vocabulary_of(weights):
@@ -109,6 +111,18 @@ def hours_of(lines):
 def last_of(logs):
     """By update: a resumed run repeats what it had printed after its last checkpoint, and the last word counts."""
     return sorted({log["num_updates"]: log for log in logs}.values(), key=lambda log: log["num_updates"])
+
+
+def with_unprinted_epochs(train, valid):
+    """A run that was killed between the checkpoint at an epoch's end and the line about that epoch goes on with the
+    next one and never prints that line. What is known of the epoch stands for it: the updates of its last validation,
+    and for the tokens of an update those of the epoch beside it."""
+    printed, unprinted = {log["epoch"] for log in train}, {}
+    for log in valid:
+        if log["epoch"] not in printed:
+            beside = min(train, key=lambda other: abs(other["epoch"] - log["epoch"]))
+            unprinted[log["epoch"]] = {"epoch": log["epoch"], "num_updates": log["num_updates"], "wpb": beside["wpb"]}
+    return sorted([*train, *unprinted.values()], key=lambda log: log["num_updates"])
 
 
 def unigram_entropy(dictionary):

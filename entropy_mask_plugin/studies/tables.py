@@ -180,7 +180,7 @@ def costs(results, corruption):
         rows.append([
             label(result), seeds(result), f"{of('updates'):,.0f}", f"{of('tokens') / 1e6:,.2f} M", f"{of('flops'):.3g}",
             duration(of("hours")), f"{mean(list(map(memory_of, result.pretrainings()))) / 2**30:.2f}",
-            with_spread(losses, 3), f"{of('accuracy'):.1%}", f"{of('own loss'):.3f}",
+            with_spread(losses, 3), f"{of('accuracy'):.1%}", decimals(of("own loss"), 3),
             decimals(of("entropy of the masks")), decimals(of("entropy"))])
     unigrams = ", ".join(map(in_bits, plateaus(results))) or in_bits(None)
     note = f"{one_line(COSTS)} Unigram entropy of the training data: {unigrams}."
