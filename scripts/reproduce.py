@@ -40,7 +40,8 @@ def parse():
     words, more = sys.argv[1:], []
     if "--" in words:
         words, more = words[: words.index("--")], words[words.index("--") + 1 :]
-    parser = argparse.ArgumentParser(description=__doc__, epilog=LEAVES,
+    parser = argparse.ArgumentParser(usage="%(prog)s STUDY [STUDY …] --scale S --data DATA-BIN --glue DIR --out RUN "
+                                           "[options] [-- FLAG …]", description=__doc__, epilog=LEAVES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+", metavar="STUDY", help="one or more, see below")
     parser.add_argument("--scale", required=True,
@@ -64,7 +65,8 @@ def parse():
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print every command that would run, and stop")
     what.add_argument("--report-only", action="store_true",
-                      help="run nothing, report what is there of these studies, rows, seeds")
+                      help="run nothing, report what is there of these studies, rows, seeds, with the words they "
+                           "were run with: a report holds what its call asked for, and no more")
     return parser.parse_args(words), tuple(more)
 
 
@@ -82,12 +84,11 @@ def main():
         print(*run.commands(plan.plan_of(options)), sep="\n")
         return
     failures = [] if args.report_only else run.run_study(options)
-    for name, sentence in failures:
-        print(f"failed: {name}: {sentence}", file=sys.stderr)
     if len(failures) == len(plan.plan_of(options)):
         sys.exit("error: all rows failed, see above")
     print(report.write(options))
-    sys.exit(bool(failures))
+    if failures:
+        sys.exit(f"error: {len(failures)} of {len(plan.plan_of(options))} rows and seeds failed, see above")
 
 
 if __name__ == "__main__":

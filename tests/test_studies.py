@@ -27,6 +27,7 @@ from entropy_mask_plugin.flops import macs_of_step
 from entropy_mask_plugin.glue.metrics import Predictions, official_score
 from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS, is_constant
 from entropy_mask_plugin.glue.tasks import TASKS
+from entropy_mask_plugin.processes import ProcessFailed
 from entropy_mask_plugin.reports.training_log import read_run
 from entropy_mask_plugin.studies import identity, plan, report, results, run, tables
 from entropy_mask_plugin.studies.plan import Options, Unit, plan_of
@@ -241,6 +242,8 @@ def test_a_killed_study_goes_on_and_ends_like_a_straight_one(finished, place, gl
     assert same_weights(os.path.join(step.folder, "checkpoint_last.pt"), tmp_path / "checkpoint_last.pt")
     events = json.loads((place / "killed/high-init/all-mask/seed1/record.json").read_text())["pretraining"]
     assert [event["what"] for event in events["events"]] == ["self-masking begins"] and not events["never begun"]
+    assert re.search(r"- teacher: trained here, .*, to \d+\.\d\d bits, \d+\.\d% on the validation masks\n", output)
+    assert "CAUTION: The teacher ended on the unigram plateau" in output  # after 16 updates
     for file in ("report.html", "report.md", "report.csv", "report.tex", "curves-all-mask.png",
                  "drift-high-init-all-mask.png"):
         assert (place / "killed" / file).stat().st_size > 300, file
@@ -300,6 +303,37 @@ def test_what_fails_is_named_and_tried_once(place, glue, tmp_path):
     log = tmp_path / "broken" / "random" / "all-mask" / "seed1" / "pretraining" / "train.log"
     assert all(f"{log}: " in sentence for sentence in failures.values())
     assert log.read_text().count("unrecognized arguments: --no-such-flag") == 1  # both need it, one tries
+
+
+def test_what_many_rows_need_is_made_first_and_its_failure_stops_only_them(place, glue, tmp_path, monkeypatch,
+                                                                               capsys):
+    wanted = Options(["teacher-masking"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "run"), [1],
+                     only=["random", "high"], tasks=["rte"], more=("--cpu",))
+    begun = []
+
+    def run_logged(words, log, *more):
+        begun.append(Path(log).parent.relative_to(wanted.out).parts[0])
+        if begun[-1] == "teacher":
+            raise ProcessFailed("no teacher")
+        return 0
+
+    monkeypatch.setattr(run, "run_logged", run_logged)
+    monkeypatch.setattr(run, "write_record", lambda *_: None)
+    assert run.run_study(wanted) == [("high, all-mask, seed 1", "no teacher")]
+    assert begun == ["teacher", "random", "random"]
+    assert "failed: the teacher: no teacher. The rows that need it are left out." in capsys.readouterr().err
+    assert [step.kind for step in run.all_steps(plan_of(wanted))][:3] == ["teacher", "entropies", "pretraining"]
+
+
+def test_a_folder_where_only_a_mistake_was_made_can_be_used(place, glue, tmp_path):
+    asked = dict(studies=["drift"], scale="smoke", data=[str(place / "corpus" / "bin")], glue=glue, seeds=[1],
+                 out=str(tmp_path / "run"), only=["random"], tasks=["rte"])
+    assert run.run_study(Options(**asked, more=("--cpu", "--no-such-flag")))  # leaves study.json and a log
+    corrected = identity.identity(Options(**asked, more=("--cpu",)))
+    identity.refuse_another(asked["out"], corrected)
+    (tmp_path / "run" / "random" / "all-mask" / "seed1" / "pretraining" / "checkpoint_last.pt").touch()
+    with pytest.raises(UsageError, match="study.json was made with other flags after --"):
+        identity.refuse_another(asked["out"], corrected)
 
 
 def test_a_hugging_face_bert_can_be_the_teacher(place, glue, tmp_path):
@@ -429,6 +463,15 @@ def test_differences_have_the_interval_of_the_seeds_that_both_have(study):
     right = [(seed.predicted == gold).astype(float) for seed in (ours, theirs)]
     plain = 100 * (right[0][draws].mean(1) - right[1][draws].mean(1))
     assert (float(low), float(high)) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=1.0)
+
+
+def test_a_mean_of_constants_is_one(study, tmp_path):
+    shutil.rmtree(tmp_path / "high-init" / "all-mask" / "seed1")
+    plant(tmp_path, "high-init", 1, 7.8, None, identity.identity(study))
+    header, rows = table(study, "Differences")
+    row = rows["high-init PLATEAU"]
+    assert [row[name][-9:] for name in header[2:]][:3] == [" CONSTANT"] * 3 and header[4] == "mean of 2"
+    assert rows["high PLATEAU"]["mean of 2"].endswith(" *")
 
 
 def test_the_paper_s_constant_classifiers_are_marked(study):

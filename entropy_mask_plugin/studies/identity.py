@@ -12,7 +12,7 @@ from ..digests import digest, digest_of_file
 from ..errors import UsageError
 from ..glue.cells import read_json
 from ..glue.tasks import TASKS
-from .plan import PACKAGE, SCRIPTS
+from .plan import FINISHED, PACKAGE, SCRIPTS
 
 NAMES = {"more flags": "other flags after --", "data": "other --data", "glue": "other --glue",
          "scale": "another --scale", "arch": "another --arch", "teacher": "another --teacher",
@@ -101,6 +101,8 @@ def refuse_another(out, now):
     Raises:
         UsageError: the folder is of another commit, other data or sizes, named with what is there.
     """
+    if not holds_work(out):  # a first call with a mistake in its flags leaves logs
+        return
     places = [os.path.join(out, "study.json"), *sorted(glob.glob(os.path.join(glob.escape(out), "*", "*", "seed*",
                                                                               "record.json")))]
     for path in filter(os.path.exists, places):
@@ -111,6 +113,11 @@ def refuse_another(out, now):
             if found:
                 raise UsageError(f"--out: {path} was made with {NAMES.get(name, f'another {name}')} ({found}, or a new "
                                  "folder")
+
+
+def holds_work(out):
+    """Whether a step has finished or left a checkpoint to go on from."""
+    return any(name == FINISHED or name.endswith(".pt") for _, _, names in os.walk(out) for name in names)
 
 
 def difference(there, now):

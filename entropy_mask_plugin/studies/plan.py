@@ -71,6 +71,7 @@ class Options:
         require("--jobs", self.jobs, self.jobs >= 1, "1 or more")
         require("--epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
         require("--seeds", self.seeds, self.seeds and len(set(self.seeds)) == len(self.seeds), "different numbers")
+        require("--seeds", self.seeds, all(0 <= seed < 2**32 for seed in self.seeds), "0 to 2^32 - 1")
         require("--seeds", self.seeds, self.teacher or TEACHER_SEED not in self.seeds,
                 f"others than {TEACHER_SEED}, the teacher's")
         require("--out", self.out, not set(self.out) & set(",:"), "no comma or colon, where fairseq splits paths")

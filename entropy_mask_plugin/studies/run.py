@@ -1,10 +1,12 @@
 """Run a plan: what is finished is never repeated, what was interrupted goes on, what fails does not stop the rest."""
 
+import contextlib
 import glob
 import itertools
 import os
 import queue
 import re
+import sys
 import threading
 import time
 
@@ -19,11 +21,13 @@ from .record import is_recorded, write_record
 
 POSITION = re.compile(r"epoch (\d+):\s+(\d+) / (\d+)")
 FINE_TUNING = 0.5  # of a pretraining, for the bar alone
+SHARED = ("teacher", "entropies")  # what many rows need is made first: its trouble is known before days of others
 
 
 def all_steps(plan):
-    """Every step of a plan, once."""
-    return {step.folder: step for step in itertools.chain(*plan.values())}.values()
+    """Every step of a plan, once, in their order."""
+    steps = {step.folder: step for step in itertools.chain(*plan.values())}.values()
+    return sorted(steps, key=lambda step: step.kind not in SHARED)
 
 
 def commands(plan):
@@ -68,22 +72,38 @@ class Runner:
         failures = []
         with self.progress:
             units = [unit for unit in self.plan if not self.is_finished(unit)]
+            self.run_shared({unit: self.plan[unit] for unit in units})
             for unit, error in all_of(units, self.run_unit, self.options.jobs):
                 if error is not None:
                     failures.append((str(unit), in_words(error)))
-                    tqdm.write(f"failed: {unit}: {in_words(error)}")
+                    tqdm.write(f"failed: {unit}: {in_words(error)}", file=sys.stderr)
         return failures
+
+    def run_shared(self, plan):
+        for step in all_steps(plan):
+            if step.kind in SHARED:
+                try:
+                    with self.a_device() as device:
+                        self.run_step(step, device)
+                except ProcessFailed as error:
+                    tqdm.write(f"failed: {step.name}: {error}. The rows that need it are left out.", file=sys.stderr)
+                    return
+
+    @contextlib.contextmanager
+    def a_device(self):
+        device = self.devices.get()
+        try:
+            yield device
+        finally:
+            self.devices.put(device)
 
     def is_finished(self, unit):
         return all(step.is_finished() for step in self.plan[unit]) and is_recorded(self.options, unit)
 
     def run_unit(self, unit):
-        device = self.devices.get()
-        try:
+        with self.a_device() as device:
             for step in self.plan[unit]:
                 self.run_step(step, device)
-        finally:
-            self.devices.put(device)
         with self.recording:
             write_record(self.options, unit, self.plan[unit], self.now)
 
