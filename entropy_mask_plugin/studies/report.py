@@ -3,12 +3,14 @@
 import glob
 import os
 
+from .. import plateau
 from ..partial import completed
 from ..partial import write as write_file
 from . import page, tables
 from .curves import draw_curves, draw_drifts
 from .identity import identity, refuse_another
-from .plan import last_value
+from .plan import FINISHED, last_value
+from .record import account
 from .results import baseline_of, read_results, with_pretraining
 from .rows import STUDIES
 
@@ -72,14 +74,26 @@ def facts_of(options, results):
         "versions: " + "; ".join(sorted({", ".join(f"{name} {version}" for name, version in step["versions"].items())
                                          for step in steps})),
         *unshown(options, records),
-        "teacher: " + (options.teacher or "trained here, with random masks and 80/10/10"),
+        "teacher: " + (options.teacher or "trained here, with random masks and 80/10/10") + reached(options),
     ]
+
+
+def own_teacher(options):
+    """The account of the teacher that was trained here; None where it was not."""
+    trained = options.teacher is None and os.path.exists(options.path("teacher", FINISHED))
+    return account(options.path("teacher")) if trained else None
+
+
+def reached(options):
+    found = own_teacher(options)
+    return f", to {found['loss']:.2f} bits, {found['accuracy']:.1%} on the validation masks" if found else ""
 
 
 def unshown(options, records):
     """A sentence where the folder holds more than these rows, seeds and corruptions."""
     count = len(glob.glob(os.path.join(glob.escape(options.out), "*", "*", "seed*", "record.json"))) - len(records)
-    return [f"{count} more records are in the folder, of other rows, seeds or corruptions"] if count else []
+    return [f"{count} more records are in the folder, of other rows, seeds or corruptions: a report has what its call "
+            "asks for, --report-only with their names has them too"] if count else []
 
 
 def cautions_of(options, results):
@@ -93,7 +107,11 @@ def cautions_of(options, results):
     stuck = [f"{result.name} ({result.corruption})" for result in trained if result.on_plateau()]
     if stuck:
         found.append(f"{len(stuck)} of {len(trained)} pretrained rows ended on the unigram plateau in some seed: "
-                     f"{', '.join(stuck)}. Their loss on random masks is that of token frequencies alone, or higher.")
+                     f"{', '.join(stuck)}. Their loss on random masks is not {plateau.MARGIN} bits below that of token "
+                     "frequencies alone.")
+    teacher = own_teacher(options)
+    if teacher and plateau.is_on_plateau(teacher["loss"], teacher["unigram entropy"]):
+        found.append("The teacher ended on the unigram plateau: its entropies hardly depend on the text.")
     limit = last_value(options.sizes.tuning.split(), "--limit")
     if limit:
         found.append(f"Of each of GLUE's files the first {int(limit[1]):,} rows were read, of dev sets too: where that "

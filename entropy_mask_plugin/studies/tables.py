@@ -150,8 +150,9 @@ def differences(results, cells, moves, corruption):
         found, moved = comparison(result, baseline, cells), comparison(result, baseline, moves)
         constant = {name for name in cells for row in (result, baseline) if row.constant(name) == len(row.records)}
         rows.append([label(result), baseline.name,
-                     *(with_interval(found.get(name), name in constant) for name in (*cells, "mean")),
-                     *([with_interval(moved.get("mean"))] if moves else []),
+                     *(with_interval(found.get(name), name in constant) for name in cells),
+                     with_interval(found.get("mean"), constant.issuperset(cells)),
+                     *([with_interval(moved.get("mean"), constant.issuperset(moves))] if moves else []),
                      seed_by_seed(result, baseline, moves or cells)])
     return Table(f"Differences, {corruption}", header, rows, one_line(DIFFERENCES))
 
