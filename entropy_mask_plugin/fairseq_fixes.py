@@ -152,7 +152,8 @@ def send_objects_between_ranks():
 def leave_process_groups_before_python_ends():
     """gloo's threads let go of a collective's tensors some time after it. Where Python ends before them, the process is
     aborted ("terminate called without an active exception") after a training that has succeeded. These threads end
-    with the last reference to their group."""
+    with the last reference to their group. (Ranks that fairseq starts itself are multiprocessing's, which end with
+    os._exit.)"""
     fairseq_call_main = distributed_utils.call_main
 
     def call_main(cfg, main, **kwargs):
