@@ -310,6 +310,9 @@ def test_what_many_rows_need_is_made_first_and_its_failure_stops_only_them(place
     wanted = Options(["teacher-masking"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "run"), [1],
                      only=["random", "high"], tasks=["rte"], more=("--cpu",))
     begun = []
+    old = tmp_path / "run" / "random" / "all-mask" / "seed1" / "pretraining" / "train.log"
+    old.parent.mkdir(parents=True)
+    old.write_text("of a call that ended before its first checkpoint, perhaps of another model")
 
     def run_logged(words, log, *more):
         begun.append(Path(log).parent.relative_to(wanted.out).parts[0])
@@ -320,7 +323,7 @@ def test_what_many_rows_need_is_made_first_and_its_failure_stops_only_them(place
     monkeypatch.setattr(run, "run_logged", run_logged)
     monkeypatch.setattr(run, "write_record", lambda *_: None)
     assert run.run_study(wanted) == [("high, all-mask, seed 1", "no teacher")]
-    assert begun == ["teacher", "random", "random"]
+    assert begun == ["teacher", "random", "random"] and not old.exists()
     assert "failed: the teacher: no teacher. The rows that need it are left out." in capsys.readouterr().err
     assert [step.kind for step in run.all_steps(plan_of(wanted))][:3] == ["teacher", "entropies", "pretraining"]
 
@@ -465,6 +468,17 @@ def test_differences_have_the_interval_of_the_seeds_that_both_have(study):
     assert (float(low), float(high)) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=1.0)
 
 
+def test_records_alone_are_refused_under_another_scale(study):
+    with pytest.raises(UsageError, match="record.json was made with another --scale"):
+        identity.refuse_another(study.out, {"scale": "paper"})
+
+
+def test_a_report_does_not_need_the_teacher_s_files(study, tmp_path):
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / plan.FINISHED).touch()  # and no checkpoint, to make room
+    assert "- teacher: trained here, with random masks and 80/10/10\n" in report.write(study)
+
+
 def test_a_mean_of_constants_is_one(study, tmp_path):
     shutil.rmtree(tmp_path / "high-init" / "all-mask" / "seed1")
     plant(tmp_path, "high-init", 1, 7.8, None, identity.identity(study))
@@ -569,7 +583,8 @@ def test_pretraining_costs_are_in_the_table(study):
     (dict(corruptions=["both"]), "--corruption: both found, expected one of all-mask, 80-10-10"),
     (dict(tasks=None), r"--glue: \d+ files are missing, expected .*CoLA/train.tsv.* or --tasks without them"),
     (dict(tasks=["rte", "sst"]), "--tasks: sst found"),
-    (dict(seeds=[1, 1]), "--seeds"), (dict(seeds=[1000]), r"--seeds: \[1000\] found, expected others than 1000"),
+    (dict(seeds=[1, 1]), "--seeds"), (dict(seeds=[-1]), r"--seeds: \[-1\] found, expected 0 to"),
+    (dict(seeds=[1000]), r"--seeds: \[1000\] found, expected others than 1000"),
     (dict(only=["lowest"]), "--rows: lowest found, expected some of random, random-static"),
     (dict(epochs=0), "--epochs: 0 found"),
     (dict(more=("--max-epoch", "3")), "--: --max-epoch found, expected --epochs"),

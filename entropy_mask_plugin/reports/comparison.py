@@ -32,7 +32,7 @@ def table(runs, plateau, tuned=None):
 
 
 def row(run, plateau):
-    valid, train = run.valid[-1], run.train[-1]
+    valid, train = run.valid[-1], next(log for log in reversed(run.train) if "loss" in log)
     speed = run.tokens_per_second() and round(run.tokens_per_second(), -2)  # fairseq rounds the time to seconds
     mark = " ON THE PLATEAU" if is_on_plateau(valid["loss"], plateau) else ""
     return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}{mark}", f"{valid['accuracy']:.1%}",

@@ -25,7 +25,8 @@ class Run:
     name: its folder's.
     flags: {"task": …, "criterion": …}, as the checkpoint holds them.
     valid: validations in order, each a dict of what fairseq printed (loss in bits, accuracy, num_updates, …).
-    train: the same for the end of every epoch; `epoch`, `num_updates` and `wpb` are always there.
+    train: the same for every epoch, at its end or, of the one under way, at its last validation. `epoch`, `num_updates`
+        and `wpb` are always there, the others where fairseq has printed its line about the epoch.
     hours: [(update, training time in hours)], by fairseq's account, which goes on over interruptions.
     vocabulary: number of symbols.
     """
@@ -81,7 +82,7 @@ def read_run(folder):
     lines = list(parse_log(text))
     valid, train = ([numbers for kind, numbers in lines if kind == wanted] for wanted in ("valid", "train"))
     if not valid or not train:
-        raise UsageError(f"{log}: no validation found, expected at least one finished epoch")
+        raise UsageError(f"{log}: no line about a validation or about an epoch found, expected one of each")
     return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], last_of(valid),
                with_unprinted_epochs(last_of(train), last_of(valid)), hours_of(text), vocabulary_of(state["model"]))
 
@@ -115,8 +116,8 @@ def last_of(logs):
 
 def with_unprinted_epochs(train, valid):
     """A run that was killed between the checkpoint at an epoch's end and the line about that epoch goes on with the
-    next one and never prints that line. What is known of the epoch stands for it: the updates of its last validation,
-    and for the tokens of an update those of the epoch beside it."""
+    next one and never prints that line; nor is there one of the epoch under way. What is known stands for it: the
+    updates of its last validation, and for the tokens of an update those of the epoch beside it."""
     printed, unprinted = {log["epoch"] for log in train}, {}
     for log in valid:
         if log["epoch"] not in printed:

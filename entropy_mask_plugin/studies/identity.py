@@ -101,7 +101,7 @@ def refuse_another(out, now):
     Raises:
         UsageError: the folder is of another commit, other data or sizes, named with what is there.
     """
-    if not holds_work(out):  # a first call with a mistake in its flags leaves logs
+    if not holds_work(out):  # a mistake in the flags of the first call leaves study.json and logs
         return
     places = [os.path.join(out, "study.json"), *sorted(glob.glob(os.path.join(glob.escape(out), "*", "*", "seed*",
                                                                               "record.json")))]
@@ -116,8 +116,9 @@ def refuse_another(out, now):
 
 
 def holds_work(out):
-    """Whether a step has finished or left a checkpoint to go on from."""
-    return any(name == FINISHED or name.endswith(".pt") for _, _, names in os.walk(out) for name in names)
+    """Whether there is a record, a finished step, or a checkpoint to go on from."""
+    return any(name in (FINISHED, "record.json") or name.endswith(".pt") for _, _, names in os.walk(out)
+               for name in names)
 
 
 def difference(there, now):

@@ -22,10 +22,17 @@ def page(title, facts, cautions, tables, pictures, results):
     with open(TEMPLATE, encoding="utf-8") as file:
         template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(file.read())
     return template.render(
-        title=title, facts=facts, cautions=cautions, tables=tables, pictures=[(name, encoded(file)) for name, file in
-                                                                              pictures],
+        kind_of=kind_of, title=title, facts=facts, cautions=cautions, tables=tables,
+        pictures=[(name, encoded(file)) for name, file in pictures],
         records=[(f"{result.name}, {result.corruption}, seed {seed}", lines_of(record)) for result in results
                  for seed, record in result.records.items()])
+
+
+def kind_of(cell):
+    """How a cell is coloured."""
+    if "CONSTANT" in cell or "PLATEAU" in cell:
+        return "marked"
+    return ("below" if cell.startswith("-") else "above") if cell.endswith("*") else ""
 
 
 def encoded(file):

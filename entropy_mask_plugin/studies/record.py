@@ -57,11 +57,11 @@ def account(folder):
     valid = [{"updates": log["num_updates"], "tokens": costs.tokens(log["num_updates"]),
               "flops": costs.flops(log["num_updates"]), "hours": float(run.hours_at(log["num_updates"])),
               "loss": log["loss"], "accuracy": log["accuracy"]} for log in run.valid]
-    last = run.train[-1]
+    last, begun = run.train[-1], run.events()
     return {
         "unigram entropy": unigram_entropy(dictionary), "valid": valid, **valid[-1],
-        "events": [{"updates": updates, "what": what} for updates, what in run.events()],
-        "never begun": sorted(set(expected_events(run.flags)) - {what for _, what in run.events()}),
+        "events": [{"updates": updates, "what": what} for updates, what in begun],
+        "never begun": sorted(set(expected_events(run.flags)) - {what for _, what in begun}),
         "own loss": last.get("loss"), "entropy": last.get("entropy"),
         "entropy of the masks": last.get("entropy_masked"), "epochs": last["epoch"],
         "peak GPU memory": peak_gpu_memory(folder),

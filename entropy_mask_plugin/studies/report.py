@@ -1,9 +1,11 @@
 """A report of what a study has so far: report.html, .md, .csv, .tex and the pictures."""
 
+import contextlib
 import glob
 import os
 
 from .. import plateau
+from ..errors import UsageError
 from ..partial import completed
 from ..partial import write as write_file
 from . import page, tables
@@ -27,7 +29,8 @@ def write(options):
     results = read_results(options)
     title = f"{', '.join(options.studies)}: {options.arch}, scale {options.scale}"
     shown, pictures = tables.tables_of(options, results), draw(options, results)
-    facts, cautions = facts_of(options, results), cautions_of(options, results)
+    teacher = own_teacher(options)
+    facts, cautions = facts_of(options, results, teacher), cautions_of(options, results, teacher)
     text = "\n\n".join([f"# {title}", *(f"- {fact}" for fact in facts), *(f"CAUTION: {each}" for each in cautions),
                         *map(tables.markdown, shown), *(f"![{name}]({os.path.basename(file)})" for name, file in
                                                         pictures)]).replace("\n\n- ", "\n- ") + "\n"
@@ -57,7 +60,8 @@ def draw(options, results):
     return found
 
 
-def facts_of(options, results):
+def facts_of(options, results, teacher=None):
+    """Sentences. teacher: the `account` of one that was trained here."""
     records = [record for result in results for record in result.records.values()]
     steps = [record[step] for record in records for step in ("pretraining", "fine-tuning") if step in record]
     shards = max(len(corpus.split(":")) for corpus in options.data)
@@ -74,29 +78,26 @@ def facts_of(options, results):
         "versions: " + "; ".join(sorted({", ".join(f"{name} {version}" for name, version in step["versions"].items())
                                          for step in steps})),
         *unshown(options, records),
-        "teacher: " + (options.teacher or "trained here, with random masks and 80/10/10") + reached(options),
+        "teacher: " + (options.teacher or "trained here, with random masks and 80/10/10")
+        + (f", to {teacher['loss']:.2f} bits, {teacher['accuracy']:.1%} on the validation masks" if teacher else ""),
     ]
 
 
 def own_teacher(options):
-    """The account of the teacher that was trained here; None where it was not."""
-    trained = options.teacher is None and os.path.exists(options.path("teacher", FINISHED))
-    return account(options.path("teacher")) if trained else None
-
-
-def reached(options):
-    found = own_teacher(options)
-    return f", to {found['loss']:.2f} bits, {found['accuracy']:.1%} on the validation masks" if found else ""
+    """The account of the teacher that was trained here; None where it was not, or its files are no longer there."""
+    if options.teacher is None and os.path.exists(options.path("teacher", FINISHED)):
+        with contextlib.suppress(UsageError):  # records outlive the checkpoints and the corpus
+            return account(options.path("teacher"))
 
 
 def unshown(options, records):
     """A sentence where the folder holds more than these rows, seeds and corruptions."""
     count = len(glob.glob(os.path.join(glob.escape(options.out), "*", "*", "seed*", "record.json"))) - len(records)
-    return [f"{count} more records are in the folder, of other rows, seeds or corruptions: a report has what its call "
-            "asks for, --report-only with their names has them too"] if count else []
+    more = f"{count} more records are in the folder: name their rows, seeds or corruptions to have them here"
+    return [more] if count else []
 
 
-def cautions_of(options, results):
+def cautions_of(options, results, teacher=None):
     found = []
     if options.scale == "smoke":
         found.append("Scale smoke shows that everything works. Its figures mean nothing.")
@@ -109,7 +110,6 @@ def cautions_of(options, results):
         found.append(f"{len(stuck)} of {len(trained)} pretrained rows ended on the unigram plateau in some seed: "
                      f"{', '.join(stuck)}. Their loss on random masks is not {plateau.MARGIN} bits below that of token "
                      "frequencies alone.")
-    teacher = own_teacher(options)
     if teacher and plateau.is_on_plateau(teacher["loss"], teacher["unigram entropy"]):
         found.append("The teacher ended on the unigram plateau: its entropies hardly depend on the text.")
     limit = last_value(options.sizes.tuning.split(), "--limit")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..corpus.folder import alone_in
 from ..partial import write_json
 from ..processes import ProcessFailed, all_of, gpus, in_words, run_logged, threads_of_each
+from ..reports.training_log import CHECKPOINT
 from .identity import environment, identity, refuse_another
 from .plan import FINISHED, plan_of
 from .record import is_recorded, write_record
@@ -25,7 +26,7 @@ SHARED = ("teacher", "entropies")  # what many rows need is made first: its trou
 
 
 def all_steps(plan):
-    """Every step of a plan, once, in their order."""
+    """Every step of a plan, once, what is shared first."""
     steps = {step.folder: step for step in itertools.chain(*plan.values())}.values()
     return sorted(steps, key=lambda step: step.kind not in SHARED)
 
@@ -84,9 +85,10 @@ class Runner:
             if step.kind in SHARED:
                 try:
                     with self.a_device() as device:
-                        self.run_step(step, device)
-                except ProcessFailed as error:
-                    tqdm.write(f"failed: {step.name}: {error}. The rows that need it are left out.", file=sys.stderr)
+                        self.run_step(step, device, threads_of_each(1))
+                except Exception as error:
+                    tqdm.write(f"failed: {step.name}: {in_words(error)}. The rows that need it are left out.",
+                               file=sys.stderr)
                     return
 
     @contextlib.contextmanager
@@ -103,25 +105,28 @@ class Runner:
     def run_unit(self, unit):
         with self.a_device() as device:
             for step in self.plan[unit]:
-                self.run_step(step, device)
+                self.run_step(step, device, self.threads)
         with self.recording:
             write_record(self.options, unit, self.plan[unit], self.now)
 
-    def run_step(self, step, device):
+    def run_step(self, step, device, threads):
         with self.locks[step.folder]:
             if step.folder in self.failed:
                 raise self.failed[step.folder]
             if not step.is_finished():
                 os.makedirs(step.folder, exist_ok=True)
+                if step.kind == "pretraining" and not os.path.exists(os.path.join(step.folder, CHECKPOINT)):
+                    with contextlib.suppress(FileNotFoundError):  # of a call that it does not go on from
+                        os.remove(step.log)
                 started = time.time()
                 try:
-                    peak = run_logged(step.words(), step.log, self.threads, device, lambda: self.progress.look(step))
+                    peak = run_logged(step.words(), step.log, threads, device, lambda: self.progress.look(step))
                 except ProcessFailed as error:
                     self.failed[step.folder] = error
                     raise
                 write_json(os.path.join(step.folder, FINISHED), {
                     "command": step.line(), "seconds of the last call": round(time.time() - started, 1),
-                    "peak memory": peak, "threads": self.threads, **self.environment})
+                    "peak memory": peak, "threads": threads, **self.environment})
             self.progress.finish(step)
 
 

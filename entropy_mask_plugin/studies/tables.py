@@ -40,8 +40,8 @@ one that practised on other tokens is sure where it should not be, and the accur
 DIFFERENCES = """Score minus that of the row named, over the seeds that both have, with a 95 % interval by paired
 bootstrap over the examples, the seeds taken as they are; the last column has the last mean of each seed alone, and
 shows what another seed can change. * = the interval does not hold 0; of twenty such intervals one does so by chance, of
-policies that differ in nothing but seeds more. CONSTANT instead of *: one of the two rows is a constant classifier. –:
-no seed in common, or a score that is not defined."""
+policies that differ in nothing but seeds more. CONSTANT instead of *: one of the two rows is a constant classifier in
+all seeds. –: no seed in common, or a score that is not defined."""
 COSTS = """Means over seeds. Valid: random masks of 15 %, all <mask>, the same for every row of a corpus. Own masks: the
 training loss of the last epoch, on the masks that the row's own policy chose: rows do not compare. Entropies in nats,
 of the last epoch, as the model that chose the masks saw them. FLOPs hold entropy passes and the teacher's predictions;
