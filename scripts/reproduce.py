@@ -84,11 +84,12 @@ def main():
         print(*run.commands(plan.plan_of(options)), sep="\n")
         return
     failures = [] if args.report_only else run.run_study(options)
-    if len(failures) == len(plan.plan_of(options)):
+    wanted = len(plan.plan_of(options))
+    if len(failures) == wanted:
         sys.exit("error: all rows failed, see above")
     print(report.write(options))
     if failures:
-        sys.exit(f"error: {len(failures)} of {len(plan.plan_of(options))} rows and seeds failed, see above")
+        sys.exit(f"error: {len(failures)} of {wanted} rows and seeds failed, see above")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def test_a_run_killed_before_the_line_about_an_epoch_keeps_its_epochs(epoch, run
     assert not written["never begun"] and (written["own loss"] is None) == (epoch == 2)
 
 
-def test_what_an_epoch_would_begin_has_not_begun_before_it(runs, tmp_path):
+def test_what_an_epoch_would_begin_has_not_begun_before_it(runs):
     once = training_log.read_run(str(runs / "init"))
     once.train = once.train[:1]
     assert once.events() == [(0, "distillation begins")]

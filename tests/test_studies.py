@@ -306,7 +306,7 @@ def test_what_fails_is_named_and_tried_once(place, glue, tmp_path):
 
 
 def test_what_many_rows_need_is_made_first_and_its_failure_stops_only_them(place, glue, tmp_path, monkeypatch,
-                                                                               capsys):
+                                                                            capsys):
     wanted = Options(["teacher-masking"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "run"), [1],
                      only=["random", "high"], tasks=["rte"], more=("--cpu",))
     begun = []

@@ -80,11 +80,11 @@ def read_run(folder):
     with open(log, encoding="utf-8", errors="replace") as file:
         text = file.readlines()
     lines = list(parse_log(text))
-    valid, train = ([numbers for kind, numbers in lines if kind == wanted] for wanted in ("valid", "train"))
+    valid, train = (last_of(numbers for kind, numbers in lines if kind == wanted) for wanted in ("valid", "train"))
     if not valid or not train:
         raise UsageError(f"{log}: no line about a validation or about an epoch found, expected one of each")
-    return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], last_of(valid),
-               with_unprinted_epochs(last_of(train), last_of(valid)), hours_of(text), vocabulary_of(state["model"]))
+    return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], valid,
+               with_unprinted_epochs(train, valid), hours_of(text), vocabulary_of(state["model"]))
 
 
 def vocabulary_of(weights):
