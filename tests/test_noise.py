@@ -2,9 +2,10 @@
 
 import math
 
+import pytest
 import torch
 
-from entropy_mask_plugin.masking.noise import COIN, CORRUPTION, REPLACEMENT, SELECTION, coin, uniform
+from entropy_mask_plugin.masking.noise import COIN, CORRUPTION, REPLACEMENT, SELECTION, coin, plain_noise, uniform
 
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -126,3 +127,19 @@ def test_the_coin_is_fair_and_its_throws_are_unrelated():
         for lag in (1, 2, 3, 4, 8, 64):
             assert abs((throw[lag:] * throw[:-lag]).mean()) < limit
     assert abs((first * second).mean()) < limit
+
+
+@pytest.mark.parametrize("length", [1, 7, 128, 1500])
+@pytest.mark.parametrize("state", [0, 1, -1, 2**63 - 1, -(2**63), 0x1E3779B97F4A7C15])
+def test_the_kernel_draws_the_bits_of_the_plain_form(state, length):
+    """In Triton's interpreter where there is no GPU."""
+    fused_noise = pytest.importorskip("entropy_mask_plugin.masking.triton_noise").fused_noise
+    ids = torch.tensor([0, 1, 77, 2**31, 2**40], device="cuda" if torch.cuda.is_available() else "cpu")
+    result = fused_noise(state, ids, length)
+    assert result.dtype == torch.float32 and torch.equal(result, plain_noise(state, ids, length))
+
+
+def test_the_kernel_has_nothing_to_draw():
+    fused_noise = pytest.importorskip("entropy_mask_plugin.masking.triton_noise").fused_noise
+    ids = torch.arange(3, device="cuda" if torch.cuda.is_available() else "cpu")
+    assert fused_noise(5, ids[:0], 8).shape == (0, 8) and fused_noise(5, ids, 0).shape == (3, 0)

@@ -14,8 +14,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """The interpreter is slow; several blocks in each direction are needed all the same."""
-    for name in ("BLOCK_ROWS", "BLOCK_SYMBOLS", "BLOCK_WIDTH"):
-        monkeypatch.setattr(triton_entropy, name, 16)
+    monkeypatch.setattr(triton_entropy, "BLOCKS", {torch.float32: (16, 16, 16), torch.bfloat16: (16, 16, 16)})
 
 
 def projection(rows, vocabulary, width, scale, dtype):

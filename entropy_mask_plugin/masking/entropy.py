@@ -4,15 +4,15 @@ Shapes: N rows (positions), V vocabulary, C width.
 """
 
 import functools
-import logging
 import time
 
 import torch
 
-logger = logging.getLogger(__name__)
+from .kernels import tried_once
 
 CHUNK_ROWS = 256  # of a matrix product: below 64 it gets slow
 PAYS = 1.5
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-3}  # of the kernel, relative
 CACHED_ROWS = 16  # whose fp32 logits stay in the processor's cache from one operation to the next
 
 
@@ -31,12 +31,19 @@ def entropy(logits):
     Returns:
         ... fp32, nats, between 0 and ln V.
     """
+    return _of_sums(*_sums_beside_the_largest(logits))
+
+
+def _sums_beside_the_largest(logits):
+    """r and t: ... fp32 each."""
     logits = logits.float()
     at = logits.argmax(dim=-1, keepdim=True)  # with the maximum, in one operation, it would take longer
     x = (logits - logits.gather(-1, at)).clamp_(min=-200.0)  # e^-200 is 0 in fp32, and 0 times -inf would be nan
     e = x.exp().scatter_(-1, at, 0.0)
-    r = e.sum(dim=-1)
-    t = x.mul_(e).sum(dim=-1)
+    return e.sum(dim=-1), x.mul_(e).sum(dim=-1)
+
+
+def _of_sums(r, t):
     return torch.log1p(r) - t / (1.0 + r)
 
 
@@ -59,21 +66,17 @@ def bf16_pays(device):
     return seconds(torch.float32) > PAYS * seconds(torch.bfloat16)
 
 
-@functools.cache
-def kernel_is_right(device):
-    """Whether the GPU's kernel compiles there and gives the plain form's numbers, by trying it once."""
-    try:
-        from .triton_entropy import fused_entropy  # triton comes with torch for GPUs, and with no other
+@tried_once("entropy")
+def kernel_is_right(device, dtype):
+    """Whether the GPU's kernel compiles there and gives the plain form's numbers."""
+    from .triton_entropy import fused_entropy  # triton comes with torch for GPUs, and with no other
 
-        generator = torch.Generator(device).manual_seed(0)  # the training's own would move on
-        hidden, weight, bias = (torch.randn(*shape, device=device, generator=generator)
-                                for shape in ((300, 96), (1000, 96), (1000,)))
-        found = fused_entropy(hidden.bfloat16(), weight.bfloat16(), bias)
-        plain = projected_entropy(hidden.bfloat16().float(), weight.bfloat16().float(), bias)
-        return bool(torch.allclose(found, plain, rtol=1e-3, atol=1e-4))
-    except Exception as error:  # triton has a kind for each stage of a compilation
-        logger.warning(f"the entropy kernel cannot be used on {device}: {' '.join(str(error).split())[:200]}")
-        return False
+    generator = torch.Generator(device).manual_seed(0)  # the training's own would move on
+    hidden, weight, bias = (torch.randn(*shape, device=device, generator=generator)
+                            for shape in ((300, 96), (1000, 96), (1000,)))
+    fused = fused_entropy(hidden.to(dtype), weight.to(dtype), bias)
+    plain = plain_projected_entropy(hidden.to(dtype).float(), weight.to(dtype).float(), bias)
+    return torch.allclose(fused, plain, rtol=TOLERANCE[dtype], atol=0.1 * TOLERANCE[dtype])
 
 
 @torch.no_grad()
@@ -89,17 +92,23 @@ def projected_entropy(hidden, weight, bias, dtype=torch.float32, chunk_rows=CHUN
         ... fp32, nats.
     """
     rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()
-    if dtype == torch.bfloat16 and hidden.device.type == "cuda" and kernel_is_right(hidden.device):
+    if hidden.device.type == "cuda" and kernel_is_right(hidden.device, dtype):
         from .triton_entropy import fused_entropy
 
         return fused_entropy(rows, weight, bias).view(hidden.shape[:-1])
-    result = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
-    memory = torch.empty(min(chunk_rows, len(rows)), len(weight), dtype=dtype, device=hidden.device)
-    together = CACHED_ROWS if hidden.device.type == "cpu" else chunk_rows
-    with torch.autocast(hidden.device.type, enabled=False):  # a caller's autocast would round the logits to bf16
+    return plain_projected_entropy(rows, weight, bias, chunk_rows).view(hidden.shape[:-1])
+
+
+def plain_projected_entropy(rows, weight, bias, chunk_rows=CHUNK_ROWS):
+    """The same in chunks of rows: N x C, V x C, V -> N fp32, nats."""
+    r, t = torch.empty(2, len(rows), dtype=torch.float32, device=rows.device)
+    memory = torch.empty(min(chunk_rows, len(rows)), len(weight), dtype=rows.dtype, device=rows.device)
+    together = CACHED_ROWS if rows.device.type == "cpu" else chunk_rows
+    with torch.autocast(rows.device.type, enabled=False):  # a caller's autocast would round the logits to bf16
         for start in range(0, len(rows), chunk_rows):
             chunk = rows[start : start + chunk_rows]
             logits = torch.mm(chunk, weight.t(), out=memory[: len(chunk)])
             for first, part in zip(range(start, len(rows), together), logits.split(together)):
-                result[first : first + len(part)] = entropy(part + bias)
-    return result.view(hidden.shape[:-1])
+                of_part = slice(first, first + len(part))
+                r[of_part], t[of_part] = _sums_beside_the_largest(part + bias)
+    return _of_sums(r, t)

@@ -6,11 +6,14 @@ Shapes: B sentences, T positions.
 
 import torch
 
+from .kernels import tried_once
+
 # What the noise is for. Different streams are independent.
 SELECTION, CORRUPTION, REPLACEMENT, COIN, VALIDATION = range(5)
 
-_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # int64 arithmetic wraps around, so constants are written as signed
-_FACTORS = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
+_WORD = 1 << 64
+_GOLDEN = 0x9E3779B97F4A7C15
+_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def uniform(seed, epoch, sample_ids, length, stream):
@@ -23,30 +26,63 @@ def uniform(seed, epoch, sample_ids, length, stream):
     Returns:
         B x T fp32 on the device of `sample_ids`, multiples of 2^-24.
     """
-    positions = torch.arange(length, device=sample_ids.device)
-    bits = _hash(stream, seed, epoch, sample_ids[:, None], positions[None, :])
+    state = _signed(_hash(stream, seed, epoch))
+    if sample_ids.device.type == "cuda" and _kernel_is_right(sample_ids.device):
+        from .triton_noise import fused_noise
+
+        return fused_noise(state, sample_ids, length)
+    return plain_noise(state, sample_ids, length)
+
+
+def plain_noise(state, sample_ids, length):
+    """B x T fp32: what (state, sample id, position) hash to. state: 64 bits as a signed integer."""
+    rows = _mix_tensor(sample_ids + _signed(state + _GOLDEN))  # B
+    positions = torch.arange(length, device=sample_ids.device) + _signed(_GOLDEN)  # T
+    bits = _mix_tensor(rows[:, None] + positions)  # B x T
     return _shift_right(bits, 40).float() * 2.0**-24
 
 
 def coin(seed, update_num):
     """A fair coin for each update: True or False."""
-    return bool(_hash(COIN, seed, update_num) < 0)
+    return _hash(COIN, seed, update_num) >= _WORD >> 1
 
 
 def _hash(*counters):
-    """64 well-mixed bits for each combination of counters (integers or int64 tensors that broadcast)."""
-    state = torch.zeros((), dtype=torch.int64)
+    """64 well-mixed bits for a combination of integers, the order of which counts."""
+    state = 0
     for counter in counters:
-        state = _mix(state + counter + _GOLDEN)
+        state = _mix((state + counter + _GOLDEN) % _WORD)
     return state
 
 
 def _mix(x):
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): each input bit flips each output bit half of the time."""
-    x = (x ^ _shift_right(x, 30)) * _FACTORS[0]
-    x = (x ^ _shift_right(x, 27)) * _FACTORS[1]
+    x = (x ^ x >> 30) * _FACTORS[0] % _WORD
+    x = (x ^ x >> 27) * _FACTORS[1] % _WORD
+    return x ^ x >> 31
+
+
+def _mix_tensor(x):
+    """`_mix` of int64 tensors, whose arithmetic wraps around."""
+    x = (x ^ _shift_right(x, 30)) * _signed(_FACTORS[0])
+    x = (x ^ _shift_right(x, 27)) * _signed(_FACTORS[1])
     return x ^ _shift_right(x, 31)
 
 
 def _shift_right(x, bits):
     return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch shifts the sign in
+
+
+def _signed(x):
+    """The integer in int64 that has these 64 bits."""
+    return (x + (_WORD >> 1)) % _WORD - (_WORD >> 1)
+
+
+@tried_once("noise")
+def _kernel_is_right(device):
+    """Whether the GPU's kernel compiles there and draws the same bits."""
+    from .triton_noise import fused_noise  # triton comes with torch for GPUs, and with no other
+
+    ids = torch.tensor([0, 7, 2**31, 2**40], device=device)
+    states = (_signed(_GOLDEN), 1)
+    return all(torch.equal(fused_noise(state, ids, 130), plain_noise(state, ids, 130)) for state in states)

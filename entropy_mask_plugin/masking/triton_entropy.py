@@ -13,7 +13,9 @@ import torch
 import triton
 import triton.language as tl
 
-BLOCK_ROWS, BLOCK_SYMBOLS, BLOCK_WIDTH = 128, 128, 64
+# Rows, symbols, width of a block: the largest that eight warps of sm_80 and sm_90 hold without spilling registers.
+BLOCKS = {torch.bfloat16: (128, 128, 64), torch.float32: (128, 64, 32)}
+NUM_WARPS = 8
 
 
 @triton.jit
@@ -49,7 +51,7 @@ def entropy_kernel(hidden, weight, bias, result, n_rows, n_symbols, width, BLOCK
                         mask=row_is_there[:, None] & column_is_there[None, :], other=0.0)
             w = tl.load(weight + symbols[:, None].to(tl.int64) * width + columns[None, :],
                         mask=symbol_is_there[:, None] & column_is_there[None, :], other=0.0)
-            z = tl.dot(h, tl.trans(w), z, input_precision="ieee")
+            z = tl.dot(h, tl.trans(w), z, input_precision="tf32x3")
         z += tl.load(bias + symbols, mask=symbol_is_there, other=0.0)[None, :]
         z = tl.where(symbol_is_there[None, :], z, float("-inf"))
         here, at = tl.max(z, axis=1, return_indices=True)
@@ -66,6 +68,9 @@ def entropy_kernel(hidden, weight, bias, result, n_rows, n_symbols, width, BLOCK
 def fused_entropy(hidden, weight, bias):
     """Entropy of softmax(hidden @ weight.T + bias), fp32 accumulation whatever the operands' type.
 
+    fp32 operands are multiplied as three products of tf32 on the tensor cores, nearly as exact as fp32 and several
+    times as fast; bf16 operands are multiplied as they are.
+
     Args:
         hidden: N x C; weight: V x C, of the same type; bias: V, fp32.
     Returns:
@@ -74,7 +79,8 @@ def fused_entropy(hidden, weight, bias):
     hidden, weight = hidden.contiguous(), weight.contiguous()
     result = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
     if len(hidden):
-        grid = (triton.cdiv(len(hidden), BLOCK_ROWS),)
-        entropy_kernel[grid](hidden, weight, bias, result, len(hidden), len(weight), hidden.size(1),
-                             BLOCK_ROWS=BLOCK_ROWS, BLOCK_SYMBOLS=BLOCK_SYMBOLS, BLOCK_WIDTH=BLOCK_WIDTH)
+        rows, symbols, width = BLOCKS[hidden.dtype]
+        grid = (triton.cdiv(len(hidden), rows),)
+        entropy_kernel[grid](hidden, weight, bias, result, len(hidden), len(weight), hidden.size(1), BLOCK_ROWS=rows,
+                             BLOCK_SYMBOLS=symbols, BLOCK_WIDTH=width, num_warps=NUM_WARPS)
     return result
