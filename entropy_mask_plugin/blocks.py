@@ -87,19 +87,21 @@ class Samples(FairseqDataset):
         self.blocks.set_epoch(epoch)
 
     def collater(self, samples):
-        """The ids B, the clean tokens B x T, cached entropies B x T, and as plain numbers: tokens, maskable tokens of
-        each block, padding."""
+        """The ids B, the clean tokens B x T, which of them may be masked, cached entropies B x T, and as plain numbers:
+        tokens, maskable tokens of each block, padding."""
         if not samples:
             return {}
         blocks = [sample["src_tokens"] for sample in samples]
         lengths = [len(block) for block in blocks]
         src_tokens = data_utils.collate_tokens(blocks, self.padding_idx)
         has_padding = sum(lengths) < src_tokens.numel()
+        maskable = ~torch.isin(src_tokens, self.specials)
         return {
             **self.stored_entropies([sample["id"] for sample in samples]),
             "id": torch.tensor([sample["id"] for sample in samples]),
             "net_input": {"src_tokens": src_tokens, "src_lengths": torch.tensor(lengths), "has_padding": has_padding},
-            "n_maskable": tuple((~torch.isin(src_tokens, self.specials)).sum(1).tolist()),
+            "maskable": maskable,
+            "n_maskable": tuple(maskable.sum(1).tolist()),
             "nsentences": len(samples),
             "ntokens": sum(lengths),
         }

@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks.language_modeling import SAMPLE_BREAK_MODE_CHOICES, SHORTEN_METHOD_CHOICES
-from omegaconf import II, MISSING
+from omegaconf import II, MISSING, OmegaConf
 
 from .errors import UsageError, require
 from .masking import schedule
@@ -101,6 +101,12 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+
+
+def plain(cfg):
+    """The settings as an object of their dataclass: reading an attribute of OmegaConf's takes ten microseconds, and an
+    update reads dozens."""
+    return OmegaConf.to_object(cfg) if OmegaConf.is_config(cfg) else cfg
 
 
 class Corruption(NamedTuple):

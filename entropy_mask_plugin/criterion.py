@@ -13,6 +13,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
+from .config import plain
 from .cross_entropy import cross_entropy_of_consumed
 from .errors import require
 from .masking import schedule
@@ -48,7 +49,7 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
     def __init__(self, cfg, task):
         super().__init__(task)
         check_flags(cfg, task)
-        self.cfg = cfg
+        self.cfg = plain(cfg)
 
     def forward(self, model, sample, reduce=True):
         """Returns the loss (a sum, nats), sample_size, and sums for the log."""

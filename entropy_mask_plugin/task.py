@@ -20,7 +20,7 @@ from fairseq.tasks.masked_lm import MaskedLMTask
 
 from . import plateau
 from .blocks import load_samples, special_symbols
-from .config import EntropyMaskedLMConfig, check_flags, corruption_of, warn_of_unused_flags
+from .config import EntropyMaskedLMConfig, check_flags, corruption_of, plain, warn_of_unused_flags
 from .entropy_cache import fingerprint
 from .entropy_cache.building import build
 from .entropy_cache.self_store import SelfEntropyStore
@@ -30,9 +30,9 @@ from .fairseq_fixes import refuse_unconnected_ranks
 from .initialization import initialize_from, read_source, tell
 from .masking import corruption, noise, schedule, selection
 from .masking.entropy import bf16_pays, projected_entropy
-from .masking.refinement import refined
+from .masking.refinement import refined, refined_at_once
 from .masking.statistics import SUMS, mask_statistics
-from .models.positions import Positions
+from .models.positions import Positions, without_waiting
 from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher
 from .vocabulary import RECORD, read_dictionary_of_shards
@@ -49,7 +49,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
     def __init__(self, cfg, dictionary=None):
         check_flags(cfg)
         self.corruption = corruption_of(cfg)
-        super().__init__(cfg, dictionary)
+        super().__init__(plain(cfg), dictionary)
         self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
         self.trains = self.has_warned = False
@@ -130,7 +130,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """The `EntropyStore` of the teacher's entropies on these blocks, complete."""
         facts = {**facts, **fingerprint.facts_of_teacher(self.teacher)}
         store = EntropyStore(os.path.join(self.cfg.entropy_cache, fingerprint.name_of(facts)), facts, blocks.sizes)
-        device = torch.device("cpu" if self.cfg.cpu or not torch.cuda.is_available() else "cuda")
+        on_gpu = torch.cuda.is_available() and not self.cfg.cpu
+        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         build(store, blocks, self.max_positions(), lambda clean: self.entropies_of(self.teacher_on(device), clean),
               device, self.dictionary.pad())
         return store
@@ -157,12 +158,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def mask_for_training(self, sample, model, update_num, is_dummy=False):
         """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
-        tokens = sample["net_input"]["src_tokens"]
-        maskable = self.maskable(tokens)
+        maskable = sample["maskable"]
         k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), self.corruption.mask_prob,
                                      self.cfg.mask_count)
         strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
-        choose = functools.partial(selection.CHOOSE[strategy], candidates=maskable, k=on_device(k, tokens))
+        choose = functools.partial(selection.CHOOSE[strategy], candidates=maskable,
+                                   k=without_waiting(k, maskable.device))
         entropies = None if is_dummy else self.entropies(sample, model, choose)
         selected = choose(self.draw(sample, noise.SELECTION) if entropies is None else entropies)
         masked = self.masked(sample, selected, k)
@@ -176,14 +177,14 @@ class EntropyMaskedLMTask(MaskedLMTask):
         tokens = sample["net_input"]["src_tokens"]
         scores = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
         k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), VALID_MASK_PROB)
-        return self.masked(sample, selection.highest(scores, self.maskable(tokens), on_device(k, tokens)), k)
+        return self.masked(sample, selection.highest(scores, sample["maskable"], without_waiting(k, tokens.device)), k)
 
     def masked(self, sample, selected, k):
         """The sample with <mask> at the selected positions, k in each row, and their tokens as target."""
         tokens = sample["net_input"]["src_tokens"]
         src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
         return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
-                "selected": Positions(selected, k.tolist())}
+                "selected": Positions(selected, k.numpy())}
 
     def softened(self, sample, masked, selected):
         """BERT's 80/10/10 instead of 100 % <mask>: B x T int64."""
@@ -215,7 +216,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if source == "teacher" and "entropy_bits" in sample:  # from the cache
             return sample["entropy_bits"].view(torch.float32)
         if source == "teacher":
-            return self.entropies_of(self.teacher_on(clean["src_tokens"].device), clean, choose)
+            return self.entropies_of(self.teacher_on(clean["src_tokens"].device), clean, choose, sample["maskable"])
         return self.self_entropies(sample, model, choose) if source == "self" else None
 
     def source(self, epoch):
@@ -233,14 +234,16 @@ class EntropyMaskedLMTask(MaskedLMTask):
             self.has_warned = True
         keeps = self.cfg.self_entropy_every > 1
         model.eval()
-        entropies = self.entropies_of(model, sample["net_input"], None if keeps else choose)
+        entropies = self.entropies_of(model, sample["net_input"], None if keeps else choose, sample["maskable"])
         model.train()
         if keeps:
             store = self.datasets[self.cfg.train_subset].dataset.self_entropies
             store.write(sample["id"].tolist(), entropies.cpu().numpy(), epoch)
         return entropies
 
-    def entropies_of(self, model, clean, choose=None):
+    def entropies_of(self, model, clean, choose=None, maskable=None):
+        """B x T fp32, nats, of the model on the clean tokens; exact everywhere, or where `choose` among the maskable
+        positions needs it."""
         tokens = clean["src_tokens"]
         with torch.no_grad(), self.autocast(tokens.device, self.cfg.entropy_precision or self.cfg.precision):
             hidden = model.lm_hidden(tokens, has_padding=clean["has_padding"])
@@ -250,7 +253,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if choose is None or not bf16_pays(tokens.device):
             return projected_entropy(hidden, weight, bias)
         cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
-        return refined(cheap, self.maskable(tokens), choose, lambda at: projected_entropy(hidden[at], weight, bias))
+        refine = refined_at_once if waits_cost(tokens.device) else refined
+        return refine(cheap, maskable, choose, lambda at: projected_entropy(hidden[at], weight, bias))
 
     def teacher_logits(self, net_input, positions):
         """The teacher's logits, K x V, at chosen `Positions` of the masked sequences."""
@@ -259,7 +263,9 @@ class EntropyMaskedLMTask(MaskedLMTask):
             return self.teacher_on(device)(**net_input, masked_tokens=positions)[0]
 
     def teacher_on(self, device):
-        return self.teacher.to(device)  # moves once, at the first batch
+        if next(self.teacher.parameters()).device != device:  # `to` walks through all of it, 0.3 ms in each update
+            self.teacher.to(device)
+        return self.teacher
 
     @staticmethod
     def autocast(device, precision):
@@ -296,8 +302,9 @@ class EntropyMaskedLMTask(MaskedLMTask):
         log_ratio("entropy_masked", total["entropy_masked_sum"], total["n_scored_selected"])
 
 
-def on_device(k, tokens):
-    return k.to(tokens.device, non_blocking=True)
+def waits_cost(device):
+    """Whether the host, when it asks for a number, waits there for all that it has asked for before."""
+    return device.type == "cuda"
 
 
 def log_ratio(name, total, count):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entropy_mask_plugin.masking import entropy
-from entropy_mask_plugin.masking.refinement import distance_to_cut, refined
+from entropy_mask_plugin.masking.refinement import NEAR, distance_to_cut, refined, refined_at_once
 from entropy_mask_plugin.masking.selection import CHOOSE, number_to_mask
 
 
@@ -28,6 +28,28 @@ def test_the_distance_to_a_cut_is_that_of_sorted_lists(strategy, values, k):
     selected = CHOOSE[strategy](scores, candidates, torch.tensor([min(k, len(values))]))
     found = distance_to_cut(scores, candidates, selected)[0, :-1].tolist()
     assert found == pytest.approx(nearest_cut(scores[0, :-1].tolist(), selected[0, :-1].tolist()), abs=1e-6)
+
+
+def test_a_row_may_have_any_number_of_cuts():
+    scores = torch.arange(12.0).flip(0)[None]
+    selected = torch.tensor([[True, False, False, True, True, False, False, False, True, False, False, False]])
+    distance = distance_to_cut(scores, torch.ones_like(selected), selected)[0].tolist()
+    assert distance == nearest_cut(scores[0].tolist(), selected[0].tolist())
+    assert distance == [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("error", [1e-6, 1e-3, 0.02])
+def test_without_waiting_the_selection_is_that_of_exact_scores_while_errors_are_small(strategy, error):
+    generator = torch.Generator().manual_seed(1)
+    exact = torch.rand(64, 128, generator=generator) * 8
+    candidates = torch.rand(64, 128, generator=generator) < torch.linspace(0, 1, 64)[:, None]
+    choose = lambda scores: CHOOSE[strategy](scores, candidates, number_to_mask(candidates.sum(1), 0.15))  # noqa: E731
+    approximate, asked = exact + error * torch.randn(64, 128, generator=generator), []
+    scores = refined_at_once(approximate, candidates, choose, lambda at: asked.append(exact[at]) or asked[0])
+    assert torch.equal(choose(scores), choose(exact))
+    assert [tuple(values.shape) for values in asked] == [(64, round(128 * NEAR))]  # as many in each row, whatever comes
+    assert error < 0.02 or not torch.equal(choose(approximate), choose(exact))
 
 
 @pytest.mark.parametrize("strategy", CHOOSE)

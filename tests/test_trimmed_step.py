@@ -104,8 +104,10 @@ class Waiting(TorchDispatchMode):
     ["random"], ["random", "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"], ["high", "--teacher", "T"],
     ["marginal", "--self-mask-from-epoch", "1"], ["high", "--teacher", "T", "--kd-weight", "0.5"],
 ], ids=" ".join)
-def test_a_step_never_makes_the_host_wait_for_the_device(flags, make_task, teacher, monkeypatch):
-    monkeypatch.setattr("entropy_mask_plugin.task.bf16_pays", lambda device: False)  # `refined` has to wait
+@pytest.mark.parametrize("bf16_pays", [False, True])
+def test_a_step_never_makes_the_host_wait_for_the_device(bf16_pays, flags, make_task, teacher, monkeypatch):
+    monkeypatch.setattr("entropy_mask_plugin.task.bf16_pays", lambda device: bf16_pays)
+    monkeypatch.setattr("entropy_mask_plugin.task.waits_cost", lambda device: True)  # as on a GPU
     task, model, criterion = make_task("--sample-break-mode", "eos", "--shorten-method", "truncate", "--mask-strategy",
                                        *(teacher if flag == "T" else flag for flag in flags))
     by_length = task.dataset("train").ordered_indices()

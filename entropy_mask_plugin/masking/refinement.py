@@ -1,11 +1,14 @@
 """The same selection from cheaper scores: scores near a boundary between selected and not are computed exactly.
 
-A strategy cuts the ranking of a row in one place or two (`marginal`, `mid`). Only what is near a cut can change sides.
+A strategy cuts the ranking of a row in one place or several (`marginal`, `mid`). Only what is near a cut can change
+sides.
 Shapes: B sentences, T positions, N positions in all.
 """
 
 import torch
+import torch.nn.functional as F
 
+NEAR = 1 / 8  # of a row's positions are computed again by `refined_at_once`
 SAFETY = 4.0  # margin, in largest errors seen so far: errors at other positions may be larger
 LEAST_MARGIN = 1e-3  # nats
 
@@ -18,35 +21,47 @@ def refined(scores, candidates, choose, exact_at):
         scores: B x T fp32, approximate.
         candidates: B x T bool, the positions that may be selected.
         choose: scores -> B x T bool.
-        exact_at: B x T bool -> the exact scores there, N.
+        exact_at: an index into B x T (here a bool tensor B x T) -> the exact scores there, N.
     How many are near a cut is known on the device alone, so the host waits for it once a round.
 
     Returns:
         B x T fp32: exact wherever a position is within SAFETY times the largest error seen of a cut, else `scores`.
     """
     approximate, scores = scores, scores.clone()
-    is_exact, margin = torch.zeros_like(candidates), 0.0  # first, the positions on both sides of each cut
+    is_open, margin = candidates.clone(), 0.0  # first, the positions on both sides of each cut
     while True:
-        wanted = candidates & ~is_exact & (distance_to_cut(scores, candidates, choose(scores)) <= margin)
-        if not wanted.any():
+        near = is_open & (distance_to_cut(scores, candidates, choose(scores)) <= margin)
+        if not near.any():
             return scores
-        scores[wanted] = exact_at(wanted)
-        is_exact |= wanted
-        largest_error = (scores - approximate)[is_exact].abs().max()
-        margin = max(margin, LEAST_MARGIN, SAFETY * float(largest_error))
+        exact = exact_at(near)
+        largest_error = float((exact - approximate[near]).abs().max())
+        scores[near] = exact
+        is_open.masked_fill_(near, False)
+        margin = max(margin, LEAST_MARGIN, SAFETY * largest_error)
+
+
+def refined_at_once(scores, candidates, choose, exact_at):
+    """As `refined`, but the exact scores are those of the NEAR nearest to a cut in each row, however large the errors
+    are: which they are need not be known on the host, so it never waits.
+
+    exact_at: an index into B x T (here two int64 tensors) -> the exact scores there, B x S.
+    """
+    rows, length = scores.shape
+    distance = distance_to_cut(scores, candidates, choose(scores)).masked_fill(~candidates, torch.inf)
+    near = distance.topk(max(1, round(NEAR * length)), dim=1, largest=False).indices  # B x S
+    at = torch.arange(rows, device=scores.device)[:, None], near
+    return scores.index_put(at, exact_at(at))
 
 
 def distance_to_cut(scores, candidates, selected):
-    """B x T: how far a score is from the nearest cut of its row; 0 for the two next to it, infinite without a cut."""
-    if scores.size(1) < 2:
-        return torch.full_like(scores, torch.inf)
+    """B x T: how far a candidate's score is from the nearest cut of its row, however many there are: 0 for the two next
+    to it, infinite without a cut."""
     ranked, order = scores.masked_fill(~candidates, -torch.inf).sort(dim=1, descending=True, stable=True)
     chosen = selected.gather(1, order)
-    is_cut = (chosen[:, 1:] != chosen[:, :-1]) & ranked[:, 1:].isfinite()  # between a rank and the next
-    distance = torch.full_like(ranked, torch.inf)
-    last = is_cut.size(1) - 1
-    for cut in (is_cut.int().argmax(1), last - is_cut.flip(1).int().argmax(1)):  # the first and the last
-        above, below = ranked.gather(1, cut[:, None]), ranked.gather(1, cut[:, None] + 1)
-        to_this = torch.where(ranked >= above, ranked - above, below - ranked).clamp(min=0)
-        distance = torch.where(is_cut.any(1, keepdim=True), torch.minimum(distance, to_this), distance)
+    no_cut = (chosen[:, 1:] == chosen[:, :-1]) | (ranked[:, 1:] == -torch.inf)  # between a rank and the next
+    lowest_above = ranked.masked_fill(F.pad(no_cut, (0, 1), value=True), -torch.inf)  # of each cut
+    highest_below = ranked.masked_fill(F.pad(no_cut, (1, 0), value=True), torch.inf)
+    to_cut_below = ranked - lowest_above.flip(1).cummax(1).values.flip(1)
+    to_cut_above = highest_below.cummin(1).values - ranked
+    distance = torch.minimum(to_cut_below, to_cut_above)
     return torch.empty_like(distance).scatter_(1, order, distance)

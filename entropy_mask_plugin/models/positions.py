@@ -4,6 +4,7 @@ the host wait for the device.
 Shapes: B sentences, T positions, K chosen positions in all, S the most in one sentence.
 """
 
+import numpy as np
 import torch
 
 
@@ -12,19 +13,19 @@ class Positions:
 
     Args:
         mask: B x T bool.
-        counts: how many are chosen in each row, a list of B; None = ask the device.
+        counts: how many are chosen in each row, B integers on the host; None = ask the device.
     """
 
     def __init__(self, mask, counts=None):
         self.mask = mask
-        counts = mask.sum(1).tolist() if counts is None else counts
-        self.slots = max(1, *counts)  # S
-        self.number = sum(counts)  # K
+        counts = np.asarray(mask.sum(1).tolist() if counts is None else counts)
+        self.slots = max(1, int(counts.max(initial=0)))  # S
+        self.number = int(counts.sum())  # K
         self.in_slots = indices_of_slots(mask, self.slots)  # B x S, positions in the flattened batch
         self.filled = None  # K, which of the flattened B x S slots hold a chosen position; None = all
         if self.number < self.in_slots.numel():
-            filled = [row * self.slots + slot for row, count in enumerate(counts) for slot in range(count)]
-            self.filled = torch.tensor(filled, dtype=torch.int64).to(mask.device, non_blocking=True)
+            filled = np.flatnonzero(np.arange(self.slots) < counts[:, None])
+            self.filled = without_waiting(torch.from_numpy(filled), mask.device)
         self.flat = self.of_slots(self.in_slots)  # K, positions in the flattened batch
 
     def of(self, x):
@@ -54,3 +55,8 @@ def indices_of_slots(mask, slots):
     positions = torch.arange(length, device=mask.device).expand(rows, length)
     indices = mask.new_zeros((rows, slots + 1), dtype=torch.int64).scatter_(1, place, positions)[:, :slots]
     return indices + length * torch.arange(rows, device=mask.device)[:, None]
+
+
+def without_waiting(tensor, device):
+    """The tensor, which is on the host, on the device, where it may arrive after the host has gone on."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
