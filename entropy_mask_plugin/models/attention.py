@@ -9,6 +9,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .linear import Linear
+
 
 class SelfAttention(nn.Module):
     """softmax(Q K^T / sqrt(D)) V with one matrix product for queries, keys and values (Vaswani et al. 2017).
@@ -20,9 +22,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv_proj = nn.Linear(embed_dim, 3 * embed_dim)
+        self.qkv_proj = Linear(embed_dim, 3 * embed_dim)
         self.norm = norm or nn.Identity()
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.out_proj = Linear(embed_dim, embed_dim)
 
     def forward(self, x, attend, positions=None):
         """
@@ -43,7 +45,8 @@ class SelfAttention(nn.Module):
 
     def project(self, x, part):
         """Queries, keys and values, or a part of them: each B x H x T x D."""
-        return split(F.linear(x, self.qkv_proj.weight[part], self.qkv_proj.bias[part]), x.size(-1), self.num_heads)
+        weight, bias = self.qkv_proj.operands()
+        return split(F.linear(x, weight[part], bias[part]), x.size(-1), self.num_heads)
 
 
 def split(projected, width, num_heads):
@@ -72,12 +75,12 @@ class AdditiveAttention(nn.Module):
     def __init__(self, embed_dim, num_heads, dropout, norm=None):
         super().__init__()
         self.num_heads = num_heads
-        self.query_proj = nn.Linear(embed_dim, embed_dim)
-        self.key_proj = nn.Linear(embed_dim, embed_dim)
+        self.query_proj = Linear(embed_dim, embed_dim)
+        self.key_proj = Linear(embed_dim, embed_dim)
         self.query_score = nn.Linear(embed_dim // num_heads, num_heads, bias=False)  # w_q of each head
         self.key_score = nn.Linear(embed_dim // num_heads, num_heads, bias=False)  # w_k of each head
         self.norm = norm or nn.Identity()
-        self.transform = nn.Linear(embed_dim, embed_dim)  # W_r
+        self.transform = Linear(embed_dim, embed_dim)  # W_r
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x, attend, positions=None):
@@ -108,10 +111,10 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.q_proj = nn.Linear(embed_dim, embed_dim)
-        self.kv_proj = nn.Linear(embed_dim, 2 * embed_dim)
+        self.q_proj = Linear(embed_dim, embed_dim)
+        self.kv_proj = Linear(embed_dim, 2 * embed_dim)
         self.norm = norm or nn.Identity()
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        self.out_proj = Linear(embed_dim, embed_dim)
 
     def forward(self, x, memory, attend, positions=None):
         """

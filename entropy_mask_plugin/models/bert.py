@@ -26,8 +26,10 @@ from fairseq.models import FairseqEncoder, FairseqEncoderModel, register_model
 from ..errors import require
 from .classification import ClassificationHeads
 from .layers import bert_layer, layer_norm
+from .linear import Linear, cast_together
 from .mask_decoder import KINDS, MaskDecoder
 from .positions import Positions
+from .projection import project
 
 
 @dataclass
@@ -122,13 +124,14 @@ class LMHead(nn.Module):
 
     def __init__(self, cfg, vocabulary):
         super().__init__()
-        self.dense = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_embed_dim)
+        self.dense = Linear(cfg.encoder_embed_dim, cfg.encoder_embed_dim)
         self.layer_norm = layer_norm(cfg)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, features):
         """... x C -> ... x C."""
-        return self.layer_norm(F.gelu(self.dense(features)))
+        with cast_together([self.dense], features.device):
+            return self.layer_norm(F.gelu(self.dense(features)))
 
 
 class BertModel(ClassificationHeads, FairseqEncoderModel):
@@ -184,6 +187,15 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             module.weight.data[module.padding_idx].zero_()
 
+    def train(self, mode=True):
+        """As nn.Module's, without its slow way of setting attributes: fairseq calls it three times an update."""
+        for module in self.modules():
+            vars(module)["training"] = mode
+        return self
+
+    def set_num_updates(self, num_updates):
+        """fairseq's walks through all modules in each update; none of these wants to know."""
+
     def settings(self):
         """{field of the config: value}."""
         return {field.name: getattr(self.cfg, field.name) for field in fields(self.config)}
@@ -231,7 +243,7 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
             return self.encode(src_tokens, has_padding=has_padding), {}
         positions = Positions(masked_tokens) if isinstance(masked_tokens, torch.Tensor) else masked_tokens
         features = self.decode(src_tokens, positions, has_padding)
-        return F.linear(self.lm_head(features), *self.output_projection()), {}
+        return project(self.lm_head(features), *self.output_projection()), {}
 
     def get_normalized_probs(self, net_output, log_probs, sample=None):
         """(Log) probabilities in fp32."""

@@ -7,6 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .attention import CrossAttention, SelfAttention
+from .linear import Linear, cast_together
 
 
 def layer_norm(cfg, width=None):
@@ -24,8 +25,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, cfg, activation=F.gelu, bias=True, norm=None):
         super().__init__()
-        self.fc1 = nn.Linear(cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim, bias=bias)
-        self.fc2 = nn.Linear(cfg.encoder_ffn_embed_dim, cfg.encoder_embed_dim, bias=bias)
+        self.fc1 = Linear(cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim, bias=bias)
+        self.fc2 = Linear(cfg.encoder_ffn_embed_dim, cfg.encoder_embed_dim, bias=bias)
         self.activation = activation
         self.activation_dropout = nn.Dropout(cfg.activation_dropout)
         self.norm = norm or nn.Identity()
@@ -55,6 +56,7 @@ class Layer(nn.Module):
         self.ffn = ffn
         self.final_layer_norm = layer_norm(cfg)
         self.dropout = nn.Dropout(cfg.dropout)
+        self.linears = [module for module in self.modules() if isinstance(module, Linear)]  # a list: not registered twice
 
     def forward(self, x, attend, positions=None, memory=()):
         """
@@ -66,11 +68,12 @@ class Layer(nn.Module):
         Returns:
             B x T x C, or K x C at the positions.
         """
-        wanted = x if positions is None else positions.of(x)
-        x = self.add(self.self_attn_layer_norm, wanted, x, lambda x: self.self_attn(x, attend, positions))
-        if hasattr(self, "cross_attn"):
-            x = self.add(self.cross_attn_layer_norm, x, x, lambda x: self.cross_attn(x, *memory, positions))
-        return self.add(self.final_layer_norm, x, x, self.ffn)
+        with cast_together(self.linears, x.device):
+            wanted = x if positions is None else positions.of(x)
+            x = self.add(self.self_attn_layer_norm, wanted, x, lambda x: self.self_attn(x, attend, positions))
+            if hasattr(self, "cross_attn"):
+                x = self.add(self.cross_attn_layer_norm, x, x, lambda x: self.cross_attn(x, *memory, positions))
+            return self.add(self.final_layer_norm, x, x, self.ffn)
 
     def add(self, norm, residual, x, block):
         if self.normalize_before:
