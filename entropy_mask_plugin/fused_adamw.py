@@ -31,6 +31,50 @@ class FusedAdamW(FairseqOptimizer):
         """Raises `UsageError` for values out of their range."""
         super().__init__(cfg)
         self._optimizer = torch.optim.AdamW(params, fused=True, **self.optimizer_config)
+        self.factor = 1.0  # of the gradients, not applied yet
+
+    def zero_grad(self):
+        for parameter in self.params:
+            parameter.grad = None
+
+    def multiply_grads(self, c):
+        """On a GPU, the optimizer's kernel does it: a pass over all gradients less, and with clipping two."""
+        if self.scales_in_kernel():
+            self.factor = self.factor * c
+        else:
+            super().multiply_grads(c)
+
+    def clip_grad_norm(self, max_norm, aggregate_norm_fn=None):
+        """The norm before clipping, 0-dim fp32. As fairseq's, with one operation for the norms of all gradients."""
+        gradients = self.gradients()
+        if not gradients or aggregate_norm_fn is not None:
+            return super().clip_grad_norm(max_norm, aggregate_norm_fn)
+        norm = total_norm(gradients) * self.factor if self.scales_in_kernel() else total_norm(gradients)
+        if max_norm > 0:
+            coefficient = (max_norm / (norm + 1e-6)).clamp_(max=1)
+            if self.scales_in_kernel():
+                self.factor = self.factor * coefficient
+            else:
+                torch._foreach_mul_(gradients, coefficient)
+        if self.scales_in_kernel():
+            self._optimizer.found_inf = norm.isfinite().logical_not().float()  # where it is 1, weights stay as they are
+        return norm
+
+    def step(self, closure=None, scale=1.0, groups=None):
+        if scale != 1.0:
+            self.multiply_grads(1.0 / scale)
+        if self.scales_in_kernel():
+            device = self.param_groups[0]["params"][0].device
+            factor = self.factor if isinstance(self.factor, torch.Tensor) else torch.full((), self.factor, device=device)
+            self._optimizer.grad_scale = factor.reciprocal()  # the kernel divides by it
+        super().step(closure)
+        self.factor = 1.0
+
+    def gradients(self):
+        return [parameter.grad for parameter in self.params if parameter.grad is not None]
+
+    def scales_in_kernel(self):
+        return self.param_groups[0]["params"][0].is_cuda
 
     @property
     def supports_flat_params(self):
@@ -56,3 +100,8 @@ def betas_of(given):
         fine = False
     require("--adam-betas", given, fine, 'two numbers in [0, 1), such as "(0.9, 0.98)"')
     return betas
+
+
+def total_norm(gradients):
+    """The norm of all gradients together, 0-dim fp32."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)))

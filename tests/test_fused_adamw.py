@@ -6,6 +6,7 @@ from conftest import parse, same_weights, train
 from fairseq import optim
 
 from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.fused_adamw import FusedAdamW
 
 FLAGS = ["--mask-strategy", "random", "--optimizer", "fused_adamw", "--weight-decay", "0.1", "--clip-norm", "0.5",
          "--lr-scheduler", "polynomial_decay", "--warmup-updates", "2", "--total-num-update", "20", "--lr", "0.01"]
@@ -69,3 +70,47 @@ def test_compiled_layers_compute_the_same_and_leave_no_trace_in_the_checkpoint(m
     for name, parameter in plain.named_parameters():
         assert torch.allclose(parameter.grad, compiled.get_parameter(name).grad, atol=1e-6), name
     assert compiled.encoder.layers[0]._compiled_call_impl and not compiled.encoder.layers[-1]._compiled_call_impl
+
+
+def updated(in_kernel, monkeypatch, max_norm, gradients, steps=3):
+    """The weights after some updates whose gradients are scaled and clipped, and the norms."""
+    monkeypatch.setattr(FusedAdamW, "scales_in_kernel", lambda self: in_kernel)
+    parameters = [torch.nn.Parameter(torch.ones_like(gradient)) for gradient in gradients]
+    optimizer = build("--lr", "0.02", "--weight-decay", "0.1", parameters=parameters)
+    norms = []
+    for number in range(1, steps + 1):
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.grad = gradient * number
+        optimizer.multiply_grads(0.25)
+        norms.append(optimizer.clip_grad_norm(max_norm))
+        optimizer.step()
+        optimizer.zero_grad()
+        assert all(parameter.grad is None for parameter in parameters)
+    return [parameter.detach() for parameter in parameters], torch.stack(norms)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5, 1e6])
+def test_scaling_and_clipping_in_the_kernel_is_scaling_and_clipping(max_norm, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(shape, generator=generator) for shape in ((50,), (3, 4), ())]
+    before, norms = updated(False, monkeypatch, max_norm, gradients)
+    inside, same_norms = updated(True, monkeypatch, max_norm, gradients)
+    torch.testing.assert_close(inside, before, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(same_norms, norms, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.5])
+def test_norm_and_clipping_are_fairseqs_bit_for_bit(max_norm, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(*shape, generator=generator) for shape in ((50,), (3, 4), (7,))]
+    ours = updated(False, monkeypatch, max_norm, gradients)
+    for name in ("multiply_grads", "clip_grad_norm"):
+        monkeypatch.setattr(FusedAdamW, name, getattr(optim.FairseqOptimizer, name))
+    theirs = updated(False, monkeypatch, max_norm, gradients)
+    assert torch.equal(ours[1], theirs[1]) and all(map(torch.equal, ours[0], theirs[0]))
+
+
+def test_gradients_that_are_not_finite_leave_the_weights_alone(monkeypatch):
+    gradients = [torch.ones(5), torch.tensor([1.0, torch.inf])]
+    (first, second), norms = updated(True, monkeypatch, 0.5, gradients, steps=1)
+    assert not norms.isfinite().any() and torch.equal(first, torch.ones(5)) and torch.equal(second, torch.ones(2))
