@@ -1,4 +1,7 @@
-"""Every place where the plug-in changes something of fairseq itself, and why. Nothing else in the package does."""
+"""Every place where the plug-in changes something of fairseq itself, and why. Nothing else in the package does.
+
+training_step   what an update does beside the update
+"""
 
 import argparse
 import atexit
@@ -28,7 +31,8 @@ from fairseq.models import distributed_fairseq_model
 from fairseq.trainer import Trainer
 from torch.nn.parallel import DistributedDataParallel
 
-from .errors import UsageError
+from ..errors import UsageError
+from . import training_step
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ def apply_fairseq_fixes():
     look_at_checkpoints_and_limits_before_training()
     tell_schedulers_the_time()
     silence_warnings_of_fairseqs_own_calls()
+    training_step.apply()
 
 
 def make_room_for_bert_base():

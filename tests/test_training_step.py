@@ -1,0 +1,200 @@
+"""An update of fairseq's trainer with less around it: the same log, no waiting, and no infinite gradient gets lost."""
+
+import math
+
+import pytest
+import torch
+from conftest import OURS, TINY, TRAINING, parse
+from fairseq import tasks
+from fairseq.data import iterators
+from fairseq.logging import metrics
+from fairseq.trainer import Trainer
+from omegaconf import OmegaConf
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.fairseq_fixes import training_step
+from entropy_mask_plugin.fused_adamw import FusedAdamW
+
+
+@pytest.fixture
+def start(data_bin, tmp_path):
+    """A trainer, and a function that makes one update."""
+
+    def make(*flags, optimizer="fused_adamw"):
+        metrics.reset()
+        cfg = parse([data_bin, *TRAINING, *OURS, *TINY, "--mask-strategy", "random", "--optimizer", optimizer,
+                     "--save-dir", tmp_path, "--clip-norm", "0.5", "--batch-size", "8", *flags])
+        task = tasks.setup_task(cfg.task)
+        torch.manual_seed(1)
+        trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+        batches = iterators.GroupedIterator(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=False), 1)
+        trainer.begin_epoch(1)
+
+        def update():
+            with metrics.aggregate("train_inner"):
+                return trainer.train_step(next(batches))
+
+        return trainer, update
+
+    return make
+
+
+WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique")
+
+
+class InMemory:
+    """Stands for `OnItsWay`, which needs a GPU."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor.clone()
+
+    def number(self):
+        return float(self.tensor)
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """As on a GPU: norms are looked at an update later, and the optimizer scales."""
+    monkeypatch.setattr(training_step, "OnItsWay", InMemory)
+    monkeypatch.setattr(training_step, "may_be_late", lambda trainer, norm: True)
+    monkeypatch.setattr(FusedAdamW, "scales_in_kernel", lambda self: True)
+
+
+def train_log(update, number):
+    for _ in range(number):
+        update()
+    read = metrics.get_smoothed_values("train")
+    inner = metrics.get_smoothed_values("train_inner")
+    timing = ("ups", "wps", "train_wall", "hours", "wall")
+    return [{key: value for key, value in log.items() if key not in timing} for log in (read, inner)]
+
+
+def test_numbers_that_wait_are_logged_as_if_they_had_been_logged_at_once(start, monkeypatch):
+    _, update = start()
+    together = train_log(update, 6)
+    monkeypatch.setattr(training_step, "MOST_WAITING", 1)
+    _, update = start()
+    assert train_log(update, 6) == together
+    assert together[0] == together[1] and together[0]["loss"] > 1 and together[0]["clip"] == 100
+    assert together[0]["bsz"] == 8 and {"gnorm", "accuracy", "mask_rate", "ppl"} <= together[0].keys()
+
+
+def test_averages_are_those_of_the_updates(start):
+    _, update = start()
+    losses, norms, weights = [], [], []
+    for _ in range(4):
+        update()
+        losses.append(float(metrics.get_meter("train", "loss").val))
+        norms.append(float(metrics.get_meter("train", "gnorm").val))
+        weights.append(metrics.get_meter("train", "loss").count - sum(weights))
+    log = metrics.get_smoothed_values("train")
+    expected = sum(loss * weight for loss, weight in zip(losses, weights)) / sum(weights)
+    assert log["loss"] == pytest.approx(expected, abs=6e-4) and log["gnorm"] == pytest.approx(sum(norms) / 4, abs=6e-4)
+
+
+def test_each_interval_has_its_own_numbers(start):
+    _, update = start()
+    first = train_log(update, 2)[1]
+    metrics.reset_meters("train_inner")
+    second = train_log(update, 2)[1]
+    assert first["loss"] != second["loss"]
+    both = metrics.get_smoothed_values("train")["loss"]
+    assert min(first["loss"], second["loss"]) < both < max(first["loss"], second["loss"])
+
+
+def test_checkpoints_hold_what_was_logged_until_then_and_fairseqs_kind_of_settings(start, tmp_path):
+    trainer, update = start()
+    update()
+    trainer.consolidate_optimizer()
+    trainer.save_checkpoint(str(tmp_path / "saved.pt"), {})
+    saved = torch.load(tmp_path / "saved.pt", weights_only=True)
+    (meter,) = (state for _, key, _, state in saved["extra_state"]["metrics"]["train"] if key == "loss")
+    assert meter["count"] > 0
+    assert saved["cfg"]["task"]["mask_strategy"] == "random" and OmegaConf.is_config(trainer.cfg)
+
+
+def test_settings_are_the_original_ones_for_a_checkpoint_that_a_failing_update_writes(start, tmp_path, monkeypatch):
+    trainer, update = start()
+    monkeypatch.setattr(trainer.task, "train_step", lambda **named: {}["missing"])
+    with pytest.raises(KeyError, match="missing"):
+        update()
+    assert torch.load(tmp_path / "crash.pt", weights_only=True)["cfg"]["common"]["seed"] == 1
+    assert OmegaConf.is_config(trainer.cfg)
+
+
+class Operations(TorchDispatchMode):
+    """Keeps the names of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_an_update_asks_the_device_for_nothing(start, late, monkeypatch):
+    monkeypatch.setattr(InMemory, "number", lambda self: 1.0)  # that one has long been there
+    trainer, update = start("--self-mask-from-epoch", "1", "--mask-strategy", "high")
+    update()
+    trainer.task.has_warned = True
+    with Operations() as watch:
+        update()
+    # once, fairseq looks at a number that is on the host: isfinite(...).all() of a constant
+    assert [name for name in watch.names if name in WAITS] == ["_local_scalar_dense"]
+    with Operations() as watch:
+        metrics.get_smoothed_values("train")
+    assert watch.names.count("stack") == 2  # one transfer for the floats, one for the integers
+
+
+def spoil(model, value):
+    return next(model.parameters()).register_hook(lambda gradient: gradient * value)
+
+
+def fail_in_update_3(start, value):
+    trainer, update = start()
+    update(), update()
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    hook = spoil(trainer.model, value)
+    update()
+    hook.remove()
+    return trainer, update, before
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_an_update_that_was_not_finite_is_named_in_the_next_and_changed_no_weight(start, late, value):
+    trainer, update, before = fail_in_update_3(start, value)
+    assert all(map(torch.equal, trainer.model.parameters(), before))
+    with pytest.raises(UsageError, match=r"gradients: their norm is (inf|nan) in update 3, expected a finite number"):
+        update()
+    assert all(map(torch.equal, trainer.model.parameters(), before))
+
+
+@pytest.mark.parametrize("look", ["save", "log"])
+def test_no_checkpoint_and_no_log_comes_after_an_update_that_was_not_finite(start, late, look, tmp_path):
+    trainer, _, _ = fail_in_update_3(start, math.inf)
+    with pytest.raises(UsageError, match="update 3"):
+        if look == "save":
+            trainer.consolidate_optimizer()
+            trainer.save_checkpoint(str(tmp_path / "saved.pt"), {})
+        else:
+            metrics.get_smoothed_values("train")
+    assert not (tmp_path / "saved.pt").exists()
+
+
+def test_on_a_cpu_fairseq_itself_stops_at_once(start):
+    trainer, update = start()
+    update()
+    spoil(trainer.model, math.inf)
+    with pytest.raises(FloatingPointError):
+        update()
+
+
+def test_the_random_numbers_of_an_update_are_fairseqs(start):
+    trainer, _ = start("--seed", "7")
+    trainer._set_seed()
+    ours = torch.rand(5)
+    torch.manual_seed(7 + trainer.get_num_updates())
+    assert torch.equal(ours, torch.rand(5))
