@@ -31,11 +31,20 @@ PLUGIN = str(ROOT / "entropy_mask_plugin")
 MODULES = ("argparse", "ast", "collections", "datetime", "decimal", "difflib", "fractions", "functools", "heapq",
            "inspect", "logging", "pathlib", "random", "statistics", "string", "subprocess", "textwrap", "typing")
 
+DEVICE = [] if os.environ.get("TRAIN_ON_GPU") else ["--cpu"]  # scripts/test.sh --gpu sets it
+
 TINY = ["--arch", "bertlet", "--encoder-layers", "2", "--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64",
         "--encoder-attention-heads", "2", "--max-positions", "16"]
 TRAINING = ["--user-dir", PLUGIN, "--optimizer", "adam", "--lr", "0.01", "--lr-scheduler", "fixed", "--batch-size",
-            "64", "--cpu", "--log-format", "simple", "--log-interval", "1", "--num-workers", "0"]
+            "64", *DEVICE, "--log-format", "simple", "--log-interval", "1", "--num-workers", "0"]
 OURS = ["--task", "entropy_masked_lm", "--criterion", "entropy_masked_lm", "--tokens-per-sample", "16"]
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no GPU here"))
 
 
 def docstrings(name):

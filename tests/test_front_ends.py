@@ -29,7 +29,7 @@ def test_the_shipped_yaml_trains_and_equals_the_same_flags_under_fairseq_train(d
     by_flags = train(
         data_bin, str(tmp_path / "flags"), "--teacher", teacher, "--self-mask-from-epoch", "2", "--kd-weight", "0.5",
         "--lr", "0.0001", "--lr-scheduler", "polynomial_decay", "--warmup-updates", "5", "--total-num-update", "28600",
-        "--clip-norm", "1.0", "--adam-betas", "(0.9,0.999)", "--max-epoch", "2",
+        "--clip-norm", "1.0", "--adam-betas", "(0.9,0.999)", "--max-epoch", "2", "--optimizer", "fused_adamw",
     )
     assert same_weights(f"{tmp_path}/hydra/checkpoint_last.pt", by_flags)
 

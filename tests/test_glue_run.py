@@ -177,6 +177,17 @@ def test_the_papers_protocol_is_the_papers():
     assert "--maximize-best-checkpoint-metric" in flags and "mcc" in flags
 
 
+def test_fine_tuning_on_a_gpu_takes_the_fused_optimizer_and_data_workers(monkeypatch):
+    arguments = "cola", PROTOCOLS["paper"], Point(5e-5, 256), 7, 8551, {"_name": "bertlet"}, "c", "d", "f", "u"
+    after = lambda flag, words: words[words.index(flag) + 1]  # noqa: E731
+    for has_gpu, more, expected in ((False, (), ("adam", "0")), (True, (), ("fused_adamw", "4")),
+                                    (True, ("--cpu",), ("adam", "0"))):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        command = training_command(*arguments, more)
+        assert (after("--optimizer", command), after("--num-workers", command)) == expected
+
+
+
 def test_runs_can_share_their_data_at_the_same_time_but_not_their_folder(place, monkeypatch):
     trained = []
     monkeypatch.setattr(run, "run_unit", trained.append)

@@ -139,14 +139,16 @@ def test_update_freq_2_with_part_of_the_batch_equals_one_full_batch(positions, d
 
 
 @pytest.mark.parametrize("name", ["random", "kd"])
-def test_bf16_trains_under_autocast_with_fp32_weights(name, data_bin, teacher, tmp_path):
+def test_bf16_trains_under_autocast_with_fp32_weights(name, data_bin, teacher, make_task, tmp_path):
     flags = [*flags_of(name, teacher), "--max-epoch", "2"]
     fp32 = weights(train(data_bin, str(tmp_path / "fp32"), *flags))
     bf16 = weights(train(data_bin, str(tmp_path / "bf16"), *flags, "--precision", "bf16"))
     assert all(value.dtype == torch.float32 for value in bf16.values())
     different = [key for key in fp32 if not torch.equal(fp32[key], bf16[key])]
     assert different  # bf16 did something
-    assert all(torch.allclose(fp32[key], bf16[key], atol=0.15) for key in fp32)  # and not too much
+    begin = make_task(*flags_of(name, teacher))[1].state_dict()
+    one, other = (torch.cat([(end[key] - begin[key]).flatten() for key in fp32]) for end in (fp32, bf16))
+    assert torch.cosine_similarity(one, other, dim=0) > 0.9  # and nearly the same: single weights may be far apart
 
 
 def test_every_break_mode_trains(data_bin, tmp_path):

@@ -249,7 +249,7 @@ def training_command(options, flags, corpus, seed, folder):
             "--task", "entropy_masked_lm", "--criterion", "entropy_masked_lm", "--arch", options.arch,
             *shlex.split(sizes.archs[options.arch]), "--tokens-per-sample", str(sizes.length),
             "--batch-size", str(sizes.batch[options.arch]), *ends, *filled, "--seed", str(seed),
-            "--distributed-world-size", "1", "--num-workers", "0" if "--cpu" in options.more else "2",
+            "--distributed-world-size", "1", "--num-workers", "0" if "--cpu" in options.more else "4",
             "--no-epoch-checkpoints", "--keep-interval-updates", "1", "--log-format", "simple",
             "--save-dir", folder, *options.more, *flags)
 

@@ -15,7 +15,7 @@ updates=$(((rows + 255) / 256 * 50))
 fairseq-train "$data" --user-dir "$(cd "$(dirname "$0")/../.." && pwd)/entropy_mask_plugin" \
     --task sentence_prediction --criterion sentence_prediction --arch "$arch" --num-classes "$classes" \
     --init-token 0 --separator-token 2 --shorten-method truncate --finetune-from-model "$checkpoint" \
-    --optimizer adam --adam-betas "(0.9,0.999)" --adam-eps 1e-8 --clip-norm 1 \
+    --optimizer fused_adamw --adam-betas "(0.9,0.999)" --adam-eps 1e-8 --clip-norm 1 \
     --lr 5e-5 --lr-scheduler polynomial_decay --total-num-update "$updates" \
     --batch-size 256 --max-epoch 50 --patience 5 --best-checkpoint-metric loss --seed 1 \
     --save-dir "$run" --no-epoch-checkpoints --log-format simple --log-interval 100 "$@"

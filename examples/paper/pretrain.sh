@@ -27,8 +27,8 @@ mkdir -p "$run"
 fairseq-train "$data" --user-dir "$(cd "$(dirname "$0")/../.." && pwd)/entropy_mask_plugin" \
     --task entropy_masked_lm --criterion entropy_masked_lm --arch "$arch" \
     "${masks[@]}" "${teacher[@]}" --mask-prob 0.15 --tokens-per-sample 512 --precision bf16 \
-    --optimizer adam --adam-betas "(0.9,0.999)" --adam-eps 1e-8 --weight-decay 0 --clip-norm 1 \
+    --optimizer fused_adamw --adam-betas "(0.9,0.999)" --adam-eps 1e-8 --weight-decay 0 --clip-norm 1 \
     --lr 1e-4 --lr-scheduler polynomial_decay --warmup-updates 10000 --total-num-update "$updates" \
-    --batch-size "$batch" --max-epoch "$epochs" --num-workers 2 --seed 1 \
+    --batch-size "$batch" --max-epoch "$epochs" --num-workers 4 --seed 1 \
     --save-dir "$run" --no-epoch-checkpoints --save-interval-updates 1000 --keep-interval-updates 1 \
     --log-format simple --log-interval 100 "$@" | tee -a "$run/train.log"

@@ -1,0 +1,142 @@
+"""What a step does on a GPU is what it does on a CPU, and the host never waits for it. Where the device is a parameter,
+the CPU runs the same lines, so that they are known to run."""
+
+import contextlib
+import math
+
+import pytest
+import torch
+from conftest import OURS, TINY, TRAINING, batch_of, parse, train, weights
+from fairseq import tasks, utils
+from fairseq.data import iterators
+from fairseq.logging import metrics
+from fairseq.trainer import Trainer
+
+from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.masking import entropy, noise
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+WAYS = {
+    "random": ["--mask-strategy", "random", "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"],
+    "self": ["--mask-strategy", "high", "--self-mask-from-epoch", "1"],
+    "teacher": ["--mask-strategy", "marginal", "--teacher", "TEACHER"],
+    "self + KD": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--teacher", "TEACHER", "--kd-weight",
+                  "0.5"],
+    "mask later": ["--mask-strategy", "random", "--mask-decoder-layers", "1"],
+}
+WITHOUT_DROPOUT = ["--dropout", "0", "--attention-dropout", "0"]
+GPU_TRAINING = [flag for flag in TRAINING if flag != "--cpu"]
+
+
+def flags_of(way, teacher):
+    return [teacher if flag == "TEACHER" else flag for flag in WAYS[way]]
+
+
+@pytest.fixture
+def update(data_bin, teacher, tmp_path):
+    """way, flags -> a trainer on the device, and a function that makes one update."""
+
+    def make(device, way, *flags):
+        metrics.reset()
+        training = TRAINING if device == "cpu" else GPU_TRAINING
+        cfg = parse([data_bin, *training, *OURS, *TINY, "--optimizer", "fused_adamw", "--clip-norm", "1", "--save-dir",
+                     tmp_path, "--batch-size", "8", *flags_of(way, teacher), *flags])
+        task = tasks.setup_task(cfg.task)
+        torch.manual_seed(1)
+        trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+        batches = iterators.GroupedIterator(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=False), 1)
+        trainer.begin_epoch(1)
+        return trainer, lambda: trainer.train_step(next(batches))
+
+    return make
+
+
+@contextlib.contextmanager
+def waiting_is_an_error(device):
+    if device == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        if device == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("way", ["random", "self", "teacher", "self + KD"])
+def test_an_update_never_waits_for_the_device(way, precision, device, update):
+    trainer, step = update(device, way, "--precision", precision)
+    for _ in range(3):  # kernels are compiled and tried, the teacher moves
+        step()
+    with waiting_is_an_error(device):
+        for _ in range(3):
+            step()
+    log = metrics.get_smoothed_values("train")
+    assert math.isfinite(log["loss"]) and math.isfinite(log["gnorm"]) and trainer.get_num_updates() == 6
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("way", WAYS)
+def test_losses_of_the_first_updates_are_those_of_a_cpu(way, device, update):
+    losses = {}
+    for where in {"cpu", device}:
+        trainer, step = update(where, way, *WITHOUT_DROPOUT)
+        losses[where] = []
+        for _ in range(3):
+            step()
+            losses[where].append(float(metrics.get_meter("train", "loss").val))
+    assert losses[device] == pytest.approx(losses["cpu"], rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_gradients_that_are_not_finite_stop_the_run_in_the_next_update_and_change_no_weight(update):
+    trainer, step = update("cuda", "random")
+    step()
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    hook = next(trainer.model.parameters()).register_hook(lambda gradient: gradient * math.inf)
+    step()
+    hook.remove()
+    with pytest.raises(UsageError, match="in update 2, expected a finite number"):
+        step()
+    assert all(map(torch.equal, trainer.model.parameters(), before))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_masks_of_a_batch_are_those_of_a_cpu(way, device, make_task, teacher):
+    task, model, _ = make_task(*flags_of(way, teacher))
+    model.load_state_dict(torch.load(teacher, weights_only=True)["model"], strict=False)  # entropies that differ
+    masked = {}
+    for where in {"cpu", device}:
+        sample = utils.apply_to_sample(lambda tensor, where=where: tensor.to(where), batch_of(task, range(30)))
+        masked[where] = task.mask_for_training(sample, model.to(where), 0)[0]["target"].cpu()
+    same = (masked[device] == masked["cpu"]).double().mean()
+    assert same == 1 if way in ("random", "mask later") else same > 0.999
+
+
+@pytest.mark.gpu
+def test_the_kernels_are_used():
+    device = torch.device("cuda", torch.cuda.current_device())
+    assert noise._kernel_is_right(device)
+    assert entropy.kernel_is_right(device, torch.bfloat16) and entropy.kernel_is_right(device, torch.float32)
+
+
+@pytest.mark.gpu
+def test_rows_of_logits_begin_at_multiples_of_128_bytes(make_task):
+    _, model, _ = make_task("--mask-strategy", "random")
+    tokens = torch.randint(4, 300, (2, 16))
+    expected = model.eval()(tokens)[0]
+    logits = model.cuda()(tokens.cuda())[0]
+    assert logits.shape == expected.shape and logits.stride(1) % 64 == 0
+    torch.testing.assert_close(logits.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_resumed_run_goes_on(data_bin, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr("conftest.TRAINING", GPU_TRAINING)
+    flags = [*flags_of("self + KD", teacher), "--optimizer", "fused_adamw", "--precision", "bf16"]
+    straight = weights(train(data_bin, str(tmp_path / "straight"), *flags, "--max-epoch", "2"))
+    train(data_bin, str(tmp_path / "resumed"), *flags, "--max-epoch", "1")
+    resumed = weights(train(data_bin, str(tmp_path / "resumed"), *flags, "--max-epoch", "2"))
+    assert all(torch.allclose(straight[key], resumed[key], atol=0.05) for key in straight)
