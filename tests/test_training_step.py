@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.fairseq_fixes import training_step
+from entropy_mask_plugin.fairseq_fixes import late_log, late_norm
 from entropy_mask_plugin.fused_adamw import FusedAdamW
 
 
@@ -56,8 +56,9 @@ class InMemory:
 @pytest.fixture
 def late(monkeypatch):
     """As on a GPU: norms are looked at an update later, and the optimizer scales."""
-    monkeypatch.setattr(training_step, "OnItsWay", InMemory)
-    monkeypatch.setattr(training_step, "may_be_late", lambda trainer, norm: True)
+    monkeypatch.setattr(late_norm, "OnItsWay", InMemory)
+    for module in (late_norm, late_log):
+        monkeypatch.setattr(module, "may_be_late", lambda trainer, norm: True)
     monkeypatch.setattr(FusedAdamW, "scales_in_kernel", lambda self: True)
 
 
@@ -73,7 +74,7 @@ def train_log(update, number):
 def test_numbers_that_wait_are_logged_as_if_they_had_been_logged_at_once(start, monkeypatch):
     _, update = start()
     together = train_log(update, 6)
-    monkeypatch.setattr(training_step, "MOST_WAITING", 1)
+    monkeypatch.setattr(late_log, "MOST_WAITING", 1)
     _, update = start()
     assert train_log(update, 6) == together
     assert together[0] == together[1] and together[0]["loss"] > 1 and together[0]["clip"] == 100

@@ -1,6 +1,8 @@
 """Every place where the plug-in changes something of fairseq itself, and why. Nothing else in the package does.
 
 training_step   what an update does beside the update
+late_norm       are the gradients finite? asked for an update later
+late_log        numbers stay on the device until the log is read
 """
 
 import argparse
@@ -32,7 +34,7 @@ from fairseq.trainer import Trainer
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UsageError
-from . import training_step
+from . import late_log, late_norm, training_step
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ def apply_fairseq_fixes():
     tell_schedulers_the_time()
     silence_warnings_of_fairseqs_own_calls()
     training_step.apply()
+    late_norm.apply()
+    late_log.apply()
 
 
 def make_room_for_bert_base():

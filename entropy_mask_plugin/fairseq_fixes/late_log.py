@@ -1,0 +1,112 @@
+"""The numbers of an update stay on the device until somebody reads the log, and come in one transfer then.
+
+fairseq asks for each of them in each update, and the host then waits until the device has done all that it was asked
+for before. With fairseq-train, the log is read each --log-interval, at validations, checkpoints and ends of epochs.
+"""
+
+import contextlib
+import math
+
+import torch
+from fairseq.logging import metrics
+from fairseq.trainer import Trainer
+
+from .late_norm import may_be_late, refuse_infinite
+
+MOST_WAITING = 1000  # updates whose numbers may wait
+READERS = ("get_smoothed_value", "get_smoothed_values", "get_meter", "get_meters", "state_dict", "load_state_dict",
+           "reset_meter", "reset_meters")
+
+fairseq_log, fairseq_reset = Trainer._reduce_and_log_stats, metrics.reset
+_waiting = []
+
+
+def apply():
+    Trainer._reduce_and_log_stats, metrics.reset = keep_or_log, forget
+    for name in READERS:
+        setattr(metrics, name, after_logging(getattr(metrics, name)))
+
+
+class Update:
+    """The numbers of one update, some of them on the device, and the meters that they are for."""
+
+    def __init__(self, trainer, logging_outputs, sample_size, grad_norm):
+        self.trainer, self.number = trainer, trainer.get_num_updates()
+        self.logging_outputs, self.sample_size = logging_outputs, sample_size
+        self.is_late = may_be_late(trainer, trainer.latest_norm)
+        self.grad_norm = trainer.latest_norm if self.is_late else grad_norm
+        self.aggregators = metrics._active_aggregators.copy()
+
+    def tensors(self):
+        values = [self.sample_size, self.grad_norm, *(v for log in self.logging_outputs for v in log.values())]
+        return [value for value in values if isinstance(value, torch.Tensor)]
+
+
+def keep_or_log(self, logging_outputs, sample_size, grad_norm=None):
+    """In place of Trainer._reduce_and_log_stats."""
+    if grad_norm is None or self.tpu:  # of a validation
+        return fairseq_log(self, logging_outputs, sample_size, grad_norm)
+    _waiting.append(Update(self, logging_outputs, sample_size, grad_norm))
+    if len(_waiting) >= MOST_WAITING:
+        log_what_waits()
+    return {}  # fairseq-train looks whether there is something, not what
+
+
+def after_logging(read):
+    """The function that reads meters, when all that waits has been logged."""
+
+    def log_and_read(*arguments, **named):
+        if _waiting:
+            log_what_waits()
+        return read(*arguments, **named)
+
+    return log_and_read
+
+
+def forget():
+    _waiting.clear()
+    fairseq_reset()
+
+
+def log_what_waits():
+    updates = _waiting.copy()
+    _waiting.clear()
+    on_host = numbers(tensor for update in updates for tensor in update.tensors())
+    for update in updates:
+        with into(update.aggregators):
+            log_update(update, on_host)
+
+
+def log_update(update, on_host):
+    """As fairseq does it, with numbers in place of tensors. on_host: tensor or number -> number."""
+    norm, clip_norm = on_host(update.grad_norm), update.trainer.cfg.optimization.clip_norm
+    if update.is_late:
+        refuse_infinite(norm, update.number)
+    if math.isfinite(norm):
+        metrics.log_speed("ups", 1.0, priority=100, round=2)
+        metrics.log_scalar("gnorm", norm, priority=400, round=3)
+    if math.isfinite(norm) and clip_norm > 0:
+        metrics.log_scalar("clip", 100.0 * (norm > clip_norm), priority=500, round=1)
+    logs = [{key: on_host(value) for key, value in log.items()} for log in update.logging_outputs]
+    fairseq_log(update.trainer, logs, on_host(update.sample_size))
+
+
+def numbers(tensors):
+    """A function from a tensor of one element to its number, or a number to itself; one transfer for all of a type."""
+    by_type = {}
+    for tensor in tensors:
+        by_type.setdefault((tensor.dtype, tensor.device), {})[id(tensor)] = tensor.reshape(())
+    values = {}
+    for same in by_type.values():
+        values.update(zip(same, torch.stack(list(same.values())).tolist()))
+    return lambda value: values.get(id(value), value)
+
+
+@contextlib.contextmanager
+def into(aggregators):
+    """Log into these aggregators instead of those of now."""
+    now, metrics._active_aggregators = metrics._active_aggregators, aggregators
+    try:
+        yield
+    finally:
+        metrics._active_aggregators = now
