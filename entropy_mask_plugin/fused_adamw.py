@@ -36,25 +36,28 @@ class FusedAdamW(FairseqOptimizer):
     def zero_grad(self):
         for parameter in self.params:
             parameter.grad = None
+        self.factor = 1.0
 
     def multiply_grads(self, c):
         """On a GPU, the optimizer's kernel does it: a pass over all gradients less, and with clipping two."""
         if self.scales_in_kernel():
             self.factor = self.factor * c
-        else:
-            super().multiply_grads(c)
+        elif gradients := self.gradients():
+            torch._foreach_mul_(gradients, c)
 
     def clip_grad_norm(self, max_norm, aggregate_norm_fn=None):
         """The norm before clipping, 0-dim fp32. As fairseq's, with one operation for the norms of all gradients."""
         gradients = self.gradients()
         if not gradients or aggregate_norm_fn is not None:
+            super().multiply_grads(self.factor)  # fairseq's clips what is scaled already
+            self.factor = 1.0
             return super().clip_grad_norm(max_norm, aggregate_norm_fn)
         norm = total_norm(gradients) * self.factor if self.scales_in_kernel() else total_norm(gradients)
         if max_norm > 0:
             coefficient = (max_norm / (norm + 1e-6)).clamp_(max=1)
             if self.scales_in_kernel():
                 self.factor = self.factor * coefficient
-            else:
+            elif coefficient != 1:
                 torch._foreach_mul_(gradients, coefficient)
         if self.scales_in_kernel():
             self._optimizer.found_inf = norm.isfinite().logical_not().float()  # where it is 1, weights stay as they are

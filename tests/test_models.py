@@ -79,7 +79,7 @@ def test_a_default_build_sees_every_override():
                   "--encoder-ffn-embed-dim", "40"])
     assert len(model.encoder.layers) == 3
     assert model.encoder.layers[0].ffn.fc1.weight.shape == (40, 24)
-    assert model.encoder.layers[0].dropout.p == 0.3
+    assert model.encoder.layers[0].dropout == 0.3
     assert 0.4 < model.encoder.layers[0].ffn.fc1.weight.std() < 0.6
     assert isinstance(model.encoder.layer_norm, torch.nn.LayerNorm)
 

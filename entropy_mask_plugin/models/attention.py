@@ -51,7 +51,8 @@ class SelfAttention(nn.Module):
 
 def split(projected, width, num_heads):
     """B x T x n C -> n of B x H x T x D."""
-    return projected.unflatten(-1, (-1, num_heads, width // num_heads)).permute(2, 0, 3, 1, 4)
+    rows, length, _ = projected.shape
+    return projected.view(rows, length, -1, num_heads, width // num_heads).permute(2, 0, 3, 1, 4)
 
 
 def attention(q, k, v, attend, dropout):

@@ -189,8 +189,7 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
 
     def train(self, mode=True):
         """As nn.Module's, without its slow way of setting attributes: fairseq calls it three times an update."""
-        for module in self.modules():
-            vars(module)["training"] = mode
+        set_mode(self, mode)
         return self
 
     def set_num_updates(self, num_updates):
@@ -249,6 +248,13 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         """(Log) probabilities in fp32."""
         normalize = utils.log_softmax if log_probs else utils.softmax
         return normalize(net_output[0], dim=-1)
+
+
+def set_mode(module, mode):
+    vars(module)["training"] = mode
+    for child in module._modules.values():
+        if child is not None:
+            set_mode(child, mode)
 
 
 def register_arch(name, model, attributes=None, **defaults):

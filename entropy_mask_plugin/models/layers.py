@@ -3,6 +3,7 @@
 Shapes: B sentences, T positions, C width, F width inside the feed-forward block, K chosen positions.
 """
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
@@ -28,11 +29,12 @@ class FeedForward(nn.Module):
         self.fc1 = Linear(cfg.encoder_embed_dim, cfg.encoder_ffn_embed_dim, bias=bias)
         self.fc2 = Linear(cfg.encoder_ffn_embed_dim, cfg.encoder_embed_dim, bias=bias)
         self.activation = activation
-        self.activation_dropout = nn.Dropout(cfg.activation_dropout)
+        self.activation_dropout = cfg.activation_dropout
         self.norm = norm or nn.Identity()
 
     def forward(self, x):
-        return self.fc2(self.norm(self.activation_dropout(self.activation(self.fc1(x)))))
+        x = torch.dropout(self.activation(self.fc1(x)), self.activation_dropout, self.training)
+        return self.fc2(self.norm(x))
 
 
 class Layer(nn.Module):
@@ -55,7 +57,7 @@ class Layer(nn.Module):
             self.cross_attn_layer_norm = layer_norm(cfg)
         self.ffn = ffn
         self.final_layer_norm = layer_norm(cfg)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = cfg.dropout
         self.linears = [module for module in self.modules() if isinstance(module, Linear)]  # a list: not registered twice
 
     def forward(self, x, attend, positions=None, memory=()):
@@ -77,8 +79,8 @@ class Layer(nn.Module):
 
     def add(self, norm, residual, x, block):
         if self.normalize_before:
-            return residual + self.dropout(block(norm(x)))
-        return norm(residual + self.dropout(block(x)))
+            return residual + torch.dropout(block(norm(x)), self.dropout, self.training)
+        return norm(residual + torch.dropout(block(x), self.dropout, self.training))
 
 
 def bert_layer(cfg, crosses=False):

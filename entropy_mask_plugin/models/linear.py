@@ -43,19 +43,29 @@ def cast(tensors, dtype):
     return results
 
 
-@contextlib.contextmanager
 def cast_together(linears, device):
-    """Within, the maps' weights are in autocast's type. Nothing happens without autocast, or under a compiler, which
-    puts the casts into other kernels."""
+    """A context within which the maps' weights are in autocast's type. Without autocast nothing happens, nor under a
+    compiler, which puts the casts into other kernels."""
     if not torch.is_autocast_enabled(device.type) or torch.compiler.is_compiling():
-        yield
-        return
-    of_each = [(linear.weight,) if linear.bias is None else (linear.weight, linear.bias) for linear in linears]
-    results = iter(CastTogether.apply(torch.get_autocast_dtype(device.type), *(p for pair in of_each for p in pair)))
-    for linear, pair in zip(linears, of_each):
-        linear.in_use = next(results), next(results) if len(pair) == 2 else None
-    try:
-        yield
-    finally:
-        for linear in linears:
-            linear.in_use = None
+        return AS_THEY_ARE
+    return InType(linears, torch.get_autocast_dtype(device.type))
+
+
+class InType:
+    """See `cast_together`. nn.Module is slow at setting attributes, so they are set past it."""
+
+    def __init__(self, linears, dtype):
+        self.linears, self.dtype = linears, dtype
+
+    def __enter__(self):
+        parameters = [p for linear in self.linears for p in linear._parameters.values() if p is not None]
+        results = iter(CastTogether.apply(self.dtype, *parameters))
+        for linear in self.linears:
+            vars(linear)["in_use"] = next(results), None if linear._parameters["bias"] is None else next(results)
+
+    def __exit__(self, *error):
+        for linear in self.linears:
+            vars(linear)["in_use"] = None
+
+
+AS_THEY_ARE = contextlib.nullcontext()
