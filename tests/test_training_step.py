@@ -1,6 +1,7 @@
 """An update of fairseq's trainer with less around it: the same log, no waiting, and no infinite gradient gets lost."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -92,6 +93,19 @@ def test_averages_are_those_of_the_updates(start):
     log = metrics.get_smoothed_values("train")
     expected = sum(loss * weight for loss, weight in zip(losses, weights)) / sum(weights)
     assert log["loss"] == pytest.approx(expected, abs=6e-4) and log["gnorm"] == pytest.approx(sum(norms) / 4, abs=6e-4)
+
+
+def test_speeds_are_measured_from_the_first_update_on(start):
+    _, update = start()
+    update()
+    begin = time.perf_counter()
+    for _ in range(4):
+        update()
+    seconds = time.perf_counter() - begin
+    time.sleep(0.2)  # the log is read later
+    meter = metrics.get_meter("train_inner", "ups")
+    assert meter.n == 4 and seconds < meter.elapsed_time < seconds + 0.4
+    assert metrics.get_meter("train", "wps").n > 4 * 8
 
 
 def test_each_interval_has_its_own_numbers(start):

@@ -5,10 +5,13 @@ for before. With fairseq-train, the log is read each --log-interval, at validati
 """
 
 import contextlib
+import itertools
 import math
+import time
+from types import SimpleNamespace
 
 import torch
-from fairseq.logging import metrics
+from fairseq.logging import meters, metrics
 from fairseq.trainer import Trainer
 
 from .late_norm import may_be_late, refuse_infinite
@@ -31,7 +34,7 @@ class Update:
     """The numbers of one update, some of them on the device, and the meters that they are for."""
 
     def __init__(self, trainer, logging_outputs, sample_size, grad_norm):
-        self.trainer, self.number = trainer, trainer.get_num_updates()
+        self.trainer, self.number, self.moment = trainer, trainer.get_num_updates(), time.perf_counter()
         self.logging_outputs, self.sample_size = logging_outputs, sample_size
         self.is_late = may_be_late(trainer, trainer.latest_norm)
         self.grad_norm = trainer.latest_norm if self.is_late else grad_norm
@@ -73,7 +76,7 @@ def log_what_waits():
     _waiting.clear()
     on_host = numbers(tensor for update in updates for tensor in update.tensors())
     for update in updates:
-        with into(update.aggregators):
+        with into(update.aggregators), at(update.moment):
             log_update(update, on_host)
 
 
@@ -110,3 +113,14 @@ def into(aggregators):
         yield
     finally:
         metrics._active_aggregators = now
+
+
+@contextlib.contextmanager
+def at(moment):
+    """The meters' clock shows this moment, and goes on by nanoseconds: a speed is measured from the first update on."""
+    ticks = itertools.count()
+    meters.time = SimpleNamespace(perf_counter=lambda: moment + 1e-9 * next(ticks))
+    try:
+        yield
+    finally:
+        meters.time = time
