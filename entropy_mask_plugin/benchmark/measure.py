@@ -1,5 +1,6 @@
 """Rounds in rotating order: what else a machine does hits every variant alike, and ratios are taken within a round."""
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -55,7 +56,8 @@ def gemm_rate(setting):
     """Multiplications and additions a second, in 10^9, of a large matrix product in the setting's precision."""
     size = 2048 if setting.cpu else 8192
     dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
-    a, b = (torch.ones(size, size, dtype=dtype, device="cpu" if setting.cpu else "cuda") for _ in range(2))
+    # Random numbers: of equal ones, a GPU makes more products, as it draws less power.
+    a, b = (torch.randn(size, size, device="cpu" if setting.cpu else "cuda").to(dtype) for _ in range(2))
     seconds(lambda: a @ b, 1, not setting.cpu)
     return 2e-9 * size**3 / min(seconds(lambda: a @ b, 2, not setting.cpu) for _ in range(3))
 
@@ -78,9 +80,22 @@ def print_peak(arguments):
     name = arguments.pop("name")
     setting = Setting(**arguments)
     variant = build(name, setting)
-    for _ in range(2):
-        variant.step()
+    with peak_is_kept():
+        for _ in range(2):
+            variant.step()
     print(process_peak() if setting.cpu else torch.cuda.max_memory_allocated() / 2**20)
+
+
+@contextlib.contextmanager
+def peak_is_kept():
+    """fairseq's trainer resets the device's peak in every update, so that the peak of its steps would be that of their
+    last lines. Within, nobody resets it."""
+    reset = torch.cuda.reset_peak_memory_stats
+    torch.cuda.reset_peak_memory_stats = lambda *arguments, **named: None
+    try:
+        yield
+    finally:
+        torch.cuda.reset_peak_memory_stats = reset
 
 
 def process_peak():

@@ -1,0 +1,108 @@
+"""Stage `compile`: are the kernels what they should be on a GPU that is not here?
+
+Triton compiles for a given GPU without having one. A kernel that spills registers to memory is several times as slow.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from typing import NamedTuple
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from ..masking import triton_entropy, triton_noise
+from .results import record
+
+TARGETS = {"sm_90": 90, "sm_80": 80}
+TOOLS = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin")
+INSTRUCTIONS = {  # of the disassembly
+    "matrix_instructions": "H?GMMA|HMMA",
+    "async_copies": "LDGSTS|UTMALDG",
+    "spills": "LDL|STL",
+}
+TRITON_TYPES = {"torch.bfloat16": "*bf16", "torch.float32": "*fp32"}
+
+
+class Compilation(NamedTuple):
+    """What an ahead-of-time compilation needs.
+
+    types: {argument: Triton's name of its type}; constants: {constexpr: value}; aligned: arguments that are multiples
+    of 16 (pointers: bytes).
+    """
+
+    title: str
+    kernel: object
+    types: dict
+    constants: dict
+    warps: int
+    stages: int
+    aligned: tuple
+
+
+def package_kernels():
+    """The kernels of the package, with the blocks that it uses."""
+    for dtype, (rows, symbols, width) in triton_entropy.BLOCKS.items():
+        operand = TRITON_TYPES[str(dtype)]
+        types = {"hidden": operand, "weight": operand, "bias": "*fp32", "result": "*fp32", "n_rows": "i32",
+                 "n_symbols": "i32", "width": "i32"}
+        yield Compilation(f"entropy, {operand[1:]} {rows} x {symbols} x {width}", triton_entropy.entropy_kernel, types,
+                          {"BLOCK_ROWS": rows, "BLOCK_SYMBOLS": symbols, "BLOCK_WIDTH": width},
+                          triton_entropy.NUM_WARPS, 3, ("hidden", "weight", "bias", "result", "width"))
+    yield Compilation("noise", triton_noise.noise_kernel,
+                      {"out": "*fp32", "ids": "*i64", "state": "i64", "length": "i32"}, {"BLOCK": 128}, 4, 3,
+                      ("out", "ids"))
+
+
+def compile_ahead(compilation, capability):
+    """{property: value} of the machine code for a compute capability (90 = H100)."""
+    names = [*compilation.types, *compilation.constants]
+    source = ASTSource(
+        fn=compilation.kernel, constexprs=compilation.constants,
+        signature={**compilation.types, **dict.fromkeys(compilation.constants, "constexpr")},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in compilation.aligned},
+    )
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32),
+                              options={"num_warps": compilation.warps, "num_stages": compilation.stages})
+    return {"shared_memory_bytes": compiled.metadata.shared, **inspect(compiled.asm["cubin"])}
+
+
+def inspect(cubin):
+    """Registers a thread, and numbers of instructions, by the tools that come with Triton."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        usage, code = (subprocess.run([os.path.join(TOOLS, tool), flag, file.name], capture_output=True, text=True).stdout
+                       for tool, flag in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c")))
+    registers = re.search(r"REG:(\d+)", usage)
+    return {"registers": int(registers[1]) if registers else None,
+            **{name: len(re.findall(pattern, code)) for name, pattern in INSTRUCTIONS.items()}}
+
+
+def run(options):
+    """A line for each kernel and GPU; False where one of the package's does not compile or spills."""
+    os.environ.pop("TRITON_INTERPRET", None)
+    good = all([check(compilation, target) for compilation in package_kernels() for target in TARGETS])
+    for compilation in prototype_kernels():
+        for target in TARGETS:
+            check(compilation, target)
+    return good
+
+
+def check(compilation, target):
+    values = {"kernel": compilation.title, "gpu": target, "warps": compilation.warps, "stages": compilation.stages}
+    try:
+        values |= compile_ahead(compilation, TARGETS[target])
+    except Exception as error:  # Triton has a kind for each stage of a compilation
+        record("compile", **values, failed=" ".join(str(error).split())[:300])
+        return False
+    record("compile", **values)
+    return values["spills"] == 0
+
+
+def prototype_kernels():
+    from .prototypes import KERNELS
+
+    return KERNELS

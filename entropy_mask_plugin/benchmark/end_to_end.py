@@ -1,0 +1,50 @@
+"""Stage `end_to_end`: what a user types. A teacher; then its cached entropies, self-masking and distillation from
+epoch 2; then the same command again for a third epoch."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from . import data
+from .results import record
+from .steps import TINY
+from .timing import ON_GPU
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SHOWN = ("| train_inner |", "| valid |", "| train |", "error:", "Error", "done training", "Loaded checkpoint")
+
+
+def run(options):
+    folder = tempfile.mkdtemp(prefix="end-to-end-")
+    small = options.tiny or not ON_GPU
+    try:
+        data.write_data_bin(os.path.join(folder, "bin"), 5120 if small else 163840)
+        teacher = os.path.join(folder, "teacher", "checkpoint_last.pt")
+        student = ["--mask-strategy", "high", "--teacher", teacher, "--entropy-cache", os.path.join(folder, "cache"),
+                   "--self-mask-from-epoch", "2", "--kd-weight", "0.5", "--kd-start-epoch", "2"]
+        return (train(folder, "teacher", small, "--mask-strategy", "random", "--leave-unmasked-prob", "0.1",
+                      "--random-token-prob", "0.1", "--max-epoch", "1")
+                and train(folder, "student", small, *student, "--max-epoch", "2")
+                and train(folder, "student", small, *student, "--max-epoch", "3"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def train(folder, name, small, *flags):
+    """Record the exit status, and print what matters of the log."""
+    sizes = [*TINY, "--tokens-per-sample", "32", "--batch-size", "8"] if small else [
+        "--tokens-per-sample", "128", "--batch-size", "64"]
+    command = [
+        sys.executable, "-m", "fairseq_cli.train", os.path.join(folder, "bin"), "--user-dir", PACKAGE,
+        "--task", "entropy_masked_lm", "--criterion", "entropy_masked_lm", "--arch", "bertlet", *sizes,
+        "--precision", "bf16", "--optimizer", "fused_adamw", "--lr", "1e-4", "--lr-scheduler", "fixed",
+        "--clip-norm", "1", "--num-workers", "2", "--log-format", "simple", "--log-interval", "10",
+        "--no-epoch-checkpoints", "--save-dir", os.path.join(folder, name), *([] if ON_GPU else ["--cpu"]), *flags]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in done.stdout.splitlines():
+        if any(word in line for word in SHOWN):
+            print(line[:240])
+    record("end_to_end", run=name, max_epoch=int(flags[-1]), exit_status=done.returncode)
+    return done.returncode == 0

@@ -1,0 +1,78 @@
+"""Stage `host`: what an update costs the host, whatever the device: an update of nothing, with widths near zero.
+
+A small model on a fast GPU is bound by this time. It is measurable on a CPU, where what is left to compute is little.
+"""
+
+import collections
+import contextlib
+import os
+import shutil
+import statistics
+import tempfile
+from unittest import mock
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from . import data, measure, variants
+from .results import record
+
+SYMBOLS, LENGTH, SENTENCES = 200, 8, 2
+NAMES = ("random", "self")
+NO_WORK = {"detach", "_unsafe_view", "lift_fresh", "_record_function_enter_new", "_record_function_exit", "empty_like",
+           "empty", "empty_strided", "new_empty", "_reshape_alias"}
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that do something: no views, no tensors without content. {name: number}."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = collections.Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.numbers[function.overloadpacket.__name__] += does_work(function)
+        return function(*args, **(kwargs or {}))
+
+
+def does_work(function):
+    is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in function._schema.returns)
+    return not is_view and function.overloadpacket.__name__ not in NO_WORK
+
+
+@contextlib.contextmanager
+def as_where_bf16_pays():
+    """Entropy passes as on a machine with fast bf16 products, so that figures of machines compare."""
+    with mock.patch("entropy_mask_plugin.task.bf16_pays", lambda device: True):
+        yield
+
+
+def build(arch, name, precision, folder):
+    width = str(variants.SIZES[arch][3])  # one for each head
+    setting = variants.Setting(folder, arch, LENGTH, SENTENCES, precision, cpu=True)
+    return variants.WithFairseq(setting.ours(*variants.OURS[name], "--encoder-embed-dim", width,
+                                             "--encoder-ffn-embed-dim", width))
+
+
+def run(options):
+    folder = tempfile.mkdtemp(prefix="host-")
+    steps = 3 if options.tiny else 200
+    try:
+        with mock.patch.object(data, "VOCABULARY", SYMBOLS), as_where_bf16_pays():
+            data.write_data_bin(os.path.join(folder, "bin"), (2 * steps + 40) * LENGTH * SENTENCES)
+            for arch in options.archs:
+                for precision in ("fp32", "bf16"):
+                    for name in NAMES:
+                        record("host", arch=arch, precision=precision, variant=name,
+                               **cost(build(arch, name, precision, folder), steps))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+def cost(variant, steps):
+    """Median and minimum of the time of a step, and its operations."""
+    measure.seconds(variant.step, measure.WARM_UP, False)
+    times = [1e3 * measure.seconds(variant.step, 1, False) for _ in range(steps)]
+    with Operations() as operations:
+        variant.step()
+    return {"ms": statistics.median(times), "lowest_ms": min(times), "operations": operations.numbers.total()}

@@ -1,0 +1,76 @@
+"""Stage `masks`: how many masks are those of exact entropies, when parts of the pass are in bf16?
+
+For a trained checkpoint on its own text, where entropies differ as they do in training. Refinement computes the entropies
+near the cuts again with fp32 products; it cannot undo what the layers have rounded.
+"""
+
+import functools
+
+import torch
+from fairseq import checkpoint_utils
+
+from ..errors import require
+from ..masking.entropy import projected_entropy
+from ..masking.refinement import refined, refined_at_once
+from ..masking.selection import CHOOSE, number_to_mask
+from .results import record
+
+BATCHES, SENTENCES, MASK_PROB = 24, 16, 0.15
+STRATEGIES = ("high", "low", "mid", "marginal")
+
+
+def run(options):
+    require("--checkpoint", options.checkpoint, options.checkpoint is not None, "a trained model, for --stages masks")
+    require("--data", options.data, options.data is not None, "its data-bin, for --stages masks")
+    (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
+        [options.checkpoint], arg_overrides={"data": options.data})
+    task.load_dataset("train")
+    with torch.no_grad():
+        for way, counts in compare(model.eval(), task.dataset("train"), 2 if options.tiny else BATCHES).items():
+            record("masks", way=way, masked=counts["masked"], **{
+                f"{name}_same": counts[name] / counts["masked"] for name in STRATEGIES})
+    return True
+
+
+def compare(model, samples, batches):
+    """{way: {strategy: positions that exact entropies mask too, "masked": all}}."""
+    totals = {}
+    for start in range(0, batches * SENTENCES, SENTENCES):
+        batch = samples.collater([samples[i] for i in range(start, min(start + SENTENCES, len(samples)))])
+        maskable = batch["maskable"]
+        k = number_to_mask(maskable.sum(1), MASK_PROB)
+        passes = Passes(model, batch["net_input"]["src_tokens"], maskable)
+        for name in STRATEGIES:
+            choose = functools.partial(CHOOSE[name], candidates=maskable, k=k)
+            exact = choose(passes.exact())
+            for way, scores in passes.ways(choose):
+                count = totals.setdefault(way, dict.fromkeys((*STRATEGIES, "masked"), 0))
+                count[name] += int((choose(scores) & exact).sum())
+                count["masked"] += int(exact.sum()) * (name == STRATEGIES[0])
+    return totals
+
+
+class Passes:
+    """The hidden states of a batch, by layers in fp32 and in bf16, and entropies of them: B x T fp32, nats."""
+
+    def __init__(self, model, tokens, maskable):
+        self.maskable, (self.weight, self.bias) = maskable, model.output_projection()
+        self.hidden = {"fp32": model.lm_hidden(tokens)}
+        with torch.autocast(tokens.device.type, torch.bfloat16):
+            self.hidden["bf16"] = model.lm_hidden(tokens)
+
+    def entropies(self, layers, product=torch.float32, at=slice(None)):
+        return projected_entropy(self.hidden[layers][at], self.weight, self.bias, product)
+
+    def exact(self):
+        return self.entropies("fp32")
+
+    def ways(self, choose):
+        """(name, scores)."""
+        for layers in ("fp32", "bf16"):
+            cheap = self.entropies(layers, torch.bfloat16)
+            exact_at = lambda at, layers=layers: self.entropies(layers, at=at)  # noqa: E731
+            yield f"{layers} layers, bf16 product", cheap
+            yield f"{layers} layers, refined in rounds", refined(cheap, self.maskable, choose, exact_at)
+            yield f"{layers} layers, refined at once", refined_at_once(cheap, self.maskable, choose, exact_at)
+        yield "bf16 layers, fp32 product", self.entropies("bf16")

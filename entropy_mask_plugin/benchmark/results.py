@@ -1,0 +1,39 @@
+"""Figures as lines of JSON, each written the moment it is known: a run that is cut off leaves what it has measured."""
+
+import contextlib
+import json
+import os
+
+RESULTS, LOG = "results.jsonl", "log"
+
+
+def record(kind, **values):
+    """Append a figure to $BENCHMARK_OUT/results.jsonl, and print it."""
+    folder = os.environ.get("BENCHMARK_OUT")
+    if folder:
+        with open(os.path.join(folder, RESULTS), "a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, **values}) + "\n")
+    shown = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+    print(f"{kind}: {'  '.join(shown)}", flush=True)
+
+
+def attempt(kind, measure, **values):
+    """Record what `measure` returns, {name: value}; where it fails, that it did: the next one may work. True = it did."""
+    try:
+        record(kind, **values, **(measure() or {}))
+        return True
+    except Exception as error:
+        record(kind, **values, failed=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        if "CUDA error" in str(error):
+            raise  # nothing works in this process any more
+        return False
+
+
+def read(folder):
+    """All figures of a folder, a list of dicts; a last line that was cut off is left out."""
+    figures = []
+    with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, RESULTS), encoding="utf-8") as file:
+        for line in file:
+            with contextlib.suppress(json.JSONDecodeError):
+                figures.append(json.loads(line))
+    return figures

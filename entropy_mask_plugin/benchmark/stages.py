@@ -1,0 +1,143 @@
+"""The stages of `scripts/benchmark.py --stages`: each in a process of its own, with a limit of its own.
+
+What a stage measures is a line of DIR/results.jsonl the moment it is known, and what it prints is in DIR/log: a run that
+is cut off leaves its figures, and a stage that fails does not keep the next ones from running.
+"""
+
+import importlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import NamedTuple, Optional, Tuple
+
+import torch
+
+from ..errors import require
+from . import summary
+from .results import LOG, record
+
+# Not `-m`, with which the package does not register with fairseq. Logging before fairseq, one of whose modules would set
+# DEBUG for everybody.
+START = ("import logging; logging.basicConfig(level=logging.WARNING); logging.disable(logging.WARNING); "
+         "from entropy_mask_plugin.benchmark.stages import main; main()")
+LEAST_SECONDS = 15  # with less of the budget left, no stage begins
+
+
+class Stage(NamedTuple):
+    """summary: what it tells, one line; seconds: at most; module, function: what runs; interpreted: on a CPU, Triton's
+    kernels run in its interpreter."""
+
+    summary: str
+    seconds: int
+    module: str
+    function: str = "run"
+    interpreted: bool = False
+
+
+STAGES = {
+    "machine": Stage("card, driver and versions", 60, "stages", "describe_machine"),
+    "sanity": Stage("does a step on the GPU compute what a CPU does? 14 ways to train", 120, "sanity"),
+    "kernels": Stage("are the kernels right, and how fast?", 90, "kernels", interpreted=True),
+    "step": Stage("whole steps: tokens/s, MFU, memory, kernels by time, lines that wait", 130, "steps", "run_step"),
+    "prototypes": Stage("changes that may make a step faster, one on top of the other", 130, "steps", "run_prototypes"),
+    "end_to_end": Stage("fairseq-train as a user types it: teacher, student, resumed", 90, "end_to_end"),
+    "parts": Stage("masking, refinement, attention, data workers, one by one", 70, "parts"),
+    "host": Stage("an update of nothing: what it costs the host; also on a CPU", 300, "host"),
+    "masks": Stage("of a trained --checkpoint on --data: which masks are those of exact entropies", 300, "masks"),
+    "compile": Stage("kernels compiled ahead for sm_90 and sm_80: registers, spills; needs no GPU", 300, "compiling"),
+}
+
+
+class Options(NamedTuple):
+    """Of a stage. seconds: begin nothing new after so many; tiny: sizes for a dry run; checkpoint, data: of `masks`."""
+
+    archs: Tuple[str, ...]
+    seconds: float
+    tiny: bool = False
+    checkpoint: Optional[str] = None
+    data: Optional[str] = None
+
+
+def run_stages(names, out, options, budget=None):
+    """Run the stages in this order. options: `Options`, whose seconds each stage gets anew. Returns {name: "passed", "failed", "cut off" or "no time left"}."""
+    for name in names:
+        require("--stages", name, name in STAGES, "some of " + ", ".join(STAGES))
+    require("--budget", budget, budget is None or budget > 0, "a number of seconds")
+    os.makedirs(out, exist_ok=True)
+    end = time.monotonic() + (budget or float("inf"))
+    outcomes = {}
+    for name in names:
+        left = end - time.monotonic()
+        outcomes[name] = "no time left" if left < LEAST_SECONDS else run_stage(name, out, options, left)
+        say(out, f"== {name}: {outcomes[name]}")
+    summary.write(out)
+    return outcomes
+
+
+def run_stage(name, out, options, left):
+    limit = min(STAGES[name].seconds, left)
+    say(out, f"== {name}: {STAGES[name].summary}; at most {limit:.0f} s")
+    options = options._replace(seconds=0.8 * limit)
+    command = [sys.executable, "-c", START, name, json.dumps(options._asdict())]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                               env=environment(name, out), start_new_session=True)
+    cut_off = threading.Event()
+    timer = threading.Timer(limit, lambda: cut_off.set() or os.killpg(process.pid, signal.SIGKILL))
+    timer.start()
+    try:
+        for line in process.stdout:
+            say(out, line.rstrip().split("\r")[-1])
+        status = process.wait()
+    finally:
+        timer.cancel()
+    return "cut off" if cut_off.is_set() else "failed" if status else "passed"
+
+
+def environment(name, out):
+    variables = {**os.environ, "BENCHMARK_OUT": os.path.abspath(out), "PYTHONWARNINGS": "ignore",
+                 "PYTHONUNBUFFERED": "1"}
+    variables.pop("TRITON_INTERPRET", None)
+    if STAGES[name].interpreted and not torch.cuda.is_available():
+        variables["TRITON_INTERPRET"] = "1"
+    return variables
+
+
+def say(out, line):
+    print(line, flush=True)
+    with open(os.path.join(out, LOG), "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def describe_machine(options):
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("fairseq", "triton", "transformers"):
+        try:
+            versions[package] = importlib.import_module(package).__version__
+        except ImportError:
+            versions[package] = None
+    card = {"device": "cpu"}
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        card = {"device": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda,
+                "driver": driver()}
+    record("machine", **card, cores=os.cpu_count(), **versions)
+    return True
+
+
+def driver():
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def main():
+    """Run one stage in this process: its name and its options as JSON are the arguments."""
+    name, options = sys.argv[1:]
+    stage = STAGES[name]
+    run = getattr(importlib.import_module(f"entropy_mask_plugin.benchmark.{stage.module}"), stage.function)
+    raise SystemExit(not run(Options(**json.loads(options))))
+

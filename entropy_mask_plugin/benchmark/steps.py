@@ -1,0 +1,218 @@
+"""Stages `step` and `prototypes`: whole training steps, where their time goes, and what might make them faster.
+
+MFU: the floating-point operations of the matrix products that the method needs, by the project's own count, over the
+time of a step and over the rate of a large matrix product here (in brackets: over the datasheet's).
+"""
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+
+import torch
+
+from .. import flops
+from ..config import PAPERS, Corruption
+from . import data, measure, variants
+from .profiling import profile
+from .results import attempt, record
+from .timing import ON_GPU, matmul_rate, wait
+
+BERTS = Corruption(0.15, 0.1, 0.1)
+DATASHEET = 989.4e12  # dense bf16 FLOP/s of an H100 or H200 (SXM)
+MORE = {
+    "random, 80/10/10": [*variants.OURS["random"], "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"],
+}
+NAMES = ("random", *MORE, "teacher cached", "teacher on the fly", "self", "self, bf16 entropies", "self + KD",
+         variants.FAIRSEQ, variants.TRANSFORMERS)
+PROFILED = ("random", "self")
+WITH_PROTOTYPES = ("random", "self", "self + KD")
+LENGTH, TOKENS, ROUNDS, STEPS = 128, 32768, 3, 10
+SPARE_BATCHES = 120
+TINY = ["--encoder-layers", "2", "--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64",
+        "--encoder-attention-heads", "2"]
+
+
+class Setting(variants.Setting):
+    """With --tiny, the same steps with almost nothing to compute."""
+
+    tiny = False
+
+    def ours(self, *flags):
+        return super().ours(*flags, *(TINY if self.tiny else []))
+
+    def fairseq(self):
+        return [*super().fairseq(), *(TINY if self.tiny else [])]
+
+
+class Bench:
+    """Variants of one arch in one process, on the same made-up text; nothing new begins when the time is over."""
+
+    def __init__(self, arch, options):
+        self.arch, self.tiny, self.end = arch, options.tiny, time.monotonic() + options.seconds
+        self.length, tokens, self.rounds, self.steps = (16, 64, 1, 1) if self.tiny else (LENGTH, TOKENS, ROUNDS, STEPS)
+        self.folder = tempfile.mkdtemp(prefix="steps-")
+        sentences = tokens // self.length
+        batches = measure.WARM_UP + self.rounds * self.steps + SPARE_BATCHES
+        data.write_data_bin(os.path.join(self.folder, "bin"), batches * tokens)
+        self.setting = Setting(self.folder, arch, self.length, sentences, "bf16", not ON_GPU)
+        self.setting.tiny = self.tiny
+        data.write_teacher(os.path.join(self.folder, f"{arch}.pt"), self.setting.ours(*variants.OURS["random"]))
+        self.matmul_rate = matmul_rate(512 if self.tiny else 8192)
+        self.built = {}
+
+    def close(self):
+        self.built.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def is_late(self):
+        return time.monotonic() > self.end
+
+    def build(self, names):
+        for name in names:
+            if not self.is_late():
+                attempt("built", lambda name=name: self.build_one(name), arch=self.arch, variant=name)
+
+    def build_one(self, name):
+        begin = time.monotonic()
+        variant = variants.WithFairseq(self.setting.ours(*MORE[name])) if name in MORE else variants.build(
+            name, self.setting)
+        measure.seconds(variant.step, measure.WARM_UP, ON_GPU)
+        self.built[name] = variant
+        return {"seconds": time.monotonic() - begin, "peak_memory_bytes": peak_memory(variant) if ON_GPU else None}
+
+    def measure(self):
+        """{name: seconds of a step in each round}, the rounds in rotating order."""
+        names = list(self.built)
+        times = {name: [] for name in names}
+        for number in range(self.rounds):
+            shift = number % len(names)
+            for name in (*names[shift:], *names[:shift]):
+                times[name].append(measure.seconds(self.built[name].step, self.steps, ON_GPU))
+            if self.is_late():
+                break
+        return times
+
+    def flops(self, name):
+        """Floating-point operations of the matrix products in a step of a variant."""
+        return 2 * macs(name, self.built["random"].trainer.get_model(), self.length) * self.setting.tokens
+
+    def rates(self, name, seconds):
+        """{name: value} of a step that takes so long."""
+        rate = self.flops(name) / seconds
+        return {"ms": 1e3 * seconds, "tokens_per_second": self.setting.tokens / seconds, "flop_per_second": rate,
+                "mfu": rate / self.matmul_rate, "mfu_of_datasheet": rate / DATASHEET}
+
+
+def macs(name, model, length):
+    """Multiplications and additions of one token, forward and backward, as the method needs them."""
+    if name == variants.TRANSFORMERS:  # logits at every position
+        return 3 * flops.macs(model, length, flops.Shares(1.0, 1.0))
+    if name == variants.FAIRSEQ:  # logits at the masked positions, all layers everywhere
+        everywhere, masked = (flops.terms(model, length, flops.Shares(share, 1.0)) for share in (1.0, PAPERS.mask_prob))
+        return 3 * sum((masked if key[0] == "head" else everywhere)[key] for key in everywhere)
+    source = "teacher" if "fly" in name else "self" if "self" in name else None
+    return flops.macs_of_step(model, length, BERTS if "80/10/10" in name else PAPERS, model, source, "KD" in name)
+
+
+def peak_memory(variant):
+    """Bytes of one step beyond what the process holds already."""
+    wait()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with measure.peak_is_kept():
+        variant.step()
+        wait()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def run_step(options):
+    for arch in options.archs:
+        bench = Bench(arch, options)
+        try:
+            bench.build([name for name in NAMES if name != variants.TRANSFORMERS or not bench.tiny])  # not to be shrunk
+            report(bench)
+            for name in PROFILED:
+                if name in bench.built and not bench.is_late():
+                    attempt("profile", lambda name=name: profile(bench.built[name], name, arch), variant=name)
+        finally:
+            bench.close()
+            measure.give_memory_back()
+    return True
+
+
+def report(bench):
+    times = bench.measure()
+    for name, seconds in times.items():
+        ratios = [one / other for one, other in zip(seconds, times["random"])]
+        record("step", arch=bench.arch, variant=name, **bench.rates(name, statistics.median(seconds)),
+               ratio=statistics.median(ratios), lowest_ratio=min(ratios), highest_ratio=max(ratios))
+
+
+# ---- prototypes
+
+
+def run_prototypes(options):
+    from .prototypes import PROTOTYPES
+
+    for arch in options.archs:
+        bench = Bench(arch, options)
+        try:
+            bench.build(WITH_PROTOTYPES)
+            last = {name: Last(bench, name) for name in bench.built}
+            for prototype in PROTOTYPES:
+                if ON_GPU or not prototype.needs_gpu:
+                    put_over(prototype, bench, last)
+        finally:
+            bench.close()
+            measure.give_memory_back()
+    return True
+
+
+class Last:
+    """A variant with the prototypes so far: its time, and its loss and gradient norm on one batch."""
+
+    def __init__(self, bench, name):
+        self.variant, self.name, self.bench = bench.built[name], name, bench
+        self.batch = next(self.variant.batches)[0]
+        self.weights = [parameter.detach().clone() for parameter in self.variant.trainer.model.parameters()]
+        self.first = self.seconds = self.time()
+        self.loss, self.norm = self.numbers()
+
+    def time(self):
+        measure.seconds(self.variant.step, measure.WARM_UP, ON_GPU)
+        return min(measure.seconds(self.variant.step, self.bench.steps, ON_GPU) for _ in range(2))
+
+    def numbers(self):
+        """Loss and gradient norm of the first batch with the first weights: what a prototype changes in the numbers."""
+        trainer = self.variant.trainer
+        now = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+        self.put(self.weights)
+        trainer.zero_grad()
+        torch.manual_seed(5)
+        sample, _ = trainer._prepare_sample(self.batch)
+        _, size, log = trainer.task.train_step(sample, trainer.model, trainer.criterion, trainer.optimizer, 0)
+        gradients = [p.grad.float().norm() for p in trainer.model.parameters() if p.grad is not None]
+        trainer.zero_grad()
+        self.put(now)
+        return float(log["loss"]) / size, float(torch.stack(gradients).norm()) / size
+
+    def put(self, weights):
+        with torch.no_grad():
+            torch._foreach_copy_(list(self.variant.trainer.model.parameters()), weights)
+
+    def changed(self, prototype):
+        prototype.apply(self.variant)
+        seconds, (loss, norm) = self.time(), self.numbers()
+        gain, self.seconds = self.seconds / seconds, seconds
+        return {**self.bench.rates(self.name, seconds), "times_faster": gain, "times_faster_in_all": self.first / seconds,
+                "loss_differs": abs(loss / self.loss - 1), "gradient_norm_differs": abs(norm / self.norm - 1)}
+
+
+def put_over(prototype, bench, last):
+    for name, variant in last.items():
+        if prototype.variants is not None and name not in prototype.variants or bench.is_late():
+            continue
+        attempt("prototype", lambda variant=variant: variant.changed(prototype), arch=bench.arch, variant=name,
+                prototype=prototype.name)
