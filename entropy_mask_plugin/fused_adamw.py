@@ -67,8 +67,9 @@ class FusedAdamW(FairseqOptimizer):
         if scale != 1.0:
             self.multiply_grads(1.0 / scale)
         if self.scales_in_kernel():
-            device = self.param_groups[0]["params"][0].device
-            factor = self.factor if isinstance(self.factor, torch.Tensor) else torch.full((), self.factor, device=device)
+            factor = self.factor
+            if not isinstance(factor, torch.Tensor):  # not clipped
+                factor = torch.full((), factor, device=self.param_groups[0]["params"][0].device)
             self._optimizer.grad_scale = factor.reciprocal()  # the kernel divides by it
         super().step(closure)
         self.factor = 1.0

@@ -51,11 +51,11 @@ def parse():
 
 def main():
     args = vars(parse())
-    names, budget, tiny, checkpoint, data = (args.pop(name) for name in ("stages", "budget", "tiny", "checkpoint", "data"))
+    names, budget, *more = (args.pop(name) for name in ("stages", "budget", "tiny", "checkpoint", "data"))
     if names:
         from entropy_mask_plugin.benchmark.stages import Options, run_stages
 
-        options = Options(args["archs"] or ["bertlet", "bert_base"], 0, tiny, checkpoint, data)
+        options = Options(args["archs"] or ["bertlet", "bert_base"], 0, *more)
         outcomes = run_stages(names, args["out"], options, budget)
         sys.exit(any(outcome != "passed" for outcome in outcomes.values()))
     from entropy_mask_plugin.benchmark import run

@@ -8,7 +8,8 @@ from entropy_mask_plugin.masking.kernels import tried_once
 
 
 @pytest.mark.parametrize("outcome, said", [
-    (True, None), (False, "its numbers are not those of the plain form"), (ValueError("no such\ninstruction"), "no such instruction"),
+    (True, None), (False, "its numbers are not those of the plain form"),
+    (ValueError("no such\ninstruction"), "no such instruction"),
 ], ids=str)
 def test_a_kernel_is_tried_once_for_each_device_and_type(outcome, said, caplog):
     tried = []

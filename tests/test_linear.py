@@ -46,7 +46,8 @@ def test_logits_and_gradients_are_autocasts_bit_for_bit(arch, dtype, monkeypatch
 def test_all_weights_are_cast_in_one_operation_and_let_go_again(monkeypatch):
     operations = []
     foreach_copy = torch._foreach_copy_
-    monkeypatch.setattr(linear.torch, "_foreach_copy_", lambda *lists: operations.append(len(lists[0])) or foreach_copy(*lists))
+    monkeypatch.setattr(linear.torch, "_foreach_copy_",
+                        lambda *lists: operations.append(len(lists[0])) or foreach_copy(*lists))
     maps = [Linear(4, 4), Linear(4, 4, bias=False)]
     with torch.autocast("cpu", torch.bfloat16), cast_together(maps, torch.device("cpu")):
         assert maps[0].operands()[0].dtype == torch.bfloat16 and maps[1].operands()[1] is None

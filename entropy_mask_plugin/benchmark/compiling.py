@@ -74,11 +74,15 @@ def inspect(cubin):
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage, code = (subprocess.run([os.path.join(TOOLS, tool), flag, file.name], capture_output=True, text=True).stdout
-                       for tool, flag in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c")))
+        usage, code = (output_of(tool, flag, file.name) for tool, flag in (("cuobjdump", "-res-usage"),
+                                                                           ("nvdisasm", "-c")))
     registers = re.search(r"REG:(\d+)", usage)
     return {"registers": int(registers[1]) if registers else None,
             **{name: len(re.findall(pattern, code)) for name, pattern in INSTRUCTIONS.items()}}
+
+
+def output_of(tool, *arguments):
+    return subprocess.run([os.path.join(TOOLS, tool), *arguments], capture_output=True, text=True).stdout
 
 
 def run(options):

@@ -11,6 +11,7 @@ import statistics
 import tempfile
 from unittest import mock
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import data, measure, variants
@@ -54,6 +55,7 @@ def build(arch, name, precision, folder):
 
 
 def run(options):
+    torch.set_num_threads(1)  # more have nothing to do, and on a busy machine wait for each other
     folder = tempfile.mkdtemp(prefix="host-")
     steps = 3 if options.tiny else 200
     try:

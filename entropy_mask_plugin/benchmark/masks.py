@@ -1,7 +1,7 @@
 """Stage `masks`: how many masks are those of exact entropies, when parts of the pass are in bf16?
 
-For a trained checkpoint on its own text, where entropies differ as they do in training. Refinement computes the entropies
-near the cuts again with fp32 products; it cannot undo what the layers have rounded.
+For a trained checkpoint on its own text, where entropies differ as they do in training. Refinement computes the
+entropies near the cuts again with fp32 products; it cannot undo what the layers have rounded.
 """
 
 import functools

@@ -18,7 +18,7 @@ def record(kind, **values):
 
 
 def attempt(kind, measure, **values):
-    """Record what `measure` returns, {name: value}; where it fails, that it did: the next one may work. True = it did."""
+    """Record what `measure` returns, {name: value}, or that it failed: the next one may work. Whether it worked."""
     try:
         record(kind, **values, **(measure() or {}))
         return True

@@ -10,7 +10,6 @@ import tempfile
 import time
 
 import numpy as np
-import torch
 from fairseq.logging import metrics
 
 from ..corpus.index import write_index

@@ -1,7 +1,7 @@
 """The stages of `scripts/benchmark.py --stages`: each in a process of its own, with a limit of its own.
 
-What a stage measures is a line of DIR/results.jsonl the moment it is known, and what it prints is in DIR/log: a run that
-is cut off leaves its figures, and a stage that fails does not keep the next ones from running.
+What a stage measures is a line of DIR/results.jsonl the moment it is known, and what it prints is in DIR/log: a run
+that is cut off leaves its figures, and a stage that fails does not keep the next ones from running.
 """
 
 import importlib
@@ -21,8 +21,8 @@ from ..errors import require
 from . import summary
 from .results import LOG, record
 
-# Not `-m`, with which the package does not register with fairseq. Logging before fairseq, one of whose modules would set
-# DEBUG for everybody.
+# Not `-m`, with which the package does not register with fairseq. Logging before fairseq, one of whose modules would
+# set DEBUG for everybody.
 START = ("import logging; logging.basicConfig(level=logging.WARNING); logging.disable(logging.WARNING); "
          "from entropy_mask_plugin.benchmark.stages import main; main()")
 LEAST_SECONDS = 15  # with less of the budget left, no stage begins
@@ -64,7 +64,8 @@ class Options(NamedTuple):
 
 
 def run_stages(names, out, options, budget=None):
-    """Run the stages in this order. options: `Options`, whose seconds each stage gets anew. Returns {name: "passed", "failed", "cut off" or "no time left"}."""
+    """Run the stages in this order. options: `Options`, whose seconds each stage gets anew. Returns {name: "passed",
+    "failed", "cut off" or "no time left"}."""
     for name in names:
         require("--stages", name, name in STAGES, "some of " + ", ".join(STAGES))
     require("--budget", budget, budget is None or budget > 0, "a number of seconds")

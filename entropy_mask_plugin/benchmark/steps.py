@@ -50,7 +50,8 @@ class Bench:
     """Variants of one arch in one process, on the same made-up text; nothing new begins when the time is over."""
 
     def __init__(self, arch, options):
-        self.arch, self.tiny, self.end = arch, options.tiny, time.monotonic() + options.seconds
+        self.arch, self.tiny = arch, options.tiny
+        self.end = time.monotonic() + options.seconds / len(options.archs)
         self.length, tokens, self.rounds, self.steps = (16, 64, 1, 1) if self.tiny else (LENGTH, TOKENS, ROUNDS, STEPS)
         self.folder = tempfile.mkdtemp(prefix="steps-")
         sentences = tokens // self.length
@@ -60,7 +61,7 @@ class Bench:
         self.setting.tiny = self.tiny
         data.write_teacher(os.path.join(self.folder, f"{arch}.pt"), self.setting.ours(*variants.OURS["random"]))
         self.matmul_rate = matmul_rate(512 if self.tiny else 8192)
-        self.built = {}
+        self.built, self.good = {}, True  # good: nothing has failed
 
     def close(self):
         self.built.clear()
@@ -72,7 +73,7 @@ class Bench:
     def build(self, names):
         for name in names:
             if not self.is_late():
-                attempt("built", lambda name=name: self.build_one(name), arch=self.arch, variant=name)
+                self.good &= attempt("built", lambda name=name: self.build_one(name), arch=self.arch, variant=name)
 
     def build_one(self, name):
         begin = time.monotonic()
@@ -128,18 +129,28 @@ def peak_memory(variant):
 
 
 def run_step(options):
-    for arch in options.archs:
-        bench = Bench(arch, options)
-        try:
-            bench.build([name for name in NAMES if name != variants.TRANSFORMERS or not bench.tiny])  # not to be shrunk
-            report(bench)
-            for name in PROFILED:
-                if name in bench.built and not bench.is_late():
-                    attempt("profile", lambda name=name: profile(bench.built[name], name, arch), variant=name)
-        finally:
-            bench.close()
-            measure.give_memory_back()
-    return True
+    return all([on_bench(arch, options, measure_steps) for arch in options.archs])
+
+
+def on_bench(arch, options, measure_on):
+    """Whether everything went well."""
+    bench = Bench(arch, options)
+    try:
+        measure_on(bench)
+        return bench.good
+    finally:
+        bench.close()
+        measure.give_memory_back()
+
+
+def measure_steps(bench):
+    bench.build([name for name in NAMES if name != variants.TRANSFORMERS or not bench.tiny])  # that one cannot be tiny
+    if "random" in bench.built:
+        report(bench)
+    for name in PROFILED:
+        if name in bench.built and not bench.is_late():
+            bench.good &= attempt("profile", lambda name=name: profile(bench.built[name], name, bench.arch),
+                                  arch=bench.arch, variant=name)
 
 
 def report(bench):
@@ -154,20 +165,18 @@ def report(bench):
 
 
 def run_prototypes(options):
+    return all([on_bench(arch, options, put_prototypes) for arch in options.archs])
+
+
+def put_prototypes(bench):
+    """A prototype that does not work is a figure, too, and no failure of the stage."""
     from .prototypes import PROTOTYPES
 
-    for arch in options.archs:
-        bench = Bench(arch, options)
-        try:
-            bench.build(WITH_PROTOTYPES)
-            last = {name: Last(bench, name) for name in bench.built}
-            for prototype in PROTOTYPES:
-                if ON_GPU or not prototype.needs_gpu:
-                    put_over(prototype, bench, last)
-        finally:
-            bench.close()
-            measure.give_memory_back()
-    return True
+    bench.build(WITH_PROTOTYPES)
+    last = {name: Last(bench, name) for name in bench.built}
+    for prototype in PROTOTYPES:
+        if ON_GPU or not prototype.needs_gpu:
+            put_over(prototype, bench, last)
 
 
 class Last:
@@ -206,8 +215,9 @@ class Last:
         prototype.apply(self.variant)
         seconds, (loss, norm) = self.time(), self.numbers()
         gain, self.seconds = self.seconds / seconds, seconds
-        return {**self.bench.rates(self.name, seconds), "times_faster": gain, "times_faster_in_all": self.first / seconds,
-                "loss_differs": abs(loss / self.loss - 1), "gradient_norm_differs": abs(norm / self.norm - 1)}
+        return {**self.bench.rates(self.name, seconds), "times_faster": gain,
+                "times_faster_in_all": self.first / seconds, "loss_differs": abs(loss / self.loss - 1),
+                "gradient_norm_differs": abs(norm / self.norm - 1)}
 
 
 def put_over(prototype, bench, last):

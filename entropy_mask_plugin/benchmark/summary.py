@@ -59,8 +59,9 @@ def tables(of):
         figures = [figure for figure in of(kind) if "failed" not in figure]
         if figures:
             yield f"**{kind}**\n\n" + table(columns, figures)
-    for figure in of("kernels"):
-        rows = [[f"{kernel['ms']:.3f}", f"{kernel['times']:.1f}", kernel["name"]] for kernel in figure["longest"][:LONGEST]]
+    for figure in (figure for figure in of("kernels") if "longest" in figure):
+        rows = [[f"{kernel['ms']:.3f}", f"{kernel['times']:.1f}", kernel["name"]]
+                for kernel in figure["longest"][:LONGEST]]
         yield f"**longest kernels, {figure['arch']}, {figure['variant']}**\n\n" + tabulate(
             rows, ["ms a step", "times", "kernel"], tablefmt="github", disable_numparse=True)
 

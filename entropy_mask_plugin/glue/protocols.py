@@ -90,7 +90,8 @@ def training_command(name, protocol, point, seed, rows, model, checkpoint, data,
         "--num-classes", str(len(task.labels) or 1), *(["--regression-target"] if task.regression else []),
         *([report] if report else []), "--init-token", "0", "--separator-token", "2", *model_flags(model),
         # On a GPU, fairseq's adam loops over the parameters in Python, and reading in one process holds it up.
-        "--optimizer", "fused_adamw" if on_gpu else "adam", "--adam-betas", str(tuple(protocol.adam_betas)), "--adam-eps", str(protocol.adam_eps),
+        "--optimizer", "fused_adamw" if on_gpu else "adam", "--adam-betas", str(tuple(protocol.adam_betas)),
+        "--adam-eps", str(protocol.adam_eps),
         "--clip-norm", str(protocol.clip_norm), "--distributed-world-size", "1",  # several GPUs: several jobs
         "--weight-decay", str(protocol.weight_decay), "--lr", str(point.learning_rate),
         "--lr-scheduler", "polynomial_decay", "--warmup-updates", str(int(protocol.warmup * updates)),

@@ -58,7 +58,8 @@ class Layer(nn.Module):
         self.ffn = ffn
         self.final_layer_norm = layer_norm(cfg)
         self.dropout = cfg.dropout
-        self.linears = [module for module in self.modules() if isinstance(module, Linear)]  # a list: not registered twice
+        # In a list, torch does not see them a second time.
+        self.linears = [module for module in self.modules() if isinstance(module, Linear)]
 
     def forward(self, x, attend, positions=None, memory=()):
         """

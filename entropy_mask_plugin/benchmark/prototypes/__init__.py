@@ -1,19 +1,21 @@
-"""Changes that may make a step faster on a GPU, put over the package from outside, one on top of the other: the stage
-`prototypes` tells what each is worth. None is used by the package. What brings 3 % moves into it, what does not is deleted.
+"""Changes that may make a step faster on a GPU, none of which the package has: the benchmark's stage `prototypes` says
+what each is worth. What brings 3 % or more moves into the package, with its tests; what does not is deleted.
 
-losses    cross-entropy, alone and with distillation, in one kernel
-entropy   other forms of the entropy kernel
-step      what is put over a step
+losses    cross-entropy, and with distillation, in one kernel
+entropy   entropies in other kernels and tilings
+step      the rest: refinement, LayerNorm, compiled layers, CUDA graphs
 """
 
 from typing import Callable, NamedTuple, Optional, Tuple
 
-from ..compiling import Compilation
-from . import entropy, losses, step
+from . import step
+
+SELF = ("self", "self + KD")
 
 
 class Prototype(NamedTuple):
-    """apply: takes a benchmark variant and changes it for good; variants: which are concerned, None = all."""
+    """name: in the tables; apply: changes a `variants.WithFairseq` for good, and no other; variants: those that it
+    concerns, None = all; needs_gpu: whether it can do nothing on a CPU."""
 
     name: str
     apply: Callable
@@ -21,41 +23,23 @@ class Prototype(NamedTuple):
     needs_gpu: bool = True
 
 
-ENTROPY_PASSES = ("self", "self + KD", "teacher on the fly")
-
-PROTOTYPES = (  # first what changes no numbers
-    Prototype("cross-entropy in one kernel", step.cross_entropy_in_one_kernel),
-    Prototype("distillation in one kernel", step.distillation_in_one_kernel, ("self + KD",)),
-    Prototype("best entropy kernel", step.best_entropy_kernel, ENTROPY_PASSES),
-    Prototype("no refinement", step.no_refinement, ENTROPY_PASSES, needs_gpu=False),
-    Prototype("CUDA graphs of layers", step.graphed_layers),
-    Prototype("LayerNorm in bf16", step.layer_norm_in_bf16, needs_gpu=False),
-    Prototype("compiled layers", step.compiled_layers, ("random",)),
+# In the order in which they are put on top of each other: first what changes no number but in the order of sums. CUDA
+# graphs are last, since they keep the layers as they find them.
+PROTOTYPES = (
+    Prototype("cross-entropy in one kernel", step.fuse_cross_entropy),
+    Prototype("MLM and KD in one kernel", step.fuse_distillation, ("self + KD",)),
+    Prototype("entropy kernel, tuned", step.tune_entropy_kernel, SELF),
+    Prototype("no refinement", step.leave_out_refinement, SELF, needs_gpu=False),
+    Prototype("LayerNorm and residuals in bf16", step.normalize_in_bf16, needs_gpu=False),
+    Prototype("compiled layers", step.compile_layers, ("random",)),  # half a minute for each model that is compiled
+    Prototype("CUDA graphs of the layers", step.replay_layers),
 )
 
 
-def kernels():
-    """A `Compilation` of each kernel."""
-    logits = {"logits": "*bf16", "stride": "i32"}
-    results = {"target": "*i64", "loss": "*fp32", "correct": "*i32", "n_symbols": "i32"}
-    yield Compilation("prototype: cross-entropy", losses.cross_entropy_kernel, {**logits, **results},
-                      {"BLOCK": losses.BLOCK}, losses.WARPS, 3, ("logits", "stride"))
-    yield Compilation(
-        "prototype: distillation", losses.distillation_kernel,
-        {**logits, "teacher": "*bf16", "teacher_stride": "i32", "target": "*i64", "weight": "*fp32", "mlm": "*fp32",
-         "kd": "*fp32", "correct": "*i32", "n_symbols": "i32", "mix": "fp32", "inverse_temperature": "fp32"},
-        {"BLOCK": losses.BLOCK}, losses.WARPS, 3, ("logits", "teacher", "stride", "teacher_stride"))
-    yield Compilation("prototype: scale", losses.scale_kernel,
-                      {"x": "*bf16", "stride": "i32", "n_columns": "i32", "factor": "*fp32"},
-                      {"BLOCK": losses.BLOCK}, losses.WARPS, 3, ("x", "stride"))
-    for tiling in entropy.TILINGS:
-        types = {"hidden": "*bf16", "weight": "*bf16", "bias": "*fp32", "result": "*fp32", "n_rows": "i32",
-                 "n_symbols": "i32"}
-        constants = {"WIDTH": 512, "BLOCK_ROWS": tiling.rows, "BLOCK_SYMBOLS": tiling.symbols,
-                     "BLOCK_WIDTH": tiling.width, "FLATTEN": tiling.flatten, "PRECISION": "tf32x3"}
-        for form, kernel in (("pointers", entropy.pointer_kernel), ("TMA", entropy.bulk_copy_kernel)):
-            yield Compilation(f"prototype: entropy, {form}, {tiling}", kernel, types, constants, tiling.warps,
-                              tiling.stages, ("hidden", "weight", "bias", "result", "n_rows"))
+def __getattr__(name):
+    """KERNELS, for the stage `compile`: only on request, as it needs Triton, which the prototypes of a CPU do not."""
+    if name != "KERNELS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import compilations
 
-
-KERNELS = tuple(kernels())
+    return compilations.KERNELS

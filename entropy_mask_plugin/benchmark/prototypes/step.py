@@ -1,96 +1,176 @@
-"""Changes of a step, put over the package for good: each takes a `benchmark.variants.WithFairseq`."""
+"""How each prototype is put over a variant. It changes this variant's objects alone, or a module while this variant
+takes a step: other variants, and the next arch in the same process, are measured without it.
+
+Shapes: B sentences, T positions, C width, K selected positions.
+"""
+
+import functools
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 from ... import criterion
-from ...masking import triton_entropy
-from .entropy import best_form, entropy_by_value
-from .losses import FusedDistillation, fused_cross_entropy
 
 
-def cross_entropy_in_one_kernel(variant):
-    criterion.cross_entropy_of_consumed = fused_cross_entropy
+def patch_steps(variant, owner, name, replacement):
+    """While the variant makes masks, runs forward and backward, `owner.name` is the replacement."""
+    task = variant.trainer.task
+    train_step = task.train_step
+
+    def patched(*arguments, **named):
+        original = getattr(owner, name)
+        setattr(owner, name, replacement)
+        try:
+            return train_step(*arguments, **named)
+        finally:
+            setattr(owner, name, original)
+
+    task.train_step = patched
 
 
-def distillation_in_one_kernel(variant):
-    """With --kd-positions masked, where a sequence's KD counts as its MLM: all weights are 1."""
+def models_of(variant):
+    """The model being trained, and the teacher where there is one."""
+    teacher = variant.trainer.task.teacher
+    return [variant.trainer.get_model(), *([] if teacher is None else [teacher])]
 
-    def with_distillation(self, model, net_input, selected, target):
-        logits, _ = model(**net_input, masked_tokens=selected)
-        teacher_logits = self.task.teacher_logits(net_input, selected)
+
+# ---- losses and entropies
+
+
+def fuse_cross_entropy(variant):
+    from .losses import fused_cross_entropy
+
+    patch_steps(variant, criterion, "cross_entropy_of_consumed", fused_cross_entropy)
+
+
+def fuse_distillation(variant):
+    """Where student and teacher are compared at the masked positions: there, every position has the same weight."""
+    from .losses import FusedDistillation
+
+    loss = variant.trainer.criterion
+    assert loss.cfg.kd_positions == "masked", "written for the masked positions"
+
+    def with_distillation(model, net_input, selected, target):
+        logits, _ = model(**net_input, masked_tokens=selected)  # K x V
         weight = torch.ones(len(target), device=target.device)
-        return FusedDistillation.apply(logits, teacher_logits, target, weight, self.cfg.kd_weight,
-                                       self.cfg.kd_temperature)
+        return FusedDistillation.apply(logits, loss.task.teacher_logits(net_input, selected), target, weight,
+                                       loss.cfg.kd_weight, loss.cfg.kd_temperature)
 
-    criterion.EntropyMaskedLMCriterion.with_distillation = with_distillation
-
-
-def best_entropy_kernel(variant):
-    weight, _ = variant.trainer.get_model().output_projection()
-    form = best_form(weight.device, weight.size(1), len(weight))
-    package = triton_entropy.fused_entropy
-
-    def fused_entropy(hidden, weight, bias):
-        return entropy_by_value(hidden, weight, bias, *form) if hidden.dtype == torch.bfloat16 else package(
-            hidden, weight, bias)
-
-    triton_entropy.fused_entropy = fused_entropy
+    loss.with_distillation = with_distillation
 
 
-def no_refinement(variant):
-    """Masks by the entropies of the bf16 product as they are."""
+def tune_entropy_kernel(variant):
+    from ...masking import triton_entropy
+    from .entropy import tuned_entropy
+
+    patch_steps(variant, triton_entropy, "fused_entropy", tuned_entropy)
+
+
+def leave_out_refinement(variant):
+    """Masks by the entropies of the bf16 product as they are: what `--entropy-precision bf16` does."""
     variant.trainer.task.cfg.entropy_precision = "bf16"
 
 
-def layer_norm_in_bf16(variant):
-    """The residual stream in bf16: autocast runs LayerNorm in fp32 and returns fp32."""
-
-    def forward(self, x):
-        if not torch.is_autocast_enabled(x.device.type):
-            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        dtype = torch.get_autocast_dtype(x.device.type)
-        with torch.autocast(x.device.type, enabled=False):
-            return F.layer_norm(x.to(dtype), self.normalized_shape, self.weight.to(dtype), self.bias.to(dtype), self.eps)
-
-    nn.LayerNorm.forward = forward
+# ---- layers
 
 
-def compiled_layers(variant):
+def normalize_in_bf16(variant):
+    """Autocast runs LayerNorm in fp32 and returns fp32, so that the residuals, too, are moved at twice the size."""
+    for model in models_of(variant):
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.forward = functools.partial(layer_norm_in_bf16, module)
+
+
+def layer_norm_in_bf16(norm, x):
+    """... x C, in autocast's type; the kernel's sums are in fp32."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    dtype = torch.get_autocast_dtype(device)
+    with torch.autocast(device, enabled=False):
+        return F.layer_norm(x.to(dtype), norm.normalized_shape, norm.weight.to(dtype), norm.bias.to(dtype), norm.eps)
+
+
+def compile_layers(variant):
+    """As `--compile` does. Dropout draws other numbers then, so that losses differ by more than the order of sums."""
     variant.trainer.get_model().compile_layers()
 
 
-def graphed_layers(variant):
-    """CUDA graphs of all layers but the last, whose number of rows differs from batch to batch: the host launches one
-    graph instead of forty kernels. Where the shape differs, padding is attended to, or the model is not in training,
-    the layer runs as ever."""
-    trainer = variant.trainer
-    layers, sample = trainer.get_model().encoder.layers, next(variant.batches)[0]["net_input"]["src_tokens"]
-    shape = (*sample.shape, trainer.get_model().cfg.encoder_embed_dim)
-    trainer.model.train()
-    for number, layer in enumerate(layers[:-1]):
-        x = torch.randn(shape, device=trainer.device, requires_grad=True)
-        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
-            graphed = torch.cuda.make_graphed_callables(Alone(layer), (x,))
-        layers[number].forward = through(graphed, layer.forward, shape, layer)
+def replay_layers(variant):
+    for model in models_of(variant):
+        model.encoder.run_layers = ReplayedLayers(model.encoder)
 
 
-class Alone(nn.Module):
-    """A layer as a function of x alone."""
+class ReplayedLayers:
+    """`BertEncoder.run_layers` with the layers before the last as CUDA graphs, one launch instead of dozens: a graph
+    for training and one for passes without gradients, each recorded at the first batch of its kind. A batch with padding or
+    of another shape goes through the layers as before, as the last layer does, whose rows are never the same number."""
 
-    def __init__(self, layer):
+    def __init__(self, encoder):
+        self.encoder, self.run_layers, self.graphs = encoder, encoder.run_layers, {}
+
+    def __call__(self, x, attend, positions=None):
+        trains = self.encoder.training and torch.is_grad_enabled()
+        evaluates = not self.encoder.training and not torch.is_grad_enabled()
+        if attend is not None or not (trains or evaluates):
+            return self.run_layers(x, attend, positions)
+        if trains not in self.graphs:
+            layers = Stack(self.encoder.layers[:-1])
+            self.graphs[trains] = like(x), recorded(layers, x) if trains else Replay(layers, x)
+        kind, replay = self.graphs[trains]
+        if like(x) != kind:
+            return self.run_layers(x, attend, positions)
+        return self.encoder.layer_norm(self.encoder.layers[-1](replay(x), None, positions))
+
+
+def like(x):
+    """What must be equal for a graph to be replayed."""
+    return x.shape, x.dtype, torch.is_autocast_enabled(x.device.type), x.requires_grad
+
+
+class Stack(nn.Module):
+    """Layers one after the other, without padding: B x T x C -> B x T x C."""
+
+    def __init__(self, layers):
         super().__init__()
-        self.layer, self.run = layer, layer.forward
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x):
-        return self.run(x, None)
+        for layer in self.layers:
+            x = layer(x, None)
+        return x
 
 
-def through(graphed, eager, shape, layer):
-    def forward(x, attend, positions=None, memory=()):
-        if layer.training and x.shape == shape and attend is None and positions is None and torch.is_grad_enabled():
-            return graphed(x)
-        return eager(x, attend, positions, memory)
+def without_cast_cache(x):
+    """Autocast as it is, but for its cache of cast weights, which a graph would not update."""
+    device = x.device.type
+    return torch.autocast(device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device),
+                          cache_enabled=False)
 
-    return forward
+
+def recorded(layers, x):
+    """The layers with forward and backward pass as graphs."""
+    with without_cast_cache(x):
+        return torch.cuda.make_graphed_callables(layers, (x.detach().clone().requires_grad_(x.requires_grad),))
+
+
+class Replay:
+    """The layers as a graph without gradients. What it returns is valid until the next call."""
+
+    def __init__(self, layers, x):
+        self.input, self.graph = x.clone(), torch.cuda.CUDAGraph()
+        side = torch.cuda.Stream()  # a recording wants all that is made once, such as workspaces, to be there already
+        side.wait_stream(torch.cuda.current_stream())
+        with without_cast_cache(x):
+            with torch.cuda.stream(side):
+                layers(self.input)
+            torch.cuda.current_stream().wait_stream(side)
+            with torch.cuda.graph(self.graph):
+                self.output = layers(self.input)
+
+    def __call__(self, x):
+        self.input.copy_(x)
+        self.graph.replay()
+        return self.output
