@@ -105,8 +105,9 @@ def replay_layers(variant):
 
 class ReplayedLayers:
     """`BertEncoder.run_layers` with the layers before the last as CUDA graphs, one launch instead of dozens: a graph
-    for training and one for passes without gradients, each recorded at the first batch of its kind. A batch with padding or
-    of another shape goes through the layers as before, as the last layer does, whose rows are never the same number."""
+    for training and one for passes without gradients, each recorded at the first batch of its kind. A batch with
+    padding or of another shape goes through the layers as before, as the last layer does, whose rows are never the same
+    number."""
 
     def __init__(self, encoder):
         self.encoder, self.run_layers, self.graphs = encoder, encoder.run_layers, {}
