@@ -31,7 +31,7 @@ class FusedAdamW(FairseqOptimizer):
         """Raises `UsageError` for values out of their range."""
         super().__init__(cfg)
         self._optimizer = torch.optim.AdamW(params, fused=True, **self.optimizer_config)
-        self.factor = 1.0  # of the gradients, not applied yet
+        self.factor = self.clipping = 1.0  # of the gradients, not applied yet
 
     def zero_grad(self):
         for parameter in self.params:
@@ -41,7 +41,7 @@ class FusedAdamW(FairseqOptimizer):
     def multiply_grads(self, c):
         """On a GPU, the optimizer's kernel does it: a pass over all gradients less, and with clipping two."""
         if self.scales_in_kernel():
-            self.factor = self.factor * c
+            self.factor = self.factor * (c.float() if isinstance(c, torch.Tensor) else c)  # between ranks, a double
         elif gradients := self.gradients():
             torch._foreach_mul_(gradients, c)
 
@@ -52,11 +52,12 @@ class FusedAdamW(FairseqOptimizer):
             super().multiply_grads(self.factor)  # fairseq's clips what is scaled already
             self.factor = 1.0
             return super().clip_grad_norm(max_norm, aggregate_norm_fn)
+        self.clipping = 1.0  # also where the last update was left out, as --amp does
         norm = total_norm(gradients) * self.factor if self.scales_in_kernel() else total_norm(gradients)
         if max_norm > 0:
             coefficient = (max_norm / (norm + 1e-6)).clamp_(max=1)
             if self.scales_in_kernel():
-                self.factor = self.factor * coefficient
+                self.clipping = coefficient
             elif coefficient != 1:
                 torch._foreach_mul_(gradients, coefficient)
         if self.scales_in_kernel():
@@ -67,12 +68,12 @@ class FusedAdamW(FairseqOptimizer):
         if scale != 1.0:
             self.multiply_grads(1.0 / scale)
         if self.scales_in_kernel():
-            factor = self.factor
+            factor = self.factor * self.clipping
             if not isinstance(factor, torch.Tensor):  # not clipped
                 factor = torch.full((), factor, device=self.param_groups[0]["params"][0].device)
             self._optimizer.grad_scale = factor.reciprocal()  # the kernel divides by it
         super().step(closure)
-        self.factor = 1.0
+        self.factor = self.clipping = 1.0
 
     def gradients(self):
         return [parameter.grad for parameter in self.params if parameter.grad is not None]

@@ -114,3 +114,17 @@ def test_gradients_that_are_not_finite_leave_the_weights_alone(monkeypatch):
     gradients = [torch.ones(5), torch.tensor([1.0, torch.inf])]
     (first, second), norms = updated(True, monkeypatch, 0.5, gradients, steps=1)
     assert not norms.isfinite().any() and torch.equal(first, torch.ones(5)) and torch.equal(second, torch.ones(2))
+
+
+def test_a_factor_of_two_ranks_is_a_double_and_a_skipped_update_leaves_nothing(monkeypatch):
+    monkeypatch.setattr(FusedAdamW, "scales_in_kernel", lambda self: True)
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = build("--lr", "0.02", parameters=[parameter])
+    parameter.grad = torch.full((3,), torch.inf)
+    optimizer.clip_grad_norm(0.5)  # and no step, as --amp does after an overflow
+    parameter.grad = torch.ones(3)
+    optimizer.multiply_grads(torch.tensor(0.25, dtype=torch.double))
+    norm = optimizer.clip_grad_norm(10.0)
+    assert norm.dtype == torch.float32 and norm == pytest.approx(0.25 * 3**0.5)
+    optimizer.step()
+    assert torch.isfinite(parameter).all() and not torch.equal(parameter.detach(), torch.ones(3))

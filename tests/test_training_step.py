@@ -200,7 +200,7 @@ def test_no_checkpoint_and_no_log_comes_after_an_update_that_was_not_finite(star
 
 
 def test_on_a_cpu_fairseq_itself_stops_at_once(start):
-    trainer, update = start()
+    trainer, update = start("--cpu")
     update()
     spoil(trainer.model, math.inf)
     with pytest.raises(FloatingPointError):

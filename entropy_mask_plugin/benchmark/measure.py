@@ -9,6 +9,7 @@ import sys
 import time
 
 import torch
+from fairseq.logging import metrics
 from tqdm import tqdm
 
 from ..masking.entropy import bf16_pays, projected_entropy
@@ -47,6 +48,7 @@ def rounds(setting, names, number, steps):
 
 def give_memory_back():
     """Trainers hold each other, and the C library holds what they free: the next setting's models would come on top."""
+    metrics.reset()  # numbers that wait for a reader hold their trainer
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)

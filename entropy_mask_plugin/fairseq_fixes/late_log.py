@@ -35,14 +35,16 @@ class Update:
 
     def __init__(self, trainer, logging_outputs, sample_size, grad_norm):
         self.trainer, self.number, self.moment = trainer, trainer.get_num_updates(), time.perf_counter()
-        self.logging_outputs, self.sample_size = logging_outputs, sample_size
+        self.logging_outputs = [{key: value.detach() if isinstance(value, torch.Tensor) else value
+                                 for key, value in log.items()} for log in logging_outputs]
+        self.sample_size = sample_size
         self.is_late = may_be_late(trainer, trainer.latest_norm)
         self.grad_norm = trainer.latest_norm if self.is_late else grad_norm
         self.aggregators = metrics._active_aggregators.copy()
 
     def tensors(self):
         values = [self.sample_size, self.grad_norm, *(v for log in self.logging_outputs for v in log.values())]
-        return [value for value in values if isinstance(value, torch.Tensor)]
+        return [value for value in values if isinstance(value, torch.Tensor) and value.numel() == 1]
 
 
 def keep_or_log(self, logging_outputs, sample_size, grad_norm=None):
