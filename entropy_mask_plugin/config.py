@@ -87,7 +87,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     entropy_precision: Optional[str] = field(
         default=None,
         metadata={"help": "of entropy passes: bf16 = all of them, cheaper, some masks are others; fp32 = exact also "
-                          "under --precision bf16 (default: layers as --precision, masks as if projected in fp32)"},
+                          "under --precision bf16 (default: layers as --precision, projection exact where it decides)"},
     )
     compile: bool = field(
         default=False, metadata={"help": "torch.compile for the encoder layers, but the last: minutes at the start"}

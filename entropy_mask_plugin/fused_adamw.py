@@ -52,16 +52,19 @@ class FusedAdamW(FairseqOptimizer):
             super().multiply_grads(self.factor)  # fairseq's clips what is scaled already
             self.factor = 1.0
             return super().clip_grad_norm(max_norm, aggregate_norm_fn)
-        self.clipping = 1.0  # also where the last update was left out, as --amp does
-        norm = total_norm(gradients) * self.factor if self.scales_in_kernel() else total_norm(gradients)
-        if max_norm > 0:
-            coefficient = (max_norm / (norm + 1e-6)).clamp_(max=1)
-            if self.scales_in_kernel():
-                self.clipping = coefficient
-            elif coefficient != 1:
-                torch._foreach_mul_(gradients, coefficient)
+        norm = total_norm(gradients)
         if self.scales_in_kernel():
-            self._optimizer.found_inf = norm.isfinite().logical_not().float()  # where it is 1, weights stay as they are
+            return self.clip_in_kernel(norm * self.factor, max_norm)
+        coefficient = clip_coefficient(norm, max_norm)
+        if coefficient != 1:
+            torch._foreach_mul_(gradients, coefficient)
+        return norm
+
+    def clip_in_kernel(self, norm, max_norm):
+        """Nothing waits for the norm, which the optimizer's kernel reads: it clips, and skips an update whose norm is
+        not finite."""
+        self.clipping = clip_coefficient(norm, max_norm)
+        self._optimizer.found_inf = norm.isfinite().logical_not().float()
         return norm
 
     def step(self, closure=None, scale=1.0, groups=None):
@@ -105,6 +108,11 @@ def betas_of(given):
         fine = False
     require("--adam-betas", given, fine, 'two numbers in [0, 1), such as "(0.9, 0.98)"')
     return betas
+
+
+def clip_coefficient(norm, max_norm):
+    """What gradients of this norm, 0-dim, are multiplied with; max_norm 0: no clipping."""
+    return (max_norm / (norm + 1e-6)).clamp_(max=1) if max_norm > 0 else 1.0
 
 
 def total_norm(gradients):

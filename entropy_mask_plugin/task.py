@@ -30,7 +30,7 @@ from .fairseq_fixes import refuse_unconnected_ranks
 from .initialization import initialize_from, read_source, tell
 from .masking import corruption, noise, schedule, selection
 from .masking.entropy import bf16_pays, projected_entropy
-from .masking.refinement import refined, refined_at_once
+from .masking.refinement import refine_near_cut, refine_nearest
 from .masking.statistics import SUMS, mask_statistics
 from .models.positions import Positions, without_waiting
 from .restore import check_shapes, read_restore_file
@@ -253,7 +253,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if choose is None or not bf16_pays(tokens.device):
             return projected_entropy(hidden, weight, bias)
         cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
-        refine = refined_at_once if waits_cost(tokens.device) else refined
+        refine = refine_nearest if syncs_are_expensive(tokens.device) else refine_near_cut
         return refine(cheap, maskable, choose, lambda at: projected_entropy(hidden[at], weight, bias))
 
     def teacher_logits(self, net_input, positions):
@@ -302,7 +302,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         log_ratio("entropy_masked", total["entropy_masked_sum"], total["n_scored_selected"])
 
 
-def waits_cost(device):
+def syncs_are_expensive(device):
     """Whether the host, when it asks for a number, waits there for all that it has asked for before."""
     return device.type == "cuda"
 

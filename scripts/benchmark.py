@@ -27,7 +27,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "
 def parse():
     from entropy_mask_plugin.benchmark.stages import STAGES
 
-    stages = "\n".join(f"    {name:<12}{stage.summary}" for name, stage in STAGES.items())
+    stages = "\n".join(f"    {name:<16}{stage.summary}" for name, stage in STAGES.items())
     parser = argparse.ArgumentParser(description=f"{__doc__}\n{stages}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, metavar="DIR", help="where benchmark.md, .json and .png go")

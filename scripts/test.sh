@@ -13,7 +13,7 @@ gpu=no
 if [ "${1:-}" = --gpu ]; then gpu=yes; shift; fi
 
 bash "$root/scripts/install.sh" --venv "$venv"
-# The GPU's kernels are tested in Triton's interpreter, but a torch for processors comes without Triton.
+# The GPU's kernels are tested in Triton's interpreter, but a torch for CPUs comes without Triton.
 "$venv/bin/python" -c 'import triton' 2> /dev/null || "$venv/bin/pip" install -q "triton>=3.3" ||
     echo "no Triton for this machine: its kernels are not tested"
 cd "$root"

@@ -19,8 +19,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fairseq import checkpoint_utils, options
+from fairseq import checkpoint_utils, options, tasks
+from fairseq.data import iterators
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.logging import metrics
+from fairseq.trainer import Trainer
 from fairseq_cli import train as fairseq_train
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -129,10 +132,32 @@ def like_data(data_bin, tmp_path_factory):
     return folder, make_folder(folder, "BertForPreTraining", tokens, **sizes)
 
 
+@pytest.fixture
+def start_training(data_bin, tmp_path):
+    """flags -> a trainer at the beginning of epoch 1, and a function that makes one update."""
+
+    def make(*flags, training=TRAINING):
+        metrics.reset()
+        cfg = parse([data_bin, *training, *OURS, *TINY, "--optimizer", "fused_adamw", "--save-dir", tmp_path,
+                     "--batch-size", "8", *flags])
+        task = tasks.setup_task(cfg.task)
+        torch.manual_seed(1)
+        trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+        batches = iterators.GroupedIterator(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=False), 1)
+        trainer.begin_epoch(1)
+
+        def update():
+            with metrics.aggregate("train_inner"):
+                return trainer.train_step(next(batches))
+
+        return trainer, update
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def make_task(data_bin):
     """Build the task as fairseq-train would, from flags, and one batch of it with a model."""
-    from fairseq import tasks
 
     def make(*flags, model=TINY, data=data_bin):
         cfg = parse([data, *TRAINING, *OURS, *model, *flags])

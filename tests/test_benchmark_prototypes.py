@@ -251,9 +251,7 @@ def folder(tmp_path_factory):
 
 
 def setting(folder, precision="fp32"):
-    setting = steps.Setting(str(folder), "bertlet", 16, 4, precision, DEVICE == "cpu")
-    setting.tiny = True
-    return setting
+    return variants.Setting(str(folder), "bertlet", 16, 4, precision, DEVICE == "cpu", steps.TINY)
 
 
 def build(folder, name, precision="fp32"):

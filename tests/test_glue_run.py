@@ -187,7 +187,6 @@ def test_fine_tuning_on_a_gpu_takes_the_fused_optimizer_and_data_workers(monkeyp
         assert (after("--optimizer", command), after("--num-workers", command)) == expected
 
 
-
 def test_runs_can_share_their_data_at_the_same_time_but_not_their_folder(place, monkeypatch):
     trained = []
     monkeypatch.setattr(run, "run_unit", trained.append)
@@ -254,9 +253,12 @@ def test_several_gpus_are_dealt_to_the_jobs_one_each(place, monkeypatch):
     assert command[command.index("--distributed-world-size") + 1] == "1"  # a batch is a batch of one GPU
 
 
-def test_a_run_of_other_settings_or_without_its_files_is_refused(place):
+def test_a_run_of_other_settings_or_without_its_files_is_refused(place, monkeypatch):
     with pytest.raises(UsageError, match="--out: .* is a run with limit None, now 5"):
         run.fine_tune(settings(place, "all", ("rte",), limit=5))
+    with monkeypatch.context() as patch, pytest.raises(UsageError, match="is a run with optimizer adam, now fused"):
+        patch.setattr(run, "optimizer_for", lambda more: "fused_adamw")  # begun without a GPU
+        run.fine_tune(settings(place, "all", ("rte",)))
     with pytest.raises(UsageError, match="--glue: 4 files are missing, expected .*CoLA/train.tsv, .*WNLI/dev.tsv"):
         settings(place, "new", ("cola", "wnli"))
     with pytest.raises(UsageError, match="--tasks: rte found, expected all or some of"):

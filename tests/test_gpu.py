@@ -6,11 +6,9 @@ import math
 
 import pytest
 import torch
-from conftest import OURS, TINY, TRAINING, batch_of, parse, train, weights
-from fairseq import tasks, utils
-from fairseq.data import iterators
+from conftest import TRAINING, batch_of, train, weights
+from fairseq import utils
 from fairseq.logging import metrics
-from fairseq.trainer import Trainer
 
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.masking import entropy, noise
@@ -26,6 +24,7 @@ WAYS = {
 }
 WITHOUT_DROPOUT = ["--dropout", "0", "--attention-dropout", "0"]
 GPU_TRAINING = [flag for flag in TRAINING if flag != "--cpu"]
+CPU_TRAINING = [*GPU_TRAINING, "--cpu"]
 
 
 def flags_of(way, teacher):
@@ -33,22 +32,10 @@ def flags_of(way, teacher):
 
 
 @pytest.fixture
-def update(data_bin, teacher, tmp_path):
-    """way, flags -> a trainer on the device, and a function that makes one update."""
-
-    def make(device, way, *flags):
-        metrics.reset()
-        training = TRAINING if device == "cpu" else GPU_TRAINING
-        cfg = parse([data_bin, *training, *OURS, *TINY, "--optimizer", "fused_adamw", "--clip-norm", "1", "--save-dir",
-                     tmp_path, "--batch-size", "8", *flags_of(way, teacher), *flags])
-        task = tasks.setup_task(cfg.task)
-        torch.manual_seed(1)
-        trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
-        batches = iterators.GroupedIterator(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=False), 1)
-        trainer.begin_epoch(1)
-        return trainer, lambda: trainer.train_step(next(batches))
-
-    return make
+def update(start_training, teacher):
+    """device, way, flags -> a trainer there, and a function that makes one update."""
+    return lambda device, way, *flags: start_training(
+        "--clip-norm", "1", *flags_of(way, teacher), *flags, training=CPU_TRAINING if device == "cpu" else GPU_TRAINING)
 
 
 @contextlib.contextmanager
@@ -102,6 +89,20 @@ def test_gradients_that_are_not_finite_stop_the_run_in_the_next_update_and_chang
     assert all(map(torch.equal, trainer.model.parameters(), before))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("flag", ["--fp16", "--amp"])
+def test_fairseqs_own_half_precision_trains_with_the_fused_optimizer(flag, update):
+    """It scales the loss, and leaves out updates that overflow: weights stay finite, and move."""
+    trainer, step = update("cuda", "self", flag)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    for _ in range(6):
+        step()
+    after = list(trainer.model.parameters())
+    assert trainer.get_num_updates() > 0 and all(parameter.isfinite().all() for parameter in after)
+    assert not all(map(torch.equal, before, after))
+    assert math.isfinite(metrics.get_smoothed_values("train")["loss"])
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("way", WAYS)
 def test_the_masks_of_a_batch_are_those_of_a_cpu(way, device, make_task, teacher):
@@ -133,10 +134,13 @@ def test_rows_of_logits_begin_at_multiples_of_128_bytes(make_task):
 
 
 @pytest.mark.gpu
-def test_a_resumed_run_goes_on(data_bin, teacher, tmp_path, monkeypatch):
+def test_a_resumed_run_ends_near_a_straight_one(data_bin, teacher, tmp_path, monkeypatch):
+    """Near: atomic additions come in another order each time. A run that lost its optimizer or its place in the data
+    ends as far from the straight one as the epoch has moved it."""
     monkeypatch.setattr("conftest.TRAINING", GPU_TRAINING)
     flags = [*flags_of("self + KD", teacher), "--optimizer", "fused_adamw", "--precision", "bf16"]
     straight = weights(train(data_bin, str(tmp_path / "straight"), *flags, "--max-epoch", "2"))
-    train(data_bin, str(tmp_path / "resumed"), *flags, "--max-epoch", "1")
+    first = weights(train(data_bin, str(tmp_path / "resumed"), *flags, "--max-epoch", "1"))
     resumed = weights(train(data_bin, str(tmp_path / "resumed"), *flags, "--max-epoch", "2"))
-    assert all(torch.allclose(straight[key], resumed[key], atol=0.05) for key in straight)
+    distance = lambda one, other: sum((one[key] - other[key]).float().square().sum() for key in one).sqrt()  # noqa: E731
+    assert distance(straight, resumed) < 0.2 * distance(straight, first)

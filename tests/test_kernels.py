@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from entropy_mask_plugin.masking.kernels import tried_once
+from entropy_mask_plugin.masking.kernels import verified_once
 
 
 @pytest.mark.parametrize("outcome, said", [
@@ -14,7 +14,7 @@ from entropy_mask_plugin.masking.kernels import tried_once
 def test_a_kernel_is_tried_once_for_each_device_and_type(outcome, said, caplog):
     tried = []
 
-    @tried_once("noise")
+    @verified_once("noise")
     def check(device, dtype):
         tried.append((device, dtype))
         if isinstance(outcome, Exception):

@@ -26,6 +26,7 @@ class Step:
     def __init__(self, task, model, criterion):
         self.task, self.model, self.criterion = task, model.to(DEVICE), criterion.train()
         self.trainer, self.get_model = self, lambda: model
+        self.cfg = SimpleNamespace(optimization=SimpleNamespace(update_freq=[1]))
 
     def sample(self, ids=range(12)):
         return utils.apply_to_sample(lambda tensor: tensor.to(DEVICE), batch_of(self.task, ids))
@@ -46,17 +47,17 @@ def make_step(make_task):
 
 
 @pytest.fixture
-def whole_gradients(monkeypatch):
-    """The projection of a GPU everywhere; whether each gradient lay in the memory of the logits, in a list."""
-    in_place, whole = [], projection.whole
+def gradients_in_place(monkeypatch):
+    """The projection of a GPU everywhere; for each gradient, whether it lay in the memory of the logits."""
+    in_place, pad = [], projection.padded_gradient
 
     def record(gradient, logits):
-        result = whole(gradient, logits)
+        result = pad(gradient, logits)
         in_place.append(result is logits)
         return result
 
     monkeypatch.setattr(bert, "project", projection.padded_projection)
-    monkeypatch.setattr(projection, "whole", record)
+    monkeypatch.setattr(projection, "padded_gradient", record)
     return in_place
 
 
@@ -70,7 +71,7 @@ def assert_same_step(one, other, **tolerance):
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.125])
-def test_the_fused_loss_leaves_its_gradient_in_the_padded_logits(factor, make_step, whole_gradients, monkeypatch):
+def test_the_fused_loss_leaves_its_gradient_in_the_padded_logits(factor, make_step, gradients_in_place, monkeypatch):
     launches, launch = [], losses.launch
     monkeypatch.setattr(losses, "launch", lambda kernel, *rest: launches.append(kernel) or launch(kernel, *rest))
     plain, fused = make_step(), make_step()
@@ -78,18 +79,18 @@ def test_the_fused_loss_leaves_its_gradient_in_the_padded_logits(factor, make_st
     step.fuse_cross_entropy(fused)
     sample = fused.sample()
     assert_same_step(fused.run(sample, factor), plain.run(sample, factor))
-    assert whole_gradients == [True, True] and launches == [losses.cross_entropy_kernel, losses.scale_kernel]
+    assert gradients_in_place == [True, True] and launches == [losses.cross_entropy_kernel, losses.scale_kernel]
 
 
 @pytest.mark.parametrize("kd_weight, temperature", [(0.3, 0.5), (0.3, 1.0), (1.0, 3.0)])
-def test_fused_distillation_is_the_criterions(kd_weight, temperature, make_step, teacher, whole_gradients):
+def test_fused_distillation_is_the_criterions(kd_weight, temperature, make_step, teacher, gradients_in_place):
     flags = ["--teacher", teacher, "--kd-weight", kd_weight, "--kd-temperature", temperature]
     plain, fused = make_step(*flags), make_step(*flags)
     step.fuse_distillation(fused)
     sample = fused.sample()
     log, gradients = fused.run(sample, 0.5)
     assert_same_step((log, gradients), plain.run(sample, 0.5))
-    assert log["kd_loss"] > 0 and whole_gradients == [True, False]  # the package's own makes a second tensor
+    assert log["kd_loss"] > 0 and gradients_in_place == [True, False]  # the package's own makes a second tensor
 
 
 def test_distillation_at_all_positions_is_refused(make_step, teacher):

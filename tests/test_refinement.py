@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entropy_mask_plugin.masking import entropy
-from entropy_mask_plugin.masking.refinement import NEAR, distance_to_cut, refined, refined_at_once
+from entropy_mask_plugin.masking.refinement import NEAR, distance_to_cut, refine_near_cut, refine_nearest
 from entropy_mask_plugin.masking.selection import CHOOSE, number_to_mask
 
 
@@ -38,15 +38,22 @@ def test_a_row_may_have_any_number_of_cuts():
     assert distance == [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 2]
 
 
-@pytest.mark.parametrize("strategy", CHOOSE)
-@pytest.mark.parametrize("error", [1e-6, 1e-3, 0.02])
-def test_without_waiting_the_selection_is_that_of_exact_scores_while_errors_are_small(strategy, error):
+def scores_with_errors(strategy, error):
+    """Exact scores and approximate ones, both 64 x 128, candidates from none to all of a row, and the choice."""
     generator = torch.Generator().manual_seed(1)
     exact = torch.rand(64, 128, generator=generator) * 8
     candidates = torch.rand(64, 128, generator=generator) < torch.linspace(0, 1, 64)[:, None]
-    choose = lambda scores: CHOOSE[strategy](scores, candidates, number_to_mask(candidates.sum(1), 0.15))  # noqa: E731
-    approximate, asked = exact + error * torch.randn(64, 128, generator=generator), []
-    scores = refined_at_once(approximate, candidates, choose, lambda at: asked.append(exact[at]) or asked[0])
+    approximate = exact + error * torch.randn(64, 128, generator=generator)
+    k = number_to_mask(candidates.sum(1), 0.15)
+    return exact, approximate, candidates, lambda scores: CHOOSE[strategy](scores, candidates, k)
+
+
+@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("error", [1e-6, 1e-3, 0.02])
+def test_without_waiting_the_selection_is_that_of_exact_scores_while_errors_are_small(strategy, error):
+    exact, approximate, candidates, choose = scores_with_errors(strategy, error)
+    asked = []
+    scores = refine_nearest(approximate, candidates, choose, lambda at: asked.append(exact[at]) or asked[0])
     assert torch.equal(choose(scores), choose(exact))
     assert [tuple(values.shape) for values in asked] == [(64, round(128 * NEAR))]  # as many in each row, whatever comes
     assert error < 0.02 or not torch.equal(choose(approximate), choose(exact))
@@ -55,17 +62,14 @@ def test_without_waiting_the_selection_is_that_of_exact_scores_while_errors_are_
 @pytest.mark.parametrize("strategy", CHOOSE)
 @pytest.mark.parametrize("error", [1e-6, 1e-3, 0.05, 1.0])
 def test_the_selection_is_that_of_exact_scores_and_few_are_computed(strategy, error):
-    generator = torch.Generator().manual_seed(1)
-    exact = torch.rand(64, 128, generator=generator) * 8
-    candidates = torch.rand(64, 128, generator=generator) < torch.linspace(0, 1, 64)[:, None]
-    choose = lambda scores: CHOOSE[strategy](scores, candidates, number_to_mask(candidates.sum(1), 0.15))  # noqa: E731
-    approximate, asked = exact + error * torch.randn(64, 128, generator=generator), []
+    exact, approximate, candidates, choose = scores_with_errors(strategy, error)
+    asked = []
 
     def exact_at(wanted):
         asked.append(wanted)
         return exact[wanted]
 
-    scores = refined(approximate, candidates, choose, exact_at)
+    scores = refine_near_cut(approximate, candidates, choose, exact_at)
     assert torch.equal(choose(scores), choose(exact))
     share = sum(asked).sum() / candidates.sum()
     assert max(map(int, sum(wanted.int() for wanted in asked).flatten())) == 1  # none twice
@@ -78,7 +82,7 @@ def test_a_row_without_candidates_or_without_a_choice_asks_nothing():
     candidates = torch.tensor([[False] * 5, [True] * 5, [True, False, False, False, False]])
     for k in ([0, 0, 0], [0, 5, 1]):
         choose = lambda scores: CHOOSE["high"](scores, candidates, torch.tensor(k))  # noqa: E731
-        assert torch.equal(refined(scores, candidates, choose, None), scores)
+        assert torch.equal(refine_near_cut(scores, candidates, choose, None), scores)
 
 
 @pytest.mark.parametrize("strategy", ["high", "low", "mid", "marginal", "alternating"])

@@ -5,47 +5,26 @@ import time
 
 import pytest
 import torch
-from conftest import OURS, TINY, TRAINING, parse
-from fairseq import tasks
-from fairseq.data import iterators
 from fairseq.logging import metrics
-from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from entropy_mask_plugin.benchmark.host import Operations
 from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.fairseq_fixes import late_log, late_norm
 from entropy_mask_plugin.fused_adamw import FusedAdamW
 
 
 @pytest.fixture
-def start(data_bin, tmp_path):
+def start(start_training):
     """A trainer, and a function that makes one update."""
-
-    def make(*flags, optimizer="fused_adamw"):
-        metrics.reset()
-        cfg = parse([data_bin, *TRAINING, *OURS, *TINY, "--mask-strategy", "random", "--optimizer", optimizer,
-                     "--save-dir", tmp_path, "--clip-norm", "0.5", "--batch-size", "8", *flags])
-        task = tasks.setup_task(cfg.task)
-        torch.manual_seed(1)
-        trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
-        batches = iterators.GroupedIterator(trainer.get_train_iterator(epoch=1).next_epoch_itr(shuffle=False), 1)
-        trainer.begin_epoch(1)
-
-        def update():
-            with metrics.aggregate("train_inner"):
-                return trainer.train_step(next(batches))
-
-        return trainer, update
-
-    return make
+    return lambda *flags: start_training("--mask-strategy", "random", "--clip-norm", "0.5", *flags)
 
 
 WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "unique")
 
 
 class InMemory:
-    """Stands for `OnItsWay`, which needs a GPU."""
+    """Stands for `AsyncScalar`, which needs a GPU."""
 
     def __init__(self, tensor):
         self.tensor = tensor.clone()
@@ -57,7 +36,7 @@ class InMemory:
 @pytest.fixture
 def late(monkeypatch):
     """As on a GPU: norms are looked at an update later, and the optimizer scales."""
-    monkeypatch.setattr(late_norm, "OnItsWay", InMemory)
+    monkeypatch.setattr(late_norm, "AsyncScalar", InMemory)
     for module in (late_norm, late_log):
         monkeypatch.setattr(module, "may_be_late", lambda trainer, norm: True)
     monkeypatch.setattr(FusedAdamW, "scales_in_kernel", lambda self: True)
@@ -138,18 +117,6 @@ def test_settings_are_the_original_ones_for_a_checkpoint_that_a_failing_update_w
     assert OmegaConf.is_config(trainer.cfg)
 
 
-class Operations(TorchDispatchMode):
-    """Keeps the names of all operations."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.overloadpacket.__name__)
-        return function(*args, **(kwargs or {}))
-
-
 def test_an_update_asks_the_device_for_nothing(start, late, monkeypatch):
     monkeypatch.setattr(InMemory, "number", lambda self: 1.0)  # that one has long been there
     trainer, update = start("--self-mask-from-epoch", "1", "--mask-strategy", "high")
@@ -158,10 +125,10 @@ def test_an_update_asks_the_device_for_nothing(start, late, monkeypatch):
     with Operations() as watch:
         update()
     # once, fairseq looks at a number that is on the host: isfinite(...).all() of a constant
-    assert [name for name in watch.names if name in WAITS] == ["_local_scalar_dense"]
+    assert {name: watch.numbers[name] for name in WAITS if name in watch.numbers} == {"_local_scalar_dense": 1}
     with Operations() as watch:
         metrics.get_smoothed_values("train")
-    assert watch.names.count("stack") == 2  # one transfer for the floats, one for the integers
+    assert watch.numbers["stack"] == 2  # one transfer for the floats, one for the integers
 
 
 def spoil(model, value):

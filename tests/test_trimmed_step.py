@@ -107,7 +107,7 @@ class Waiting(TorchDispatchMode):
 @pytest.mark.parametrize("bf16_pays", [False, True])
 def test_a_step_never_makes_the_host_wait_for_the_device(bf16_pays, flags, make_task, teacher, monkeypatch):
     monkeypatch.setattr("entropy_mask_plugin.task.bf16_pays", lambda device: bf16_pays)
-    monkeypatch.setattr("entropy_mask_plugin.task.waits_cost", lambda device: True)  # as on a GPU
+    monkeypatch.setattr("entropy_mask_plugin.task.syncs_are_expensive", lambda device: True)  # as on a GPU
     task, model, criterion = make_task("--sample-break-mode", "eos", "--shorten-method", "truncate", "--mask-strategy",
                                        *(teacher if flag == "T" else flag for flag in flags))
     by_length = task.dataset("train").ordered_indices()

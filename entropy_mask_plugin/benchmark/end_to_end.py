@@ -24,16 +24,16 @@ def run(options):
         teacher = os.path.join(folder, "teacher", "checkpoint_last.pt")
         student = ["--mask-strategy", "high", "--teacher", teacher, "--entropy-cache", os.path.join(folder, "cache"),
                    "--self-mask-from-epoch", "2", "--kd-weight", "0.5", "--kd-start-epoch", "2"]
-        return (train(folder, "teacher", small, "--mask-strategy", "random", "--leave-unmasked-prob", "0.1",
+        return (train(folder, "teacher", small, False, "--mask-strategy", "random", "--leave-unmasked-prob", "0.1",
                       "--random-token-prob", "0.1", "--max-epoch", "1")
-                and train(folder, "student", small, *student, "--max-epoch", "2")
-                and train(folder, "student", small, *student, "--max-epoch", "3"))
+                and train(folder, "student", small, False, *student, "--max-epoch", "2")
+                and train(folder, "student", small, True, *student, "--max-epoch", "3"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def train(folder, name, small, *flags):
-    """Record the exit status, and print what matters of the log."""
+def train(folder, name, small, resumes, *flags):
+    """Print what matters of the log as it comes, and record the outcome. Whether it is the expected one."""
     sizes = [*TINY, "--tokens-per-sample", "32", "--batch-size", "8"] if small else [
         "--tokens-per-sample", "128", "--batch-size", "64"]
     command = [
@@ -42,9 +42,11 @@ def train(folder, name, small, *flags):
         "--precision", "bf16", "--optimizer", "fused_adamw", "--lr", "1e-4", "--lr-scheduler", "fixed",
         "--clip-norm", "1", "--num-workers", "2", "--log-format", "simple", "--log-interval", "10",
         "--no-epoch-checkpoints", "--save-dir", os.path.join(folder, name), *([] if ON_GPU else ["--cpu"]), *flags]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in done.stdout.splitlines():
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    has_resumed = False
+    for line in process.stdout:
+        has_resumed |= "Loaded checkpoint" in line
         if any(word in line for word in SHOWN):
-            print(line[:240])
-    record("end_to_end", run=name, max_epoch=int(flags[-1]), exit_status=done.returncode)
-    return done.returncode == 0
+            print(line.rstrip()[:240], flush=True)
+    record("end_to_end", run=name, max_epoch=int(flags[-1]), exit_status=process.wait(), resumed=has_resumed)
+    return process.returncode == 0 and has_resumed == resumes

@@ -11,7 +11,7 @@ from fairseq import checkpoint_utils
 
 from ..errors import require
 from ..masking.entropy import projected_entropy
-from ..masking.refinement import refined, refined_at_once
+from ..masking.refinement import refine_near_cut, refine_nearest
 from ..masking.selection import CHOOSE, number_to_mask
 from .results import record
 
@@ -71,6 +71,6 @@ class Passes:
             cheap = self.entropies(layers, torch.bfloat16)
             exact_at = lambda at, layers=layers: self.entropies(layers, at=at)  # noqa: E731
             yield f"{layers} layers, bf16 product", cheap
-            yield f"{layers} layers, refined in rounds", refined(cheap, self.maskable, choose, exact_at)
-            yield f"{layers} layers, refined at once", refined_at_once(cheap, self.maskable, choose, exact_at)
+            yield f"{layers} layers, refined in rounds", refine_near_cut(cheap, self.maskable, choose, exact_at)
+            yield f"{layers} layers, refined at once", refine_nearest(cheap, self.maskable, choose, exact_at)
         yield "bf16 layers, fp32 product", self.entropies("bf16")

@@ -13,9 +13,10 @@ from fairseq.logging import metrics
 from tqdm import tqdm
 
 from ..masking.entropy import bf16_pays, projected_entropy
-from ..masking.refinement import refined
+from ..masking.refinement import refine_near_cut
 from ..masking.selection import highest, number_to_mask
-from .variants import build
+from .timing import matmul_rate
+from .variants import Setting, build
 
 WARM_UP = 3
 
@@ -37,13 +38,19 @@ def rounds(setting, names, number, steps):
     for name in tqdm(names, desc="warming up"):
         seconds(built[name].step, WARM_UP, cuda)
     found = {name: [] for name in names}
-    for number_of_round in tqdm(range(number), desc="rounds"):
-        shift = number_of_round % len(names)
-        for name in (*names[shift:], *names[:shift]):
+    for order in tqdm(rotations(names, number), desc="rounds", total=number):
+        for name in order:
             found[name].append(seconds(built[name].step, steps, cuda))
     built.clear()
     give_memory_back()
     return found
+
+
+def rotations(names, number):
+    """The names in an order for each round, so that none is always measured after the same other one."""
+    for first in range(number):
+        shift = first % len(names)
+        yield [*names[shift:], *names[:shift]]
 
 
 def give_memory_back():
@@ -55,13 +62,9 @@ def give_memory_back():
 
 
 def gemm_rate(setting):
-    """Multiplications and additions a second, in 10^9, of a large matrix product in the setting's precision."""
-    size = 2048 if setting.cpu else 8192
+    """GFLOP/s of a large matrix product in the setting's precision."""
     dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
-    # Random numbers: of equal ones, a GPU makes more products, as it draws less power.
-    a, b = (torch.randn(size, size, device="cpu" if setting.cpu else "cuda").to(dtype) for _ in range(2))
-    seconds(lambda: a @ b, 1, not setting.cpu)
-    return 2e-9 * size**3 / min(seconds(lambda: a @ b, 2, not setting.cpu) for _ in range(3))
+    return 1e-9 * matmul_rate(2048 if setting.cpu else 8192, dtype, torch.device("cpu" if setting.cpu else "cuda"))
 
 
 def peak_memory(setting, name):
@@ -76,8 +79,6 @@ def peak_memory(setting, name):
 
 def print_peak(arguments):
     """In MB, of the device where there is one, else of the process."""
-    from .variants import Setting
-
     arguments = json.loads(arguments)
     name = arguments.pop("name")
     setting = Setting(**arguments)
@@ -125,7 +126,7 @@ def accuracy_of_entropies(model, tokens, maskable):
         with torch.autocast(tokens.device.type, torch.bfloat16):
             cheapest = projected_entropy(model.lm_hidden(tokens), weight, bias, torch.bfloat16)
         asked = []
-        scores = refined(cheap, maskable, choose, lambda at: asked.append(int(at.sum())) or projected_entropy(
+        scores = refine_near_cut(cheap, maskable, choose, lambda at: asked.append(int(at.sum())) or projected_entropy(
             hidden[at], weight, bias))
         selected = choose(reference)
         same = lambda scores: float((choose(scores) & selected).sum() / selected.sum())  # noqa: E731
@@ -139,4 +140,3 @@ def accuracy_of_entropies(model, tokens, maskable):
             "positions computed again": sum(asked) / int(maskable.sum()),
             "bf16 pays here": bf16_pays(tokens.device),
         }
-

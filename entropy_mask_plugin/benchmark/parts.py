@@ -86,8 +86,8 @@ def refining(batch, widths, symbols):
         cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
         good &= measured({
             "entropies, bf16": lambda h=hidden, w=weight, b=bias: projected_entropy(h, w, b, torch.bfloat16),
-            "refined in rounds": lambda c=cheap, e=exact_at: refinement.refined(c, maskable, choose, e),
-            "refined at once": lambda c=cheap, e=exact_at: refinement.refined_at_once(c, maskable, choose, e),
+            "refined in rounds": lambda c=cheap, e=exact_at: refinement.refine_near_cut(c, maskable, choose, e),
+            "refined at once": lambda c=cheap, e=exact_at: refinement.refine_nearest(c, maskable, choose, e),
         }, width=width)
     return good
 

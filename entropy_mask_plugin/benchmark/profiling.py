@@ -27,8 +27,8 @@ def profile(variant, name, arch):
         for _ in range(STEPS):
             variant.step()
         wait()
-    record("kernels", arch=arch, variant=name, ms=1e3 * (time.perf_counter() - begin) / STEPS,
-           **kernels(watch.key_averages()))
+    record("kernel_times", arch=arch, variant=name, ms=1e3 * (time.perf_counter() - begin) / STEPS,
+           **kernel_times(watch.key_averages()))
 
 
 def waits(variant):
@@ -54,7 +54,7 @@ def synchronization_warnings():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def kernels(averages):
+def kernel_times(averages):
     """Kernels a step, their time, and the longest of them; on a CPU, operations."""
     time_of = (lambda event: event.self_device_time_total) if ON_GPU else (lambda event: event.self_cpu_time_total)
     events = [event for event in averages if not ON_GPU or event.device_type == torch.autograd.DeviceType.CUDA

@@ -4,10 +4,13 @@ For each way to train, three updates without dropout and a validation on both, f
 CPU's are in fp32. Losses, accuracy, mean entropies, gradient norms and the masked positions are compared: PASS or FAIL.
 """
 
+import math
 import os
 import shutil
 import tempfile
 import time
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from fairseq.logging import metrics
@@ -38,24 +41,20 @@ WAYS = {  # name: (arch, flags)
     "mask later": ("bertlet_3ml", BY_SELF),
     "hybrid": ("hbertlet", BY_SELF),
     "bert_base, self": ("bert_base", BY_SELF),
-    "random, compiled": ("bertlet", [*BY_NOISE, "--compile"]),
 }
+COMPILED = {"random, compiled": ("bertlet", [*BY_NOISE, "--compile"])}
 TOLERANCE = {"fp32": 2e-3, "bf16": 4e-2}  # of losses; of gradient norms, ten times as much
 SAME_MASKS = {"fp32": 0.995, "bf16": 0.9}  # of an untrained model's entropies; random masks are all the same
 
 
-class Setting(variants.Setting):
-    workers = 0
-
-    def words(self, *flags):
-        cache = os.path.join(self.folder, "cache-cpu" if self.cpu else "cache-gpu")
-        return super().words(*(cache if flag == "CACHE" else flag for flag in flags))
+def run_compiled(options):
+    return run(options, COMPILED)
 
 
-def run(options):
+def run(options, ways=None):
     folder = tempfile.mkdtemp(prefix="sanity-")
     try:
-        return Comparison(folder, options).run()
+        return Comparison(folder, options).run(ways or WAYS)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -70,40 +69,37 @@ class Comparison:
             data.write_data_bin(os.path.join(place, "bin"), 12 * self.length * self.sentences)
         make_uneven(os.path.join(self.uneven, "bin"), self.length)
 
-    def run(self):
+    def run(self, ways):
         results = []
-        for way in WAYS:
+        for way, (arch, flags) in ways.items():
             expected = None
             for precision in ("fp32", "bf16"):
                 if time.monotonic() > self.end:
                     record("sanity", way=way, precision=precision, failed="no time left")
                     return False
-                expected = expected or self.updates(way, "fp32", cpu=True)
-                results.append(attempt("sanity", lambda p=precision, e=expected, way=way: verdict(
-                    way, p, e, self.updates(way, p, cpu=not ON_GPU)), way=way, precision=precision))
+                expected = expected or self.updates(arch, flags, "fp32", cpu=True)
+                compare = partial(self.compare, way, arch, flags, precision, expected)
+                results.append(attempt("sanity", compare, way=way, precision=precision))
         verdicts = [figure.get("verdict") for figure in read(os.environ["BENCHMARK_OUT"]) if figure["kind"] == "sanity"]
         return all(results) and "FAIL" not in verdicts[-len(results):]
 
-    def updates(self, way, precision, cpu):
+    def compare(self, way, arch, flags, precision, expected):
+        return verdict(way, precision, expected, self.updates(arch, flags, precision, cpu=not ON_GPU))
+
+    def updates(self, arch, flags, precision, cpu):
         """[{name: value}] of each update, and the masked positions of each."""
-        arch, flags = WAYS[way]
-        setting = Setting(self.uneven if "complete" in flags else self.folder, arch, self.length, self.sentences,
-                          precision, cpu)
-        sizes = self.sizes(arch)
-        self.provide_teacher(setting, flags, sizes)
+        folder = self.uneven if "complete" in flags else self.folder
+        setting = variants.Setting(folder, arch, self.length, self.sentences, precision, cpu, self.sizes(arch), 0)
+        teacher = os.path.join(folder, f"{arch}.pt")
+        if "TEACHER" in flags and not os.path.exists(teacher):
+            data.write_teacher(teacher, replace(setting, precision="fp32", cpu=True).ours(*BY_NOISE))
         if cpu:
             flags = [flag for flag in flags if flag != "--compile"]
-        return some_updates(setting.ours(*flags, *NO_DROPOUT, *sizes))
+        return some_updates(setting.ours(*flags, *NO_DROPOUT))
 
     def sizes(self, arch):
         pattern = ["--mixer-pattern", "self,additive"] if arch == "hbertlet" else []
         return [*TINY, *pattern] if self.tiny else []
-
-    def provide_teacher(self, setting, flags, sizes):
-        path = os.path.join(setting.folder, f"{setting.arch}.pt")
-        if "TEACHER" in flags and not os.path.exists(path):
-            on_cpu = Setting(setting.folder, setting.arch, self.length, self.sentences, "fp32", True)
-            data.write_teacher(path, on_cpu.ours(*BY_NOISE, *sizes))
 
 
 def some_updates(words):
@@ -129,7 +125,8 @@ def latest_values():
 def verdict(way, precision, expected, actual):
     (log, masks), (expected_log, expected_masks) = actual, expected
     different = differences(expected_log, log)
-    same = sum(int((a & b).sum()) for a, b in zip(masks, expected_masks)) / sum(int(b.sum()) for b in expected_masks)
+    same = sum(int((a & b).sum()) for a, b in zip(masks, expected_masks, strict=True)) / sum(
+        int(b.sum()) for b in expected_masks)
     limit = TOLERANCE[precision]
     good = same == 1 if way.startswith("random") else same >= SAME_MASKS[precision]
     good &= all(value <= limit * (10 if name == "gnorm" else 1) for name, value in different.items())
@@ -137,11 +134,16 @@ def verdict(way, precision, expected, actual):
             "same_masks": same, **{f"{name}_differs": value for name, value in sorted(different.items())}}
 
 
-def differences(one, other):
-    """The largest relative difference of each value over the updates."""
-    names = {name for row in one for name in row}
-    return {name: max(abs(a[name] - b[name]) / max(abs(a[name]), 0.5) for a, b in zip(one, other)
-                      if name in a and name in b) for name in names}
+def differences(expected, actual):
+    """The largest relative difference of each value over the updates. A value that only one of the two has differs by
+    infinity, and so does one that is not a number."""
+    largest = {}
+    for one, other in zip(expected, actual, strict=True):
+        for name in one.keys() | other.keys():
+            a, b = one.get(name, math.inf), other.get(name, math.inf)
+            difference = abs(a - b) / max(abs(a), 0.5)
+            largest[name] = max(largest.get(name, 0.0), difference if math.isfinite(difference) else math.inf)
+    return largest
 
 
 def make_uneven(folder, length):

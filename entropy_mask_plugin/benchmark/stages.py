@@ -41,15 +41,16 @@ class Stage(NamedTuple):
 
 STAGES = {
     "machine": Stage("card, driver and versions", 60, "stages", "describe_machine"),
-    "sanity": Stage("does a step on the GPU compute what a CPU does? 14 ways to train", 120, "sanity"),
+    "sanity": Stage("does a step on the GPU compute what a CPU does? 13 ways to train", 120, "sanity"),
+    "sanity_compiled": Stage("the same with --compile", 150, "sanity", "run_compiled"),
     "kernels": Stage("are the kernels right, and how fast?", 90, "kernels", interpreted=True),
     "step": Stage("whole steps: tokens/s, MFU, memory, kernels by time, lines that wait", 130, "steps", "run_step"),
     "prototypes": Stage("changes that may make a step faster, one on top of the other", 130, "steps", "run_prototypes"),
     "end_to_end": Stage("fairseq-train as a user types it: teacher, student, resumed", 90, "end_to_end"),
     "parts": Stage("masking, refinement, attention, data workers, one by one", 70, "parts"),
-    "host": Stage("an update of nothing: what it costs the host; also on a CPU", 300, "host"),
+    "host": Stage("host overhead of an update, with next to nothing to compute; also on a CPU", 300, "host"),
     "masks": Stage("of a trained --checkpoint on --data: which masks are those of exact entropies", 300, "masks"),
-    "compile": Stage("kernels compiled ahead for sm_90 and sm_80: registers, spills; needs no GPU", 300, "compiling"),
+    "compile": Stage("kernels compiled ahead for three kinds of GPU: registers, spills; needs none", 300, "compiling"),
 }
 
 
@@ -75,14 +76,14 @@ def run_stages(names, out, options, budget=None):
     for name in names:
         left = end - time.monotonic()
         outcomes[name] = "no time left" if left < LEAST_SECONDS else run_stage(name, out, options, left)
-        say(out, f"== {name}: {outcomes[name]}")
+        log_line(out, f"== {name}: {outcomes[name]}")
     summary.write(out)
     return outcomes
 
 
 def run_stage(name, out, options, left):
     limit = min(STAGES[name].seconds, left)
-    say(out, f"== {name}: {STAGES[name].summary}; at most {limit:.0f} s")
+    log_line(out, f"== {name}: {STAGES[name].summary}; at most {limit:.0f} s")
     options = options._replace(seconds=0.8 * limit)
     command = [sys.executable, "-c", START, name, json.dumps(options._asdict())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -92,7 +93,7 @@ def run_stage(name, out, options, left):
     timer.start()
     try:
         for line in process.stdout:
-            say(out, line.rstrip().split("\r")[-1])
+            log_line(out, line.rstrip().split("\r")[-1])
         status = process.wait()
     finally:
         timer.cancel()
@@ -108,7 +109,7 @@ def environment(name, out):
     return variables
 
 
-def say(out, line):
+def log_line(out, line):
     print(line, flush=True)
     with open(os.path.join(out, LOG), "a", encoding="utf-8") as file:
         file.write(line + "\n")
@@ -141,4 +142,3 @@ def main():
     stage = STAGES[name]
     run = getattr(importlib.import_module(f"entropy_mask_plugin.benchmark.{stage.module}"), stage.function)
     raise SystemExit(not run(Options(**json.loads(options))))
-

@@ -1,7 +1,7 @@
 """Stages `step` and `prototypes`: whole training steps, where their time goes, and what might make them faster.
 
 MFU: the floating-point operations of the matrix products that the method needs, by the project's own count, over the
-time of a step and over the rate of a large matrix product here (in brackets: over the datasheet's).
+time of a step and over the rate of a large matrix product here; and, for cards of DATASHEET, over the datasheet's.
 """
 
 import os
@@ -20,30 +20,18 @@ from .results import attempt, record
 from .timing import ON_GPU, matmul_rate, wait
 
 BERTS = Corruption(0.15, 0.1, 0.1)
-DATASHEET = 989.4e12  # dense bf16 FLOP/s of an H100 or H200 (SXM)
-MORE = {
+DATASHEET = {"H100 80GB HBM3": 989.4e12, "H200": 989.4e12, "A100": 312e12}  # card: dense bf16 FLOP/s
+EXTRA = {  # beside `variants.OURS`
     "random, 80/10/10": [*variants.OURS["random"], "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"],
 }
-NAMES = ("random", *MORE, "teacher cached", "teacher on the fly", "self", "self, bf16 entropies", "self + KD",
+NAMES = ("random", *EXTRA, "teacher cached", "teacher on the fly", "self", "self, bf16 entropies", "self + KD",
          variants.FAIRSEQ, variants.TRANSFORMERS)
-PROFILED = ("random", "self")
+PROFILED = ("random", "self", "teacher on the fly", "self + KD")
 WITH_PROTOTYPES = ("random", "self", "self + KD")
 LENGTH, TOKENS, ROUNDS, STEPS = 128, 32768, 3, 10
 SPARE_BATCHES = 120
 TINY = ["--encoder-layers", "2", "--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "64",
         "--encoder-attention-heads", "2"]
-
-
-class Setting(variants.Setting):
-    """With --tiny, the same steps with almost nothing to compute."""
-
-    tiny = False
-
-    def ours(self, *flags):
-        return super().ours(*flags, *(TINY if self.tiny else []))
-
-    def fairseq(self):
-        return [*super().fairseq(), *(TINY if self.tiny else [])]
 
 
 class Bench:
@@ -57,8 +45,8 @@ class Bench:
         sentences = tokens // self.length
         batches = measure.WARM_UP + self.rounds * self.steps + SPARE_BATCHES
         data.write_data_bin(os.path.join(self.folder, "bin"), batches * tokens)
-        self.setting = Setting(self.folder, arch, self.length, sentences, "bf16", not ON_GPU)
-        self.setting.tiny = self.tiny
+        self.setting = variants.Setting(self.folder, arch, self.length, sentences, "bf16", not ON_GPU,
+                                        TINY if self.tiny else ())
         data.write_teacher(os.path.join(self.folder, f"{arch}.pt"), self.setting.ours(*variants.OURS["random"]))
         self.matmul_rate = matmul_rate(512 if self.tiny else 8192)
         self.built, self.good = {}, True  # good: nothing has failed
@@ -77,19 +65,18 @@ class Bench:
 
     def build_one(self, name):
         begin = time.monotonic()
-        variant = variants.WithFairseq(self.setting.ours(*MORE[name])) if name in MORE else variants.build(
+        variant = variants.WithFairseq(self.setting.ours(*EXTRA[name])) if name in EXTRA else variants.build(
             name, self.setting)
         measure.seconds(variant.step, measure.WARM_UP, ON_GPU)
         self.built[name] = variant
-        return {"seconds": time.monotonic() - begin, "peak_memory_bytes": peak_memory(variant) if ON_GPU else None}
+        return {"seconds": time.monotonic() - begin, "peak_memory_bytes": memory_of_step(variant) if ON_GPU else None}
 
     def measure(self):
         """{name: seconds of a step in each round}, the rounds in rotating order."""
         names = list(self.built)
         times = {name: [] for name in names}
-        for number in range(self.rounds):
-            shift = number % len(names)
-            for name in (*names[shift:], *names[:shift]):
+        for order in measure.rotations(names, self.rounds):
+            for name in order:
                 times[name].append(measure.seconds(self.built[name].step, self.steps, ON_GPU))
             if self.is_late():
                 break
@@ -103,7 +90,12 @@ class Bench:
         """{name: value} of a step that takes so long."""
         rate = self.flops(name) / seconds
         return {"ms": 1e3 * seconds, "tokens_per_second": self.setting.tokens / seconds, "flop_per_second": rate,
-                "mfu": rate / self.matmul_rate, "mfu_of_datasheet": rate / DATASHEET}
+                "mfu": rate / self.matmul_rate, **of_datasheet(rate)}
+
+
+def of_datasheet(rate):
+    card = torch.cuda.get_device_name() if ON_GPU else ""
+    return {"mfu_of_datasheet": rate / DATASHEET[name] for name in DATASHEET if name in card}
 
 
 def macs(name, model, length):
@@ -117,7 +109,7 @@ def macs(name, model, length):
     return flops.macs_of_step(model, length, BERTS if "80/10/10" in name else PAPERS, model, source, "KD" in name)
 
 
-def peak_memory(variant):
+def memory_of_step(variant):
     """Bytes of one step beyond what the process holds already."""
     wait()
     torch.cuda.reset_peak_memory_stats()
@@ -165,21 +157,21 @@ def report(bench):
 
 
 def run_prototypes(options):
-    return all([on_bench(arch, options, put_prototypes) for arch in options.archs])
+    return all([on_bench(arch, options, measure_prototypes) for arch in options.archs])
 
 
-def put_prototypes(bench):
+def measure_prototypes(bench):
     """A prototype that does not work is a figure, too, and no failure of the stage."""
     from .prototypes import PROTOTYPES
 
     bench.build(WITH_PROTOTYPES)
-    last = {name: Last(bench, name) for name in bench.built}
+    trials = {name: Trial(bench, name) for name in bench.built}
     for prototype in PROTOTYPES:
         if ON_GPU or not prototype.needs_gpu:
-            put_over(prototype, bench, last)
+            try_prototype(prototype, bench, trials)
 
 
-class Last:
+class Trial:
     """A variant with the prototypes so far: its time, and its loss and gradient norm on one batch."""
 
     def __init__(self, bench, name):
@@ -197,17 +189,17 @@ class Last:
         """Loss and gradient norm of the first batch with the first weights: what a prototype changes in the numbers."""
         trainer = self.variant.trainer
         now = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-        self.put(self.weights)
+        self.set_weights(self.weights)
         trainer.zero_grad()
         torch.manual_seed(5)
         sample, _ = trainer._prepare_sample(self.batch)
         _, size, log = trainer.task.train_step(sample, trainer.model, trainer.criterion, trainer.optimizer, 0)
         gradients = [p.grad.float().norm() for p in trainer.model.parameters() if p.grad is not None]
         trainer.zero_grad()
-        self.put(now)
+        self.set_weights(now)
         return float(log["loss"]) / size, float(torch.stack(gradients).norm()) / size
 
-    def put(self, weights):
+    def set_weights(self, weights):
         with torch.no_grad():
             torch._foreach_copy_(list(self.variant.trainer.model.parameters()), weights)
 
@@ -220,9 +212,9 @@ class Last:
                 "gradient_norm_differs": abs(norm / self.norm - 1)}
 
 
-def put_over(prototype, bench, last):
-    for name, variant in last.items():
+def try_prototype(prototype, bench, trials):
+    for name, trial in trials.items():
         if prototype.variants is not None and name not in prototype.variants or bench.is_late():
             continue
-        attempt("prototype", lambda variant=variant: variant.changed(prototype), arch=bench.arch, variant=name,
+        attempt("prototype", lambda trial=trial: trial.changed(prototype), arch=bench.arch, variant=name,
                 prototype=prototype.name)

@@ -37,7 +37,7 @@ COLUMNS = {  # of the other tables: header -> key and format
     "step": {"arch": "arch", "variant": "variant", "ms": ("ms", ".2f"), "tokens/s": ("tokens_per_second", ",.0f"),
              "ratio": ("ratio", ".2f"), "MFU": ("mfu", ".0%"), "of datasheet": ("mfu_of_datasheet", ".0%")},
     "waits": {"arch": "arch", "variant": "variant", "waits a step": "number", "lines": "lines"},
-    "kernels": {"arch": "arch", "variant": "variant", "device ms": ("device_ms", ".2f"),
+    "kernel_times": {"arch": "arch", "variant": "variant", "device ms": ("device_ms", ".2f"),
                 "launches": ("launches", ".0f")},
     "host": {"arch": "arch", "precision": "precision", "variant": "variant", "ms": ("ms", ".2f"),
              "lowest ms": ("lowest_ms", ".2f"), "operations": "operations"},
@@ -59,7 +59,7 @@ def tables(of):
         figures = [figure for figure in of(kind) if "failed" not in figure]
         if figures:
             yield f"**{kind}**\n\n" + table(columns, figures)
-    for figure in (figure for figure in of("kernels") if "longest" in figure):
+    for figure in (figure for figure in of("kernel_times") if "longest" in figure):
         rows = [[f"{kernel['ms']:.3f}", f"{kernel['times']:.1f}", kernel["name"]]
                 for kernel in figure["longest"][:LONGEST]]
         yield f"**longest kernels, {figure['arch']}, {figure['variant']}**\n\n" + tabulate(

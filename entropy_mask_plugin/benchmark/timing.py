@@ -7,6 +7,7 @@ import torch
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = DEVICE.type == "cuda"
+CYCLES_PER_MS = 2_000_000  # of a GPU's clock, at least as fast as today's
 
 
 def wait():
@@ -14,16 +15,21 @@ def wait():
         torch.cuda.synchronize()
 
 
-def device_ms(function, repeats=15, warm_up=3):
+def device_ms(function, repeats=15, warm_up=3, device=DEVICE):
     """Milliseconds of one call on the device, the median: by events where there is a GPU."""
     for _ in range(warm_up):
         function()
-    wait()
-    return statistics.median(by_events(function) if ON_GPU else by_clock(function) for _ in range(repeats))
+    if device.type != "cuda":
+        return statistics.median(by_clock(function) for _ in range(repeats))
+    head_start = int(CYCLES_PER_MS * (1 + host_ms(function, repeats=1, warm_up=0)))
+    return statistics.median(by_events(function, head_start) for _ in range(repeats))
 
 
-def by_events(function):
+def by_events(function, head_start):
+    """head_start: cycles that the device is kept busy before the first event, so that every kernel is in its queue when
+    its turn comes: else the time would be the host's, for launching them."""
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(head_start)
     first.record()
     function()
     last.record()
@@ -47,7 +53,7 @@ def host_ms(function, repeats=15, warm_up=2):
     return statistics.median(times[warm_up:])
 
 
-def matmul_rate(size):
-    """FLOP/s of a large bf16 matrix product, of random numbers: of equal ones, a GPU makes more."""
-    a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-    return 2e3 * size**3 / device_ms(lambda: a @ b)
+def matmul_rate(size, dtype=torch.bfloat16, device=DEVICE):
+    """FLOP/s of a large matrix product, of random numbers: of equal ones, a GPU makes more, as it draws less power."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2e3 * size**3 / device_ms(lambda: a @ b, repeats=7, warm_up=2, device=device)

@@ -4,6 +4,8 @@ Shapes: B sentences, T positions.
 """
 
 import os
+from dataclasses import dataclass
+from typing import Optional, Sequence
 
 import torch
 from fairseq import tasks
@@ -35,21 +37,29 @@ OURS |= {
 KNOWN = (TRANSFORMERS, FAIRSEQ, *OURS)
 
 
+@dataclass
 class Setting:
-    """An arch, T, B and precision, and where data, teacher and cache are."""
+    """An arch, T, B and precision, and where data, teacher and cache are.
 
-    def __init__(self, folder, arch, length, sentences, precision, cpu):
-        self.folder, self.arch, self.length, self.sentences = folder, arch, length, sentences
-        self.precision, self.cpu = precision, cpu
+    sizes: flags that make another size of model than the arch; workers: processes that read data, None = 4 for a GPU.
+    """
+
+    folder: str
+    arch: str
+    length: int
+    sentences: int
+    precision: str
+    cpu: bool
+    sizes: Sequence[str] = ()
+    workers: Optional[int] = None
+
+    def __post_init__(self):
+        if self.workers is None:
+            self.workers = 0 if self.cpu else 4
 
     @property
     def tokens(self):
         return self.length * self.sentences
-
-    @property
-    def workers(self):
-        """Processes that read data, for every variant."""
-        return 0 if self.cpu else 4
 
     @property
     def title(self):
@@ -57,7 +67,8 @@ class Setting:
 
     def words(self, *flags):
         """A fairseq-train command line."""
-        places = {"TEACHER": os.path.join(self.folder, f"{self.arch}.pt"), "CACHE": os.path.join(self.folder, "cache")}
+        cache = "cache-cpu" if self.cpu else "cache-gpu"  # a teacher's entropies differ between them, a little
+        places = {"TEACHER": os.path.join(self.folder, f"{self.arch}.pt"), "CACHE": os.path.join(self.folder, cache)}
         return [os.path.join(self.folder, "bin"), "--tokens-per-sample", str(self.length), "--batch-size",
                 str(self.sentences), "--lr", "1e-5", "--lr-scheduler", "fixed", "--clip-norm", "1.0", "--seed", "1",
                 "--required-batch-size-multiple", "1", "--no-save", "--save-dir", os.path.join(self.folder, "none"),
@@ -66,14 +77,14 @@ class Setting:
 
     def ours(self, *flags):
         return self.words("--task", "entropy_masked_lm", "--criterion", "entropy_masked_lm", "--arch", self.arch,
-                          "--optimizer", "fused_adamw", "--precision", self.precision, *flags)
+                          "--optimizer", "fused_adamw", "--precision", self.precision, *self.sizes, *flags)
 
     def fairseq(self):
         layers, width, ffn, heads = SIZES[self.arch]
         fp16 = ["--amp"] if self.precision == "bf16" and not self.cpu else []
         return self.words("--task", "masked_lm", "--criterion", "masked_lm", "--arch", "roberta_base",
                           "--encoder-layers", str(layers), "--encoder-embed-dim", str(width), "--encoder-ffn-embed-dim",
-                          str(ffn), "--encoder-attention-heads", str(heads), "--optimizer", "adam", *fp16)
+                          str(ffn), "--encoder-attention-heads", str(heads), "--optimizer", "adam", *fp16, *self.sizes)
 
 
 def build(name, setting):

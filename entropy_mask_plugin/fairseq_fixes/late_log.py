@@ -25,7 +25,7 @@ _waiting = []
 
 
 def apply():
-    Trainer._reduce_and_log_stats, metrics.reset = keep_or_log, forget
+    Trainer._reduce_and_log_stats, metrics.reset = keep_or_log, reset_and_discard
     for name in READERS:
         setattr(metrics, name, after_logging(getattr(metrics, name)))
 
@@ -68,7 +68,7 @@ def after_logging(read):
     return log_and_read
 
 
-def forget():
+def reset_and_discard():
     _waiting.clear()
     fairseq_reset()
 
@@ -78,7 +78,7 @@ def log_what_waits():
     _waiting.clear()
     on_host = numbers(tensor for update in updates for tensor in update.tensors())
     for update in updates:
-        with into(update.aggregators), at(update.moment):
+        with aggregators_active(update.aggregators), clock_at(update.moment):
             log_update(update, on_host)
 
 
@@ -108,7 +108,7 @@ def numbers(tensors):
 
 
 @contextlib.contextmanager
-def into(aggregators):
+def aggregators_active(aggregators):
     """Log into these aggregators instead of those of now."""
     now, metrics._active_aggregators = metrics._active_aggregators, aggregators
     try:
@@ -118,7 +118,7 @@ def into(aggregators):
 
 
 @contextlib.contextmanager
-def at(moment):
+def clock_at(moment):
     """The meters' clock shows this moment, and goes on by nanoseconds: a speed is measured from the first update on."""
     ticks = itertools.count()
     meters.time = SimpleNamespace(perf_counter=lambda: moment + 1e-9 * next(ticks))

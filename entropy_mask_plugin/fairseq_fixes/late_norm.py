@@ -16,10 +16,10 @@ fairseq_clip = Trainer.clip_grad_norm
 
 
 def apply():
-    Trainer.clip_grad_norm, Trainer.save_checkpoint = clip_grad_norm, looking_back_first(Trainer.save_checkpoint)
+    Trainer.clip_grad_norm, Trainer.save_checkpoint = clip_grad_norm, checked_first(Trainer.save_checkpoint)
 
 
-class OnItsWay:
+class AsyncScalar:
     """A number that the device has not computed yet; the host asks for it when it has long been there."""
 
     def __init__(self, tensor):
@@ -37,21 +37,21 @@ def clip_grad_norm(self, clip_norm):
     self.latest_norm = fairseq_clip(self, clip_norm)
     if not may_be_late(self, self.latest_norm):
         return self.latest_norm
-    look_back(self)
-    self.norm_on_its_way = self.get_num_updates() + 1, OnItsWay(self.latest_norm)
+    stop_if_not_finite(self)
+    self.pending_norm = self.get_num_updates() + 1, AsyncScalar(self.latest_norm)
     return torch.ones(())  # finite, for now
 
 
-def looking_back_first(save):
+def checked_first(save):
     def save_checkpoint(self, filename, extra_state):
-        look_back(self)
+        stop_if_not_finite(self)
         return save(self, filename, extra_state)
 
     return save_checkpoint
 
 
-def look_back(trainer):
-    number, norm = vars(trainer).pop("norm_on_its_way", (None, None))
+def stop_if_not_finite(trainer):
+    number, norm = vars(trainer).pop("pending_norm", (None, None))
     if norm is not None:
         refuse_infinite(norm.number(), number)
 

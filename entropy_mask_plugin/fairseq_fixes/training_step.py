@@ -36,11 +36,11 @@ def read_settings_as_plain_attributes():
 
     def train_step(self, samples, raise_oom=False):
         self.optimizer, self.lr_scheduler  # built on first use, with OmegaConf's
-        with using(self, plain_settings(self)):
+        with settings(self, plain_settings(self)):
             return fairseq_step(self, samples, raise_oom)
 
     def state_dict(self):
-        with using(self, getattr(self, "original_cfg", self.cfg)):  # also where an update fails, for crash.pt
+        with settings(self, getattr(self, "original_cfg", self.cfg)):  # also where an update fails, for crash.pt
             return fairseq_state(self)
 
     Trainer.train_step, Trainer.state_dict = train_step, state_dict
@@ -59,7 +59,7 @@ def as_namespace(x):
 
 
 @contextlib.contextmanager
-def using(trainer, cfg):
+def settings(trainer, cfg):
     """Within, the trainer's settings are these."""
     before, trainer.cfg = trainer.cfg, cfg
     try:

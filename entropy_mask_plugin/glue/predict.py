@@ -61,4 +61,3 @@ def rows_of(task, logits, targets):
     probabilities = logits.softmax(-1)
     for i, (gold, row) in enumerate(zip(targets.tolist(), probabilities)):
         yield (str(i), task.labels[gold], task.labels[int(row.argmax())], *(f"{share:.6f}" for share in row.tolist()))
-

@@ -66,6 +66,16 @@ def grid(protocol):
     return [Point(rate, size) for rate in protocol.learning_rates for size in protocol.batch_sizes]
 
 
+def trains_on_gpu(more):
+    """more: further words of the command."""
+    return torch.cuda.is_available() and "--cpu" not in more
+
+
+def optimizer_for(more):
+    """On a GPU, fairseq's adam loops over the parameters in Python."""
+    return "fused_adamw" if trains_on_gpu(more) else "adam"
+
+
 def training_command(name, protocol, point, seed, rows, model, checkpoint, data, folder, user_dir, more=()):
     """Words of a `fairseq-train` command.
 
@@ -83,22 +93,20 @@ def training_command(name, protocol, point, seed, rows, model, checkpoint, data,
     selection = ["--best-checkpoint-metric", "loss"]
     if protocol.best == "metric":
         selection = ["--best-checkpoint-metric", metric, "--maximize-best-checkpoint-metric"]
-    on_gpu = torch.cuda.is_available() and "--cpu" not in more
     return [
         data, "--user-dir", user_dir, "--finetune-from-model", checkpoint, "--save-dir", folder,
         "--task", "sentence_prediction", "--criterion", "sentence_prediction",
         "--num-classes", str(len(task.labels) or 1), *(["--regression-target"] if task.regression else []),
         *([report] if report else []), "--init-token", "0", "--separator-token", "2", *model_flags(model),
-        # On a GPU, fairseq's adam loops over the parameters in Python, and reading in one process holds it up.
-        "--optimizer", "fused_adamw" if on_gpu else "adam", "--adam-betas", str(tuple(protocol.adam_betas)),
+        "--optimizer", optimizer_for(more), "--adam-betas", str(tuple(protocol.adam_betas)),
         "--adam-eps", str(protocol.adam_eps),
         "--clip-norm", str(protocol.clip_norm), "--distributed-world-size", "1",  # several GPUs: several jobs
         "--weight-decay", str(protocol.weight_decay), "--lr", str(point.learning_rate),
         "--lr-scheduler", "polynomial_decay", "--warmup-updates", str(int(protocol.warmup * updates)),
         "--total-num-update", str(updates), "--batch-size", str(point.batch_size), "--required-batch-size-multiple",
         "1", "--max-epoch", str(protocol.max_epochs), "--patience", str(protocol.patience), *selection,
-        "--valid-subset", "valid", "--seed", str(seed), "--no-epoch-checkpoints", "--num-workers",
-        "4" if on_gpu else "0",
+        "--valid-subset", "valid", "--seed", str(seed), "--no-epoch-checkpoints",
+        "--num-workers", "4" if trains_on_gpu(more) else "0",  # one process would hold a GPU up
         "--log-format", "simple", "--log-interval", "50", *more,
     ]
 

@@ -22,7 +22,7 @@ from ..processes import all_of, gpus, in_words, threads_of_each
 from ..vocabulary import symbols_of_checkpoint
 from .binarize import binarize_task
 from .cells import read_json, read_settings
-from .protocols import Protocol, check_protocol, model_settings
+from .protocols import Protocol, check_protocol, model_settings, optimizer_for
 from .reading import missing_files, read_from_hub, read_task
 from .tasks import TASKS
 from .unit import Unit, run_unit
@@ -64,7 +64,7 @@ class Settings:
         return {"checkpoint": os.path.abspath(self.checkpoint),
                 "content of the checkpoint": digest_of_file(self.checkpoint),
                 "protocol": json.loads(json.dumps(self.protocol._asdict())), "freeze encoder": self.freeze_encoder,
-                "limit": self.limit, "more flags": list(self.more)}
+                "limit": self.limit, "more flags": list(self.more), "optimizer": optimizer_for(self.more)}
 
 
 def fine_tune(settings):
@@ -115,8 +115,9 @@ def tokenizer_of(settings, state, symbols):
 def refuse_another_run(settings):
     before, now = read_settings(settings.out), settings.record()
     for name, value in now.items() if before else ():
-        if before.get(name) != value:
-            raise UsageError(f"--out: {settings.out} is a run with {name} {before.get(name)}, now {value}; "
+        was = before.get(name, "adam" if name == "optimizer" else None)  # which once was not recorded
+        if was != value:
+            raise UsageError(f"--out: {settings.out} is a run with {name} {was}, now {value}; "
                              "expected the same settings or a new folder")
 
 

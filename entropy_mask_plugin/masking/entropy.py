@@ -8,12 +8,12 @@ import time
 
 import torch
 
-from .kernels import tried_once
+from .kernels import verified_once
 
 CHUNK_ROWS = 256  # of a matrix product: below 64 it gets slow
 PAYS = 1.5
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-3}  # of the kernel, relative
-CACHED_ROWS = 16  # whose fp32 logits stay in the processor's cache from one operation to the next
+CACHED_ROWS = 16  # whose fp32 logits stay in the CPU's cache from one operation to the next
 
 
 def entropy(logits):
@@ -49,9 +49,9 @@ def _of_sums(r, t):
 
 @functools.cache
 def bf16_pays(device):
-    """Whether matrix products with bf16 operands are much faster than with fp32 there. On a processor, tried once."""
+    """Whether matrix products with bf16 operands are much faster than with fp32 there. On a CPU, tried once."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
+        return has_kernel(device)
 
     def seconds(dtype):
         a, b = (torch.ones(CHUNK_ROWS, 512, dtype=dtype, device=device) for _ in range(2))
@@ -66,7 +66,12 @@ def bf16_pays(device):
     return seconds(torch.float32) > PAYS * seconds(torch.bfloat16)
 
 
-@tried_once("entropy")
+def has_kernel(device):
+    """Whether the GPU multiplies bf16 and tf32 on tensor cores, for which the kernel is made."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+
+
+@verified_once("entropy")
 def kernel_is_right(device, dtype):
     """Whether the GPU's kernel compiles there and gives the plain form's numbers."""
     from .triton_entropy import fused_entropy  # triton comes with torch for GPUs, and with no other
@@ -92,7 +97,7 @@ def projected_entropy(hidden, weight, bias, dtype=torch.float32, chunk_rows=CHUN
         ... fp32, nats.
     """
     rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()
-    if hidden.device.type == "cuda" and kernel_is_right(hidden.device, dtype):
+    if has_kernel(hidden.device) and kernel_is_right(hidden.device, dtype):
         from .triton_entropy import fused_entropy
 
         return fused_entropy(rows, weight, bias).view(hidden.shape[:-1])

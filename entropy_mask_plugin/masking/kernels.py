@@ -6,7 +6,7 @@ import logging
 logger = logging.getLogger(__name__)
 
 
-def tried_once(kernel):
+def verified_once(kernel):
     """Decorate check(device, …) -> bool: called once for each device, False with a warning where it fails.
 
     Args:

@@ -6,7 +6,7 @@ Shapes: B sentences, T positions.
 
 import torch
 
-from .kernels import tried_once
+from .kernels import verified_once
 
 # What the noise is for. Different streams are independent.
 SELECTION, CORRUPTION, REPLACEMENT, COIN, VALIDATION = range(5)
@@ -78,7 +78,7 @@ def _signed(x):
     return (x + (_WORD >> 1)) % _WORD - (_WORD >> 1)
 
 
-@tried_once("noise")
+@verified_once("noise")
 def _kernel_is_right(device):
     """Whether the GPU's kernel compiles there and draws the same bits."""
     from .triton_noise import fused_noise  # triton comes with torch for GPUs, and with no other

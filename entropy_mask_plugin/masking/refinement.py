@@ -8,12 +8,12 @@ Shapes: B sentences, T positions, N positions in all.
 import torch
 import torch.nn.functional as F
 
-NEAR = 1 / 8  # of a row's positions are computed again by `refined_at_once`
+NEAR = 1 / 8  # of a row's positions are computed again by `refine_nearest`
 SAFETY = 4.0  # margin, in largest errors seen so far: errors at other positions may be larger
 LEAST_MARGIN = 1e-3  # nats
 
 
-def refined(scores, candidates, choose, exact_at):
+def refine_near_cut(scores, candidates, choose, exact_at):
     """Scores from which `choose` selects the same positions as from exact ones, unless an error somewhere is more than
     SAFETY times the largest that was seen near the cuts.
 
@@ -40,9 +40,10 @@ def refined(scores, candidates, choose, exact_at):
         margin = max(margin, LEAST_MARGIN, SAFETY * largest_error)
 
 
-def refined_at_once(scores, candidates, choose, exact_at):
-    """As `refined`, but the exact scores are those of the NEAR nearest to a cut in each row, however large the errors
-    are: which they are need not be known on the host, so it never waits.
+def refine_nearest(scores, candidates, choose, exact_at):
+    """As `refine_near_cut`, but with exact scores at a fixed number of positions in each row, NEAR of its length, those
+    nearest to a cut: their number is known on the host, so it never waits. Where an error is larger than the distance
+    of the others from their cut, a position may be chosen that exact scores would not choose.
 
     exact_at: an index into B x T (here two int64 tensors) -> the exact scores there, B x S.
     """

@@ -46,13 +46,13 @@ class PaddedProjection(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         features, padded = ctx.saved_tensors
-        gradient = whole(gradient, ctx.logits)  # K x W
+        gradient = padded_gradient(gradient, ctx.logits)  # K x W
         of_weight = (gradient.t() @ features)[: ctx.symbols].to(ctx.dtypes[0])
         of_bias = gradient.sum(0)[: ctx.symbols].to(ctx.dtypes[1])
         return gradient @ padded, of_weight, of_bias
 
 
-def whole(gradient, logits):
+def padded_gradient(gradient, logits):
     """The gradient K x V with the columns of the logits K x W.
 
     Where it lies in the logits' own memory (see `cross_entropy`), the other columns still hold FAR_BELOW: rows of zeros

@@ -18,4 +18,4 @@ fairseq-train "$data" --user-dir "$(cd "$(dirname "$0")/../.." && pwd)/entropy_m
     --optimizer fused_adamw --adam-betas "(0.9,0.999)" --adam-eps 1e-8 --clip-norm 1 \
     --lr 5e-5 --lr-scheduler polynomial_decay --total-num-update "$updates" \
     --batch-size 256 --max-epoch 50 --patience 5 --best-checkpoint-metric loss --seed 1 \
-    --save-dir "$run" --no-epoch-checkpoints --log-format simple --log-interval 100 "$@"
+    --save-dir "$run" --num-workers 4 --no-epoch-checkpoints --log-format simple --log-interval 100 "$@"

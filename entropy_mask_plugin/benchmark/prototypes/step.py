@@ -99,6 +99,9 @@ def compile_layers(variant):
 
 
 def replay_layers(variant):
+    """One backward pass an update: a graph leaves its gradients in the same memory each time, where a second one would
+    add to what it overwrites."""
+    assert list(variant.trainer.cfg.optimization.update_freq) == [1], "written for --update-freq 1"
     for model in models_of(variant):
         model.encoder.run_layers = ReplayedLayers(model.encoder)
 
