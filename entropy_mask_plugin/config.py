@@ -86,8 +86,9 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     )
     entropy_precision: Optional[str] = field(
         default=None,
-        metadata={"help": "of entropy passes: bf16 = all of them, cheaper, some masks are others; fp32 = exact also "
-                          "under --precision bf16 (default: layers as --precision, projection exact where it decides)"},
+        metadata={"help": "of entropy passes: bf16 = all of them, cheaper, some masks differ; fp32 = exact also "
+                          "under --precision bf16 (default: layers as --precision, projection refined near the "
+                          "selection cut)"},
     )
     compile: bool = field(
         default=False, metadata={"help": "torch.compile for the encoder layers, but the last: minutes at the start"}

@@ -32,7 +32,7 @@ from .masking import corruption, noise, schedule, selection
 from .masking.entropy import bf16_pays, projected_entropy
 from .masking.refinement import refine_near_cut, refine_nearest
 from .masking.statistics import SUMS, mask_statistics
-from .models.positions import Positions, without_waiting
+from .models.positions import Positions, to_device_async
 from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher
 from .vocabulary import RECORD, read_dictionary_of_shards
@@ -163,7 +163,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
                                      self.cfg.mask_count)
         strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
         choose = functools.partial(selection.CHOOSE[strategy], candidates=maskable,
-                                   k=without_waiting(k, maskable.device))
+                                   k=to_device_async(k, maskable.device))
         entropies = None if is_dummy else self.entropies(sample, model, choose)
         selected = choose(self.draw(sample, noise.SELECTION) if entropies is None else entropies)
         masked = self.masked(sample, selected, k)
@@ -177,7 +177,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         tokens = sample["net_input"]["src_tokens"]
         scores = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
         k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), VALID_MASK_PROB)
-        return self.masked(sample, selection.highest(scores, sample["maskable"], without_waiting(k, tokens.device)), k)
+        return self.masked(sample, selection.highest(scores, sample["maskable"], to_device_async(k, tokens.device)), k)
 
     def masked(self, sample, selected, k):
         """The sample with <mask> at the selected positions, k in each row, and their tokens as target."""

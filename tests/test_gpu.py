@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import TRAINING, batch_of, train, weights
+from conftest import TRAINING, batch_of, distance, train, weights
 from fairseq import utils
 from fairseq.logging import metrics
 
@@ -63,17 +63,33 @@ def test_an_update_never_waits_for_the_device(way, precision, device, update):
     assert math.isfinite(log["loss"]) and math.isfinite(log["gnorm"]) and trainer.get_num_updates() == 6
 
 
+@pytest.fixture
+def entropies_as_on_a_gpu(monkeypatch):
+    """A CPU projects in bf16, too, and refines a fixed number of positions."""
+    for name in ("bf16_pays", "syncs_are_expensive"):
+        monkeypatch.setattr(f"entropy_mask_plugin.task.{name}", lambda device: True)
+
+
+# With few masked tokens, one that differs moves the loss of a batch by per cents.
+LOSS_TOLERANCE = {"random": 1e-3, "mask later": 1e-3, "self": 5e-2, "teacher": 5e-2, "self + KD": 5e-2}
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("way", WAYS)
-def test_losses_of_the_first_updates_are_those_of_a_cpu(way, device, update):
-    losses = {}
-    for where in {"cpu", device}:
-        trainer, step = update(where, way, *WITHOUT_DROPOUT)
-        losses[where] = []
-        for _ in range(3):
-            step()
-            losses[where].append(float(metrics.get_meter("train", "loss").val))
-    assert losses[device] == pytest.approx(losses["cpu"], rel=1e-3)
+def test_losses_of_the_first_updates_are_those_of_a_cpu(way, device, update, teacher, request):
+    start = [] if way == "mask later" else ["--init-from", teacher]  # its entropies differ
+    expected = three_losses(*update("cpu", way, "--lr", "1e-4", *start, *WITHOUT_DROPOUT))
+    request.getfixturevalue("entropies_as_on_a_gpu")
+    losses = three_losses(*update(device, way, "--lr", "1e-4", *start, *WITHOUT_DROPOUT))
+    assert losses == pytest.approx(expected, rel=LOSS_TOLERANCE[way])
+
+
+def three_losses(trainer, step):
+    losses = []
+    for _ in range(3):
+        step()
+        losses.append(float(metrics.get_meter("train", "loss").val))
+    return losses
 
 
 @pytest.mark.gpu
@@ -105,15 +121,16 @@ def test_fairseqs_own_half_precision_trains_with_the_fused_optimizer(flag, updat
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("way", WAYS)
-def test_the_masks_of_a_batch_are_those_of_a_cpu(way, device, make_task, teacher):
+def test_the_masks_of_a_batch_are_those_of_a_cpu(way, device, make_task, teacher, request):
     task, model, _ = make_task(*flags_of(way, teacher))
     model.load_state_dict(torch.load(teacher, weights_only=True)["model"], strict=False)  # entropies that differ
-    masked = {}
-    for where in {"cpu", device}:
-        sample = utils.apply_to_sample(lambda tensor, where=where: tensor.to(where), batch_of(task, range(30)))
-        masked[where] = task.mask_for_training(sample, model.to(where), 0)[0]["target"].cpu()
-    same = (masked[device] == masked["cpu"]).double().mean()
-    assert same == 1 if way in ("random", "mask later") else same > 0.999
+    sample = batch_of(task, range(100))
+    expected = task.mask_for_training(sample, model, 0)[0]["selected"].mask
+    request.getfixturevalue("entropies_as_on_a_gpu")
+    there = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
+    masked = task.mask_for_training(there, model.to(device), 0)[0]["selected"].mask.cpu()
+    same = (masked & expected).sum() / expected.sum()
+    assert same == 1 if way in ("random", "mask later") else same > 0.98
 
 
 @pytest.mark.gpu
@@ -129,7 +146,7 @@ def test_rows_of_logits_begin_at_multiples_of_128_bytes(make_task):
     tokens = torch.randint(4, 300, (2, 16))
     expected = model.eval()(tokens)[0]
     logits = model.cuda()(tokens.cuda())[0]
-    assert logits.shape == expected.shape and logits.stride(1) % 64 == 0
+    assert model.output_projection()[0].size(0) % 64 and logits.shape == expected.shape and logits.stride(1) % 64 == 0
     torch.testing.assert_close(logits.cpu(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -139,8 +156,9 @@ def test_a_resumed_run_ends_near_a_straight_one(data_bin, teacher, tmp_path, mon
     ends as far from the straight one as the epoch has moved it."""
     monkeypatch.setattr("conftest.TRAINING", GPU_TRAINING)
     flags = [*flags_of("self + KD", teacher), "--optimizer", "fused_adamw", "--precision", "bf16"]
-    straight = weights(train(data_bin, str(tmp_path / "straight"), *flags, "--max-epoch", "2"))
+    straight, again = (weights(train(data_bin, str(tmp_path / name), *flags, "--max-epoch", "2"))
+                       for name in ("straight", "again"))
     first = weights(train(data_bin, str(tmp_path / "resumed"), *flags, "--max-epoch", "1"))
     resumed = weights(train(data_bin, str(tmp_path / "resumed"), *flags, "--max-epoch", "2"))
-    distance = lambda one, other: sum((one[key] - other[key]).float().square().sum() for key in one).sqrt()  # noqa: E731
-    assert distance(straight, resumed) < 0.2 * distance(straight, first)
+    moved = distance(straight, first)
+    assert distance(straight, resumed) < max(3 * distance(straight, again), 0.01 * moved) < moved

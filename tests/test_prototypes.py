@@ -1,6 +1,7 @@
 """Prototypes within the package: losses through the real model, projection and criterion, and, where there is a GPU,
 what no CPU can show. Each kernel by itself is tested in test_benchmark_prototypes.py."""
 
+import contextlib
 import inspect
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from conftest import TINY, batch_of
 from fairseq import utils
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
 from entropy_mask_plugin.benchmark.prototypes import KERNELS, entropy, losses, step  # noqa: E402
 from entropy_mask_plugin.models import bert, projection  # noqa: E402
@@ -64,8 +65,8 @@ def gradients_in_place(monkeypatch):
 def assert_same_step(one, other, **tolerance):
     (log, gradients), (expected_log, expected) = one, other
     for key in ("loss", "kd_loss"):
-        torch.testing.assert_close(log[key], expected_log[key], rtol=1e-5, atol=1e-4)
-    assert log["n_correct"] == expected_log["n_correct"]
+        torch.testing.assert_close(log[key], expected_log[key], **tolerance or {"rtol": 1e-5, "atol": 1e-4})
+    assert abs(log["n_correct"] - expected_log["n_correct"]) <= bool(tolerance)
     for mine, reference in zip(gradients, expected, strict=True):
         torch.testing.assert_close(mine, reference, **tolerance or {"rtol": 1e-4, "atol": 1e-5})
 
@@ -118,11 +119,10 @@ def test_layer_norm_in_bf16_changes_the_loss_by_less_than_2_percent(make_step):
     assert all(g.dtype == torch.float32 for g in gradients) and norm == pytest.approx(float(expected_norm), rel=0.1)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize("symbols", [50, 30522])
-def test_losses_of_padded_rows_in_the_type_of_training(symbols, dtype, tolerance):
+def test_losses_of_padded_rows_in_bf16(symbols):
     draw = torch.Generator().manual_seed(symbols)
-    z, u = (3 * torch.randn(2, symbols + 6, generator=draw).to(DEVICE, dtype)[:, :symbols] for _ in range(2))
+    z, u = (3 * torch.randn(2, symbols + 6, generator=draw).to(DEVICE, torch.bfloat16)[:, :symbols] for _ in range(2))
     target, weight = torch.tensor([0, symbols - 1], device=DEVICE), torch.ones(2, device=DEVICE)
     reference = z.double().requires_grad_()
     log_p, log_q = (logits.double().div(2).log_softmax(-1) for logits in (reference, u))
@@ -133,7 +133,7 @@ def test_losses_of_padded_rows_in_the_type_of_training(symbols, dtype, tolerance
     loss, *_ = losses.FusedDistillation.apply(x.view_as(x), u, target, weight, 0.7, 2.0)
     (gradient,) = torch.autograd.grad(loss, x)
     torch.testing.assert_close(loss.double(), expected.detach(), rtol=1e-4, atol=0)
-    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=tolerance, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-2, atol=1e-6)
 
 
 def test_a_compilation_names_every_argument_of_its_kernel():
@@ -157,23 +157,33 @@ def test_the_forms_that_fit_a_gpu_compute_the_entropy(width, dtype, tolerance):
     logits = operands[0].double() @ operands[1].double().T + bias.double()
     exact = torch.special.entr(logits.softmax(-1)).sum(-1)
     block = 64 if dtype == torch.bfloat16 else 32
+    results = {}
     for tiling in (tiling for tiling in entropy.TILINGS if tiling.width == block):
         for tma in (False, True):
-            result = entropy.entropy_by_value(*operands, tiling, tma)
-            torch.testing.assert_close(result.double(), exact, rtol=tolerance, atol=0, msg=f"{tiling}, TMA {tma}")
+            with contextlib.suppress(triton.OutOfResources):  # a form that does not fit is not taken
+                results[tiling, tma] = entropy.entropy_by_value(*operands, tiling, tma)
+    assert results
+    for form, result in results.items():
+        torch.testing.assert_close(result.double(), exact, rtol=tolerance, atol=1e-5, msg=f"{form}")
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_trial_finds_a_form(dtype):
+def test_the_trial_finds_a_form_that_is_right(dtype):
     form = entropy.fastest_form(torch.device("cuda", torch.cuda.current_device()), dtype, 512)
-    assert form is entropy.fastest_form(torch.device("cuda", torch.cuda.current_device()), dtype, 512)
+    draw = torch.Generator("cuda").manual_seed(1)
+    hidden, weight, bias = (torch.randn(*shape, device="cuda", generator=draw)
+                            for shape in ((300, 512), (30522, 512), (30522,)))
+    assert entropy.is_right(form, (hidden / 512**0.5).to(dtype), weight.to(dtype), bias)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("flags", [(), ("--precision", "bf16")])
-def test_replayed_graphs_make_the_gradients_of_the_layers(flags, make_step):
-    plain, replayed = (make_step(*flags, model=THREE_LAYERS) for _ in range(2))
+@pytest.mark.parametrize("source", ["none", "teacher", "teacher + KD"])
+def test_replayed_graphs_make_the_gradients_of_the_layers(source, flags, make_step, teacher):
+    chosen = {"none": (), "teacher": ("--mask-strategy", "high", "--teacher", teacher),
+              "teacher + KD": ("--mask-strategy", "high", "--teacher", teacher, "--kd-weight", "0.5")}[source]
+    plain, replayed = (make_step(*flags, *chosen, model=THREE_LAYERS) for _ in range(2))
     step.replay_layers(replayed)
     tolerance = {"rtol": 5e-2, "atol": 5e-2} if flags else {"rtol": 1e-3, "atol": 1e-4}
     for ids in (range(12), range(12, 24), range(5), range(12)):  # the third is of another shape

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entropy_mask_plugin.masking import entropy
-from entropy_mask_plugin.masking.refinement import NEAR, distance_to_cut, refine_near_cut, refine_nearest
+from entropy_mask_plugin.masking.refinement import LEAST_NEAR, NEAR, distance_to_cut, refine_near_cut, refine_nearest
 from entropy_mask_plugin.masking.selection import CHOOSE, number_to_mask
 
 
@@ -38,24 +38,26 @@ def test_a_row_may_have_any_number_of_cuts():
     assert distance == [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 2]
 
 
-def scores_with_errors(strategy, error):
-    """Exact scores and approximate ones, both 64 x 128, candidates from none to all of a row, and the choice."""
+def scores_with_errors(strategy, error, length=128):
+    """Exact scores and approximate ones, both 64 x T, candidates from none to all of a row, and the choice."""
     generator = torch.Generator().manual_seed(1)
-    exact = torch.rand(64, 128, generator=generator) * 8
-    candidates = torch.rand(64, 128, generator=generator) < torch.linspace(0, 1, 64)[:, None]
-    approximate = exact + error * torch.randn(64, 128, generator=generator)
+    exact = torch.rand(64, length, generator=generator) * 8
+    candidates = torch.rand(64, length, generator=generator) < torch.linspace(0, 1, 64)[:, None]
+    approximate = exact + error * torch.randn(64, length, generator=generator)
     k = number_to_mask(candidates.sum(1), 0.15)
     return exact, approximate, candidates, lambda scores: CHOOSE[strategy](scores, candidates, k)
 
 
 @pytest.mark.parametrize("strategy", CHOOSE)
-@pytest.mark.parametrize("error", [1e-6, 1e-3, 0.02])
-def test_without_waiting_the_selection_is_that_of_exact_scores_while_errors_are_small(strategy, error):
-    exact, approximate, candidates, choose = scores_with_errors(strategy, error)
+@pytest.mark.parametrize("error, length", [(1e-6, 128), (1e-3, 128), (0.02, 128), (0.1, 32), (0.2, 16), (5.0, 8),
+                                           (5.0, 3)])
+def test_without_waiting_the_selection_is_that_of_exact_scores_while_errors_are_small(strategy, error, length):
+    exact, approximate, candidates, choose = scores_with_errors(strategy, error, length)
     asked = []
     scores = refine_nearest(approximate, candidates, choose, lambda at: asked.append(exact[at]) or asked[0])
     assert torch.equal(choose(scores), choose(exact))
-    assert [tuple(values.shape) for values in asked] == [(64, round(128 * NEAR))]  # as many in each row, whatever comes
+    computed = {128: round(128 * NEAR), 32: LEAST_NEAR, 16: LEAST_NEAR, 8: 8, 3: 3}[length]
+    assert [tuple(values.shape) for values in asked] == [(64, computed)]  # as many in each row, whatever comes
     assert error < 0.02 or not torch.equal(choose(approximate), choose(exact))
 
 

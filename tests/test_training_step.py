@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from fairseq import utils
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
@@ -38,7 +39,7 @@ def late(monkeypatch):
     """As on a GPU: norms are looked at an update later, and the optimizer scales."""
     monkeypatch.setattr(late_norm, "AsyncScalar", InMemory)
     for module in (late_norm, late_log):
-        monkeypatch.setattr(module, "may_be_late", lambda trainer, norm: True)
+        monkeypatch.setattr(module, "may_be_late", lambda trainer: True)
     monkeypatch.setattr(FusedAdamW, "scales_in_kernel", lambda self: True)
 
 
@@ -54,7 +55,7 @@ def train_log(update, number):
 def test_numbers_that_wait_are_logged_as_if_they_had_been_logged_at_once(start, monkeypatch):
     _, update = start()
     together = train_log(update, 6)
-    monkeypatch.setattr(late_log, "MOST_WAITING", 1)
+    monkeypatch.setattr(late_log, "MAX_PENDING", 1)
     _, update = start()
     assert train_log(update, 6) == together
     assert together[0] == together[1] and together[0]["loss"] > 1 and together[0]["clip"] == 100
@@ -172,6 +173,16 @@ def test_on_a_cpu_fairseq_itself_stops_at_once(start):
     spoil(trainer.model, math.inf)
     with pytest.raises(FloatingPointError):
         update()
+
+
+def test_gradients_of_a_cpu_are_clipped_there_on_a_machine_with_a_gpu(monkeypatch):
+    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    for parameter in parameters:
+        parameter.grad = torch.full((2,), 2.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: "meta")  # where fairseq would put the norms
+    assert utils.clip_grad_norm_(parameters, 1.0) == pytest.approx(4.0) and torch.cuda.is_available()
+    assert all(torch.allclose(parameter.grad, torch.tensor(0.5), rtol=1e-4) for parameter in parameters)
 
 
 def test_the_random_numbers_of_an_update_are_fairseqs(start):

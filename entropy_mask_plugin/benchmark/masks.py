@@ -71,6 +71,6 @@ class Passes:
             cheap = self.entropies(layers, torch.bfloat16)
             exact_at = lambda at, layers=layers: self.entropies(layers, at=at)  # noqa: E731
             yield f"{layers} layers, bf16 product", cheap
-            yield f"{layers} layers, refined in rounds", refine_near_cut(cheap, self.maskable, choose, exact_at)
-            yield f"{layers} layers, refined at once", refine_nearest(cheap, self.maskable, choose, exact_at)
+            yield f"{layers} layers, refined iteratively", refine_near_cut(cheap, self.maskable, choose, exact_at)
+            yield f"{layers} layers, a fixed number refined", refine_nearest(cheap, self.maskable, choose, exact_at)
         yield "bf16 layers, fp32 product", self.entropies("bf16")

@@ -85,9 +85,10 @@ def refining(batch, widths, symbols):
         exact_at = lambda at, h=hidden, w=weight, b=bias: projected_entropy(h[at], w, b)  # noqa: E731
         cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
         good &= measured({
+            "entropies, fp32, as for a cache": lambda h=hidden, w=weight, b=bias: projected_entropy(h, w, b),
             "entropies, bf16": lambda h=hidden, w=weight, b=bias: projected_entropy(h, w, b, torch.bfloat16),
-            "refined in rounds": lambda c=cheap, e=exact_at: refinement.refine_near_cut(c, maskable, choose, e),
-            "refined at once": lambda c=cheap, e=exact_at: refinement.refine_nearest(c, maskable, choose, e),
+            "refined, iteratively": lambda c=cheap, e=exact_at: refinement.refine_near_cut(c, maskable, choose, e),
+            "refined, a fixed number": lambda c=cheap, e=exact_at: refinement.refine_nearest(c, maskable, choose, e),
         }, width=width)
     return good
 

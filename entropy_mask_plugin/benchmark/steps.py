@@ -69,7 +69,7 @@ class Bench:
             name, self.setting)
         measure.seconds(variant.step, measure.WARM_UP, ON_GPU)
         self.built[name] = variant
-        return {"seconds": time.monotonic() - begin, "peak_memory_bytes": memory_of_step(variant) if ON_GPU else None}
+        return {"seconds": time.monotonic() - begin, "step_memory_bytes": memory_of_step(variant) if ON_GPU else None}
 
     def measure(self):
         """{name: seconds of a step in each round}, the rounds in rotating order."""
@@ -110,7 +110,9 @@ def macs(name, model, length):
 
 
 def memory_of_step(variant):
-    """Bytes of one step beyond what the process holds already."""
+    """Bytes of one step beyond weights, optimizer state and all else that the process holds between steps."""
+    if hasattr(variant, "trainer"):
+        variant.trainer.zero_grad()
     wait()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -166,9 +168,13 @@ def measure_prototypes(bench):
 
     bench.build(WITH_PROTOTYPES)
     trials = {name: Trial(bench, name) for name in bench.built}
-    for prototype in PROTOTYPES:
-        if ON_GPU or not prototype.needs_gpu:
-            try_prototype(prototype, bench, trials)
+    for prototype in (prototype for prototype in PROTOTYPES if ON_GPU or not prototype.needs_gpu):
+        if bench.is_late():
+            break
+        if prototype.alone:
+            bench.build(list(trials))
+            trials = {name: Trial(bench, name) for name in bench.built}
+        try_prototype(prototype, bench, trials)
 
 
 class Trial:

@@ -16,12 +16,12 @@ from fairseq.trainer import Trainer
 
 from .late_norm import may_be_late, refuse_infinite
 
-MOST_WAITING = 1000  # updates whose numbers may wait
+MAX_PENDING = 1000  # updates whose numbers may wait
 READERS = ("get_smoothed_value", "get_smoothed_values", "get_meter", "get_meters", "state_dict", "load_state_dict",
            "reset_meter", "reset_meters")
 
 fairseq_log, fairseq_reset = Trainer._reduce_and_log_stats, metrics.reset
-_waiting = []
+_pending = []
 
 
 def apply():
@@ -38,7 +38,7 @@ class Update:
         self.logging_outputs = [{key: value.detach() if isinstance(value, torch.Tensor) else value
                                  for key, value in log.items()} for log in logging_outputs]
         self.sample_size = sample_size
-        self.is_late = may_be_late(trainer, trainer.latest_norm)
+        self.is_late = may_be_late(trainer)
         self.grad_norm = trainer.latest_norm if self.is_late else grad_norm
         self.aggregators = metrics._active_aggregators.copy()
 
@@ -51,31 +51,31 @@ def keep_or_log(self, logging_outputs, sample_size, grad_norm=None):
     """In place of Trainer._reduce_and_log_stats."""
     if grad_norm is None or self.tpu:  # of a validation
         return fairseq_log(self, logging_outputs, sample_size, grad_norm)
-    _waiting.append(Update(self, logging_outputs, sample_size, grad_norm))
-    if len(_waiting) >= MOST_WAITING:
-        log_what_waits()
+    _pending.append(Update(self, logging_outputs, sample_size, grad_norm))
+    if len(_pending) >= MAX_PENDING:
+        flush_pending()
     return {}  # fairseq-train looks whether there is something, not what
 
 
 def after_logging(read):
-    """The function that reads meters, when all that waits has been logged."""
+    """The function that reads meters, when all that is pending has been logged."""
 
     def log_and_read(*arguments, **named):
-        if _waiting:
-            log_what_waits()
+        if _pending:
+            flush_pending()
         return read(*arguments, **named)
 
     return log_and_read
 
 
 def reset_and_discard():
-    _waiting.clear()
+    _pending.clear()
     fairseq_reset()
 
 
-def log_what_waits():
-    updates = _waiting.copy()
-    _waiting.clear()
+def flush_pending():
+    updates = _pending.copy()
+    _pending.clear()
     on_host = numbers(tensor for update in updates for tensor in update.tensors())
     for update in updates:
         with aggregators_active(update.aggregators), clock_at(update.moment):

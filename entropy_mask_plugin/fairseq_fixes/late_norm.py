@@ -35,7 +35,7 @@ class AsyncScalar:
 def clip_grad_norm(self, clip_norm):
     """In place of Trainer.clip_grad_norm."""
     self.latest_norm = fairseq_clip(self, clip_norm)
-    if not may_be_late(self, self.latest_norm):
+    if not may_be_late(self):
         return self.latest_norm
     stop_if_not_finite(self)
     self.pending_norm = self.get_num_updates() + 1, AsyncScalar(self.latest_norm)
@@ -56,10 +56,10 @@ def stop_if_not_finite(trainer):
         refuse_infinite(norm.number(), number)
 
 
-def may_be_late(trainer, norm):
+def may_be_late(trainer):
     """On one GPU. fp16 and --amp go on after an overflow; ranks compare their norms, and wait for that."""
     common = trainer.cfg.common
-    return norm.is_cuda and not (common.fp16 or common.amp) and trainer.data_parallel_world_size == 1
+    return trainer.cuda and not (common.fp16 or common.amp) and trainer.data_parallel_world_size == 1
 
 
 def refuse_infinite(norm, number):

@@ -4,13 +4,33 @@ import contextlib
 from types import SimpleNamespace
 
 import torch
+from fairseq import utils
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
 
 def apply():
+    clip_cpu_gradients_on_the_cpu()
     seed_each_update_directly()
     read_settings_as_plain_attributes()
+
+
+def clip_cpu_gradients_on_the_cpu():
+    """With --cpu on a machine that has a GPU, fairseq moves the norms of the gradients to the GPU, and fails where it
+    multiplies the gradients by what comes of them."""
+    fairseq_clip = utils.clip_grad_norm_
+
+    def clip_grad_norm_(params, *arguments):
+        params = [params] if isinstance(params, torch.Tensor) else list(params)
+        if not torch.cuda.is_available() or any(parameter.is_cuda for parameter in params):
+            return fairseq_clip(params, *arguments)
+        is_available, torch.cuda.is_available = torch.cuda.is_available, lambda: False
+        try:
+            return fairseq_clip(params, *arguments)
+        finally:
+            torch.cuda.is_available = is_available
+
+    utils.clip_grad_norm_ = clip_grad_norm_
 
 
 def seed_each_update_directly():

@@ -8,7 +8,7 @@ Shapes: B sentences, T positions, N positions in all.
 import torch
 import torch.nn.functional as F
 
-NEAR = 1 / 8  # of a row's positions are computed again by `refine_nearest`
+NEAR, LEAST_NEAR = 1 / 8, 8  # share of a row's positions that `refine_nearest` computes again; at least so many
 SAFETY = 4.0  # margin, in largest errors seen so far: errors at other positions may be larger
 LEAST_MARGIN = 1e-3  # nats
 
@@ -49,7 +49,8 @@ def refine_nearest(scores, candidates, choose, exact_at):
     """
     rows, length = scores.shape
     distance = distance_to_cut(scores, candidates, choose(scores)).masked_fill(~candidates, torch.inf)
-    near = distance.topk(max(1, round(NEAR * length)), dim=1, largest=False).indices  # B x S
+    number = min(length, max(LEAST_NEAR, round(NEAR * length)))  # S; of the strategies' two cuts, each has two sides
+    near = distance.topk(number, dim=1, largest=False).indices  # B x S
     at = torch.arange(rows, device=scores.device)[:, None], near
     return scores.index_put(at, exact_at(at))
 

@@ -253,8 +253,10 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
 def set_mode(module, mode):
     vars(module)["training"] = mode
     for child in module._modules.values():
-        if child is not None:
+        if child is not None and type(child).train is nn.Module.train:
             set_mode(child, mode)
+        elif child is not None:  # it has a `train` of its own
+            child.train(mode)
 
 
 def register_arch(name, model, attributes=None, **defaults):

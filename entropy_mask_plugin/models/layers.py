@@ -20,7 +20,7 @@ class FeedForward(nn.Module):
 
     Args:
         activation: of the inner values; BERT's is GELU in its exact (erf) form.
-        bias: whether the two linear maps have one.
+        bias: whether the two linear layers have one.
         norm: a module for the inner values, which sub-LayerNorm has there.
     """
 

@@ -1,4 +1,4 @@
-"""Linear maps whose weights a layer casts together under autocast: autocast itself launches two kernels for each map,
+"""Linear layers whose weights a layer casts together under autocast: autocast itself launches two kernels for each map,
 and as many in the backward pass, which in a small model take the host longer than the device."""
 
 import contextlib
@@ -47,11 +47,11 @@ def cast_together(linears, device):
     """A context within which the maps' weights are in autocast's type. Without autocast nothing happens, nor under a
     compiler, which puts the casts into other kernels."""
     if not torch.is_autocast_enabled(device.type) or torch.compiler.is_compiling():
-        return AS_THEY_ARE
-    return InType(linears, torch.get_autocast_dtype(device.type))
+        return NO_CAST
+    return CastContext(linears, torch.get_autocast_dtype(device.type))
 
 
-class InType:
+class CastContext:
     """See `cast_together`. nn.Module is slow at setting attributes, so they are set past it."""
 
     def __init__(self, linears, dtype):
@@ -68,4 +68,4 @@ class InType:
             vars(linear)["in_use"] = None
 
 
-AS_THEY_ARE = contextlib.nullcontext()
+NO_CAST = contextlib.nullcontext()

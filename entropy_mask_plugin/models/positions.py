@@ -25,7 +25,7 @@ class Positions:
         self.filled = None  # K, which of the flattened B x S slots hold a chosen position; None = all
         if self.number < self.in_slots.numel():
             filled = np.flatnonzero(np.arange(self.slots) < counts[:, None])
-            self.filled = without_waiting(torch.from_numpy(filled), mask.device)
+            self.filled = to_device_async(torch.from_numpy(filled), mask.device)
         self.flat = self.of_slots(self.in_slots)  # K, positions in the flattened batch
 
     def of(self, x):
@@ -57,6 +57,6 @@ def indices_of_slots(mask, slots):
     return indices + length * torch.arange(rows, device=mask.device)[:, None]
 
 
-def without_waiting(tensor, device):
+def to_device_async(tensor, device):
     """The tensor, which is on the host, on the device, where it may arrive after the host has gone on."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 MULTIPLE = 64
-FAR_BELOW = -1e4  # bias of the columns that are no symbols: finite in every type, and no probability
+PADDING_BIAS = -1e4  # bias of the columns that are no symbols: finite in every type, and no probability
 
 
 def project(features, weight, bias):
@@ -36,7 +36,7 @@ class PaddedProjection(torch.autograd.Function):
         columns = -(-symbols // MULTIPLE) * MULTIPLE
         padded = features.new_zeros(columns, width)  # W x C
         padded[:symbols] = weight
-        padded_bias = features.new_full((columns,), FAR_BELOW)
+        padded_bias = features.new_full((columns,), PADDING_BIAS)
         padded_bias[:symbols] = bias
         logits = torch.addmm(padded_bias, features, padded.t())  # K x W
         ctx.save_for_backward(features, padded)
@@ -55,8 +55,8 @@ class PaddedProjection(torch.autograd.Function):
 def padded_gradient(gradient, logits):
     """The gradient K x V with the columns of the logits K x W.
 
-    Where it lies in the logits' own memory (see `cross_entropy`), the other columns still hold FAR_BELOW: rows of zeros
-    in the weight stand against them, and what they make of the weight's and bias's gradient is cut off.
+    Where it lies in the logits' own memory (see `cross_entropy`), the other columns still hold PADDING_BIAS: they
+    meet rows of zeros in the weight, and what they make of the weight's and bias's gradient is cut off.
     """
     if gradient.data_ptr() == logits.data_ptr() and gradient.stride() == logits.stride():
         return logits

@@ -15,12 +15,14 @@ SELF = ("self", "self + KD")
 
 class Prototype(NamedTuple):
     """name: in the tables; apply: changes a `variants.WithFairseq` for good, and no other; variants: those that it
-    concerns, None = all; needs_gpu: whether it can do nothing on a CPU."""
+    concerns, None = all; needs_gpu: whether it can do nothing on a CPU; alone: put over the package's step instead of
+    on top of the others, which may not stay."""
 
     name: str
     apply: Callable
     variants: Optional[Tuple[str, ...]] = None
     needs_gpu: bool = True
+    alone: bool = False
 
 
 # In the order in which they are put on top of each other: first what changes no number but in the order of sums. CUDA
@@ -33,6 +35,7 @@ PROTOTYPES = (
     Prototype("LayerNorm and residuals in bf16", step.normalize_in_bf16, needs_gpu=False),
     Prototype("compiled layers", step.compile_layers, ("random",)),  # half a minute for each model that is compiled
     Prototype("CUDA graphs of the layers", step.replay_layers),
+    Prototype("CUDA graphs alone", step.replay_layers, alone=True),
 )
 
 
