@@ -245,15 +245,18 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """B x T fp32, nats, of the model on the clean tokens; exact everywhere, or where `choose` among the maskable
         positions needs it."""
         tokens = clean["src_tokens"]
-        with torch.no_grad(), self.autocast(tokens.device, self.cfg.entropy_precision or self.cfg.precision):
+        precision = self.cfg.entropy_precision or self.cfg.precision
+        with torch.no_grad(), self.autocast(tokens.device, precision):
             hidden = model.lm_hidden(tokens, has_padding=clean["has_padding"])
         weight, bias = model.output_projection()
         if self.cfg.entropy_precision == "bf16":
             return projected_entropy(hidden, weight, bias, torch.bfloat16)
-        if choose is None or not bf16_pays(tokens.device):
+        # Without syncs, refinement may miss a position where entropies hardly differ. Layers in bf16 do that anyway.
+        no_syncs = syncs_are_expensive(tokens.device)
+        if choose is None or not bf16_pays(tokens.device) or (no_syncs and precision == "fp32"):
             return projected_entropy(hidden, weight, bias)
         cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
-        refine = refine_nearest if syncs_are_expensive(tokens.device) else refine_near_cut
+        refine = refine_nearest if no_syncs else refine_near_cut
         return refine(cheap, maskable, choose, lambda at: projected_entropy(hidden[at], weight, bias))
 
     def teacher_logits(self, net_input, positions):

@@ -42,7 +42,7 @@ def does_work(function):
 
 @contextlib.contextmanager
 def entropies_as_on_a_gpu():
-    """Projected in bf16, then an eighth of each row again, whatever the machine: so that figures compare."""
+    """Whatever the machine, so that figures compare."""
     with mock.patch("entropy_mask_plugin.task.bf16_pays", lambda device: True), mock.patch(
             "entropy_mask_plugin.task.syncs_are_expensive", lambda device: True):
         yield
