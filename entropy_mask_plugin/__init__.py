@@ -1,20 +1,21 @@
-"""Entropy-aware masking for fairseq. Importing the package registers the task, the criterion and the architectures."""
+"""Entropy-aware masking for fairseq. Where fairseq is imported already, as with --user-dir, importing the package
+registers the task, the criterion and the archs; elsewhere `register()` does, and `masking` needs torch alone."""
 
+import functools
 import sys
 
-from .errors import show_usage_errors_as_one_line
 
-show_usage_errors_as_one_line()
-
-
+@functools.cache
 def register():
-    """Change in fairseq what has to be changed, and register everything with it."""
+    """Change in fairseq what has to be changed, and register everything with it, once."""
+    from .errors import show_usage_errors_as_one_line
     from .fairseq_fixes import apply_fairseq_fixes
 
-    apply_fairseq_fixes()  # before the architectures: one of the fixes makes room for `bert_base`
+    show_usage_errors_as_one_line()
+    apply_fairseq_fixes()
 
     from . import budget_linear, criterion, fused_adamw, models, task  # noqa: F401
 
 
-if sys.argv[0] != "-m":  # `python -m entropy_mask_plugin.doctor` has to run where fairseq cannot be imported
+if "fairseq" in sys.modules:
     register()

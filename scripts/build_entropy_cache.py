@@ -33,6 +33,9 @@ def main():
     args = parse()  # before the imports, which take seconds
     from fairseq import utils
 
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.config import EntropyMaskedLMConfig
     from entropy_mask_plugin.task import EntropyMaskedLMTask
     from entropy_mask_plugin.teacher import load_teacher

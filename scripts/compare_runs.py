@@ -13,6 +13,7 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this script
 
+from entropy_mask_plugin.errors import show_usage_errors_as_one_line  # noqa: E402
 from entropy_mask_plugin.glue.cells import read_runs  # noqa: E402
 from entropy_mask_plugin.partial import completed, write  # noqa: E402
 from entropy_mask_plugin.reports import comparison, training_log  # noqa: E402
@@ -29,6 +30,7 @@ def main():
                         help="what the curves are drawn over (hours: training time, also of resumed runs)")
     args = parser.parse_args()
 
+    show_usage_errors_as_one_line()
     runs = [training_log.read_run(folder) for folder in args.runs]
     plateau = training_log.unigram_entropy(args.dict)
     tuned = {run.name: read_runs([str(args.fine_tuned / run.name)])[0] for run in runs} if args.fine_tuned else {}

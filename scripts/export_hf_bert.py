@@ -27,6 +27,9 @@ def main():
     parser.add_argument("--architecture", metavar="CLASS", help="BertModel: the encoder alone, of any checkpoint")
     args = parser.parse_args()
 
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.huggingface.exporting import export_bert  # takes seconds
 
     print(f"{args.out}: {export_bert(args.checkpoint, args.out, args.tokenizer, args.architecture)}")

@@ -63,6 +63,9 @@ def parse():
 
 def main():
     args, more = parse()  # before the imports, which take seconds
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.glue import report, run
     from entropy_mask_plugin.glue.protocols import PROTOCOLS
     from entropy_mask_plugin.glue.tasks import GLUE

@@ -27,6 +27,9 @@ def main():
     parser.add_argument("flags", nargs="*", metavar="-- --encoder-…", help="flags of the arch")
     args = parser.parse_args()
 
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.reports.flops import report  # takes seconds
 
     print(report(args))

@@ -24,6 +24,9 @@ def main():
     parser.add_argument("--paper", nargs="+", default=[], metavar="ROW", help="rows of the paper to put beside")
     args = parser.parse_args()
 
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.glue import report  # takes seconds
 
     print(report.write(args.runs, args.out, args.baseline, args.paper))

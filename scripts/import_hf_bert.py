@@ -33,6 +33,9 @@ def main():
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
     args = parser.parse_args()
 
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.huggingface import importing  # takes seconds
 
     bert = importing.import_bert(args.hf, args.out)

@@ -23,6 +23,9 @@ def main():
     parser.add_argument("--dev", type=int, default=100, metavar="N", help="passages of each library (default: 100)")
     args = parser.parse_args()
 
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.errors import require
     from entropy_mask_plugin.glue.docstring_tasks import write_docstring_tasks
 

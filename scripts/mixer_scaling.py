@@ -27,6 +27,9 @@ def main():
     parser.add_argument("--cpu", action="store_true", help="use the processor where there is a GPU")
     args = parser.parse_args()
 
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.benchmark.mixers import benchmark  # takes seconds
 
     print(benchmark(**vars(args)))

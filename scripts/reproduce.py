@@ -72,6 +72,9 @@ def parse():
 
 def main():
     args, more = parse()  # before the imports, which take seconds
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.studies import identity, plan, report, run
 
     options = plan.Options(

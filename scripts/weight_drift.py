@@ -22,6 +22,9 @@ def main():
     parser.add_argument("--out", required=True, metavar="NAME", help="of the files, without ending")
     args = parser.parse_args()
 
+    from entropy_mask_plugin import register
+
+    register()
     from entropy_mask_plugin.glue import drift  # takes seconds
 
     drift.write_drift(drift.drift_of_files(args.pretrained, args.finetuned), args.out)

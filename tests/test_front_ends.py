@@ -100,6 +100,7 @@ def test_two_ranks_train_and_resume_like_one(backend, data_bin, teacher, tmp_pat
 
 READ_AHEAD = """
 import torch
+import fairseq
 import entropy_mask_plugin
 from fairseq.data.iterators import BufferedIterator
 

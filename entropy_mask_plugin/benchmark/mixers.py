@@ -43,7 +43,8 @@ def measure(mixer, length, width, tokens, steps, cuda):
 
 
 def in_own_process(**arguments):
-    code = ("import json, sys; from entropy_mask_plugin.benchmark.mixers import measure; "
+    code = ("import json, sys; from entropy_mask_plugin import register; register(); "
+            "from entropy_mask_plugin.benchmark.mixers import measure; "
             "print(json.dumps(measure(**json.loads(sys.argv[1]))))")
     done = subprocess.run([sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True)
     if done.returncode:

@@ -97,7 +97,8 @@ def run_point(unit, point):
     log = os.path.join(folder, "train.log")
     run_logged([sys.executable, "-m", "fairseq_cli.train", *training], log, unit.threads, unit.device)
     best = os.path.join(folder, "checkpoint_best.pt")
-    predicting = "import sys; from entropy_mask_plugin.glue.predict import predict; predict(*sys.argv[1:])"
+    predicting = ("import sys; from entropy_mask_plugin import register; register(); "
+                  "from entropy_mask_plugin.glue.predict import predict; predict(*sys.argv[1:])")
     run_logged([sys.executable, "-c", predicting, unit.task, best, unit.data, folder],
                os.path.join(folder, "predict.log"), unit.threads, unit.device)
     first_dev = next(iter(TASKS[unit.task].dev))

@@ -1,3 +1,7 @@
-"""The architectures. Importing this package registers them with fairseq."""
+"""The archs. Importing this package registers them with fairseq."""
 
-from . import bert, hbert  # noqa: F401
+from ..fairseq_fixes import make_room_for_bert_base
+
+make_room_for_bert_base()
+
+from . import bert, hbert  # noqa: E402, F401
