@@ -9,8 +9,6 @@ s = predicted, x = visible to the encoder.
 
 from typing import NamedTuple
 
-from .models.attention import AdditiveAttention
-
 
 class Shares(NamedTuple):
     predicted: float  # s: whose logits are computed
@@ -57,18 +55,11 @@ def terms(model, length, shares):
 
 def terms_of_layer(layer, length, present, wanted, visible):
     """{term: MACs of one of the T tokens}. present, wanted: share of the positions that go in, that are to come out."""
-    fc1, mixer = layer.ffn.fc1, layer.self_attn
-    width, inner = fc1.in_features, fc1.out_features
-    found = {"feed-forward": wanted * 2 * width * inner}
-    if isinstance(mixer, AdditiveAttention):
-        found["projections"] = (2 * present + wanted) * width**2
-        found["attention"] = present * 4 * width  # two scores, two sums
-    else:
-        found["projections"] = (2 * present + 2 * wanted) * width**2
-        found["attention"] = wanted * 2 * present * length * width
+    width, inner = layer.ffn.fc1.in_features, layer.ffn.fc1.out_features
+    found = {"feed-forward": wanted * 2 * width * inner, **layer.self_attn.macs(width, length, present, wanted)}
     if hasattr(layer, "cross_attn"):
-        found["projections"] += (2 * visible + 2 * wanted) * width**2
-        found["attention"] += wanted * 2 * visible * length * width
+        for name, macs_of_term in layer.cross_attn.macs(width, length, visible, wanted).items():
+            found[name] += macs_of_term
     return found
 
 

@@ -16,6 +16,7 @@ from fairseq.models import ARCH_MODEL_REGISTRY
 
 from .checkpoints import NO_HEAD, file_or_huggingface_folder, read_checkpoint
 from .errors import UsageError, require
+from .models.attention import mixer_of
 from .models.bert import BertModel
 from .vocabulary import check_symbols, check_vocabulary
 
@@ -137,7 +138,7 @@ def fits(name, tensor, found):
 def mixer(name, names):
     """Of a tensor inside a layer's mixer: which one that is, from what else there is in it."""
     prefix, inside, _ = name.partition(".self_attn.")
-    return inside and f"{prefix}.self_attn.qkv_proj.weight" in names
+    return inside and mixer_of(names, prefix + inside)
 
 
 def is_norm_of_body(name):

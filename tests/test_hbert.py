@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from test_models import AnyTask, build
 
+from entropy_mask_plugin import flops
 from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.models.attention import AdditiveAttention, SelfAttention
+from entropy_mask_plugin.glue import drift
+from entropy_mask_plugin.models.attention import MIXERS, AdditiveAttention, SelfAttention, mixer_of
 from entropy_mask_plugin.models.hbert import Sinusoids
 from entropy_mask_plugin.models.layers import FeedForward
 
@@ -31,7 +33,7 @@ def lively(module):
 
 
 def additive_attention(module, x, real):
-    """PAPERS section 2 and Wu et al. 2021, one sentence and one head at a time, in float64."""
+    """Wu et al. 2021, one sentence and one head at a time, in float64."""
     linear = lambda layer, x: x @ layer.weight.double().T + layer.bias.double()  # noqa: E731
     rows = []
     for sentence, mask in zip(x.double(), real):
@@ -186,6 +188,47 @@ def test_initial_weights_that_pass_values_on_are_larger_by_gamma(layers):
     torch.manual_seed(0)
     without = build("--no-gamma-init", model=flags)
     assert math.isclose(without.encoder.layers[0].self_attn.out_proj.weight.std(), 0.02, rel_tol=0.02)
+
+
+class Mean(torch.nn.Module):
+    """A mixer that nobody has heard of: the mean of the tokens, through a linear layer."""
+
+    marker = "mean_proj"
+
+    def __init__(self, embed_dim, num_heads, dropout, norm=None):
+        super().__init__()
+        self.mean_proj, self.norm = torch.nn.Linear(embed_dim, embed_dim), norm or torch.nn.Identity()
+
+    def forward(self, x, attend, positions=None):
+        mixed = self.mean_proj(self.norm(x.mean(1, keepdim=True).expand_as(x)))
+        return mixed if positions is None else positions.of(mixed)
+
+    def value_path(self):
+        return [self.mean_proj.weight]
+
+    @staticmethod
+    def components(tensors):
+        return {"attention out": [tensors["mean_proj.weight"], tensors["mean_proj.bias"]]}
+
+    @staticmethod
+    def macs(width, length, present, wanted):
+        return {"projections": wanted * width**2, "attention": 0}
+
+
+def test_another_mixer_is_scaled_counted_and_reported_by_what_it_says_itself(monkeypatch):
+    monkeypatch.setitem(MIXERS, "mean", Mean)
+    flags = ["--arch", "hbertlet", *TINY, "--encoder-embed-dim", "240", "--mixer-pattern", "self,mean,mean,additive"]
+    model = build(model=flags)
+    gamma = math.sqrt(math.log(2 * 4))
+    assert math.isclose(model.encoder.layers[1].self_attn.mean_proj.weight.std(), 0.02 * gamma, rel_tol=0.02)
+    layer = flops.terms_of_layer(model.encoder.layers[1], 16, 1.0, 0.5, 1.0)
+    assert layer == {"feed-forward": 0.5 * 2 * 240 * 20, "projections": 0.5 * 240**2, "attention": 0}
+    state = model.state_dict()
+    parts = [component for part, component in drift.components(state) if part == "layer 1"]
+    assert parts == ["attention out", "FFN in", "FFN out", "norms"]
+    assert [mixer_of(state, f"encoder.layers.{i}.self_attn.") for i in range(4)] == ["self", "mean", "mean", "additive"]
+    tokens = torch.randint(4, 49, (2, 16))
+    assert model(tokens)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("arch", HYBRIDS)

@@ -36,7 +36,7 @@ def tokens():
 
 
 def row_by_row(model, row):
-    """PAPERS section 3, of one sentence without its padding: T int64 -> T x C."""
+    """The encoder on the visible tokens, the decoder on all, of one sentence without its padding: T int64 -> T x C."""
     encoder, decoder = model.encoder, model.mask_decoder
     row = row[row.ne(1)]
     visible = row.ne(MASK).nonzero()[:, 0]

@@ -42,6 +42,12 @@ def test_positions_are_those_of_the_mask_in_its_order(chosen, tokens, draw):
         assert torch.equal(positions.of_slots(positions.slotted(x[..., None]))[:, 0], x[mask])
 
 
+def test_counts_that_are_not_the_masks_are_refused():
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    with pytest.raises(ValueError, match=r"\[2 1\] positions are chosen in the rows, expected \[2 2\]"):
+        Positions(mask, [2, 2])
+
+
 @pytest.mark.parametrize("layout", [[], ["--encoder-normalize-before"]])
 @pytest.mark.parametrize("chosen", CHOSEN)
 def test_loss_and_gradients_are_those_of_a_step_that_computes_everything(chosen, layout, tokens, draw):
@@ -107,7 +113,8 @@ class Waiting(TorchDispatchMode):
 @pytest.mark.parametrize("bf16_pays", [False, True])
 def test_a_step_never_makes_the_host_wait_for_the_device(bf16_pays, flags, make_task, teacher, monkeypatch):
     monkeypatch.setattr("entropy_mask_plugin.task.bf16_pays", lambda device: bf16_pays)
-    monkeypatch.setattr("entropy_mask_plugin.task.syncs_are_expensive", lambda device: True)  # as on a GPU
+    # as on a GPU
+    monkeypatch.setattr("entropy_mask_plugin.masking.refinement.syncs_are_expensive", lambda device: True)
     task, model, criterion = make_task("--sample-break-mode", "eos", "--shorten-method", "truncate", "--mask-strategy",
                                        *(teacher if flag == "T" else flag for flag in flags))
     by_length = task.dataset("train").ordered_indices()

@@ -14,18 +14,16 @@ import torch
 
 from ..checkpoints import read_checkpoint
 from ..errors import UsageError
+from ..models.attention import MIXERS, mixer_of
 from ..partial import completed, write
 from ..reports.figures import pyplot, save
 
 FROBENIUS, ELEMENTWISE = "relative Frobenius change", "mean element-wise change, % (the paper's unexplained formula)"
-OF_LAYER = {  # component of a layer: our modules
-    "attention out": ("self_attn.out_proj", "self_attn.transform"),  # of self-attention, of additive attention
+OF_LAYER = {  # component of a layer, beside those of its mixer: our modules
     "FFN in": ("ffn.fc1",),
     "FFN out": ("ffn.fc2",),
     "norms": ("self_attn_layer_norm", "final_layer_norm", "self_attn.norm", "ffn.norm"),
 }
-OF_ADDITIVE = {"attention q": ("self_attn.query_proj", "self_attn.query_score"),
-               "attention k": ("self_attn.key_proj", "self_attn.key_score")}
 OF_MODEL = {  # the LM head moves where pretraining goes on; fine-tuning on GLUE does not touch it
     "embeddings": ("encoder.embed_tokens", "encoder.embed_positions", "encoder.layernorm_embedding"),
     "final norm": ("encoder.layer_norm",),  # of the pre-LayerNorm layout
@@ -40,20 +38,17 @@ def components(state):
              if f"{prefixes[0]}.weight" in state or name == "LM head"}
     for layer in range(layers):
         prefix = f"encoder.layers.{layer}."
-        for name, tensor in attention_inputs(state, prefix).items():
-            parts[f"layer {layer}", name] = tensor
+        for name, tensors in of_mixer(state, f"{prefix}self_attn.").items():
+            parts[f"layer {layer}", name] = torch.cat([tensor.flatten().float() for tensor in tensors])
         for name, modules in OF_LAYER.items():
             parts[f"layer {layer}", name] = flat(state, [prefix + module for module in modules])
     return parts
 
 
-def attention_inputs(state, prefix):
-    """{component: tensor, flat} of what makes queries, keys and, in self-attention, values."""
-    if f"{prefix}self_attn.qkv_proj.weight" not in state:
-        return {name: flat(state, [prefix + module for module in modules]) for name, modules in OF_ADDITIVE.items()}
-    thirds = [[state[f"{prefix}self_attn.qkv_proj.{kind}"].chunk(3)[i].flatten().float() for kind in ("weight", "bias")]
-              for i in range(3)]
-    return {f"attention {name}": torch.cat(third) for name, third in zip("qkv", thirds)}
+def of_mixer(state, prefix):
+    """{component: tensors} of a layer's mixer."""
+    inside = {name[len(prefix):]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return MIXERS[mixer_of(state, prefix)].components(inside)
 
 
 def flat(state, prefixes):

@@ -9,7 +9,8 @@ class Task(NamedTuple):
     columns: header names of the text or texts and of the label; of CoLA, which has no header, positions.
     labels: in the order of GLUE's class numbers, as the files write them; empty = a score (regression).
     dev: {name of the dev set: file}; fairseq's valid, valid1, …
-    paper: metric in the paper's tables (PAPERS: CoLA accuracy, MRPC F1, …); None = not in the paper.
+    paper: metric in the paper's tables, which do not name it: the one whose majority-class values they print (CoLA
+        accuracy, MRPC F1, …); None = not in the paper.
     official: GLUE's metrics; the mean of them is the task's official score.
     """
 

@@ -1,5 +1,13 @@
 """What mixes the tokens of a sentence: self-attention, additive attention, and attention to another sequence.
 
+A mixer is a module of the interface of `SelfAttention`. What others want to know of it, it says itself:
+
+    marker                  name of a submodule that no other mixer has: tells whose weights a checkpoint holds
+    value_path()            the weights that pass values on, which sub-LayerNorm's initialization scales
+    components(tensors)     its tensors by what they are for, in reports
+    macs(...)               what it computes
+
+and one that is in MIXERS can be named in --mixer-pattern.
 Shapes: B sentences, T positions, C width, H heads, D = C / H, K chosen positions, S visible positions.
 """
 
@@ -17,6 +25,8 @@ class SelfAttention(nn.Module):
 
     norm: a module for the concatenated heads before the output projection, which sub-LayerNorm has there.
     """
+
+    marker = "qkv_proj"
 
     def __init__(self, embed_dim, num_heads, dropout, norm=None):
         super().__init__()
@@ -48,6 +58,28 @@ class SelfAttention(nn.Module):
         weight, bias = self.qkv_proj.operands()
         return split(F.linear(x, weight[part], bias[part]), x.size(-1), self.num_heads)
 
+    def value_path(self):
+        return [self.qkv_proj.weight.chunk(3)[2], self.out_proj.weight]
+
+    @staticmethod
+    def components(tensors):
+        """{component: tensors}, of {name: tensor} of a mixer as a state dict has them."""
+        thirds = zip(*(tensors[f"qkv_proj.{kind}"].chunk(3) for kind in ("weight", "bias")))
+        return {**dict(zip(("attention q", "attention k", "attention v"), thirds)),
+                "attention out": of_modules(tensors, "out_proj")}
+
+    @staticmethod
+    def macs(width, length, present, wanted):
+        """{term: multiply-accumulates of one of the T tokens}. present, wanted: share of the positions that go in, that
+        are to come out."""
+        return {"projections": (2 * present + 2 * wanted) * width**2,
+                "attention": wanted * 2 * present * length * width}
+
+
+def of_modules(tensors, *names):
+    """The tensors of the submodules of these names."""
+    return [tensor for name, tensor in sorted(tensors.items()) if name.split(".")[0] in names]
+
 
 def split(projected, width, num_heads):
     """B x T x n C -> n of B x H x T x D."""
@@ -72,6 +104,8 @@ class AdditiveAttention(nn.Module):
 
     norm: a module for Q * k before W_r, which sub-LayerNorm has there.
     """
+
+    marker = "query_score"
 
     def __init__(self, embed_dim, num_heads, dropout, norm=None):
         super().__init__()
@@ -104,9 +138,26 @@ class AdditiveAttention(nn.Module):
         share = self.dropout(scores.softmax(dim=1)).to(x.dtype)
         return torch.einsum("bth,bthd->bhd", share, x)[:, None]
 
+    def value_path(self):
+        """Its queries are the values; they decide the weights too, as do those of self-attention, and stay."""
+        return [self.transform.weight]
+
+    @staticmethod
+    def components(tensors):
+        return {"attention q": of_modules(tensors, "query_proj", "query_score"),
+                "attention k": of_modules(tensors, "key_proj", "key_score"),
+                "attention out": of_modules(tensors, "transform")}
+
+    @staticmethod
+    def macs(width, length, present, wanted):
+        """Two scores and two sums for each token that goes in, whatever the length."""
+        return {"projections": (2 * present + wanted) * width**2, "attention": present * 4 * width}
+
 
 class CrossAttention(nn.Module):
-    """Attention of one sequence to another, as in the decoder of Vaswani et al. 2017."""
+    """Attention of one sequence to another, as in the decoder of Vaswani et al. 2017. No mixer, but asked the same."""
+
+    macs = staticmethod(SelfAttention.macs)  # present: share of the other sequence
 
     def __init__(self, embed_dim, num_heads, dropout, norm=None):
         super().__init__()
@@ -132,4 +183,19 @@ class CrossAttention(nn.Module):
         return self.out_proj(self.norm(heads if positions is None else positions.of_slots(heads)))
 
 
+    def value_path(self):
+        return [self.kv_proj.weight.chunk(2)[1], self.out_proj.weight]
+
+
 MIXERS = {"self": SelfAttention, "additive": AdditiveAttention}
+
+
+def mixer_of(names, prefix):
+    """Name in MIXERS of the mixer whose tensors begin with the prefix; None where there is none.
+
+    Args:
+        names: of a state dict.
+        prefix: such as "encoder.layers.0.self_attn.".
+    """
+    inside = {name[len(prefix):].split(".")[0] for name in names if name.startswith(prefix)}
+    return next((name for name, mixer in MIXERS.items() if mixer.marker in inside), None)

@@ -17,7 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..errors import require
-from .attention import MIXERS, AdditiveAttention, CrossAttention, SelfAttention
+from .attention import MIXERS, CrossAttention
 from .bert import BERTLET, BertEncoder, BertModel, EncoderConfig, register_arch
 from .layers import FeedForward, Layer, layer_norm
 
@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 @dataclass
 class HybridConfig(EncoderConfig):
     mixer_pattern: Optional[str] = field(
-        default=None, metadata={"help": "what mixes the tokens in each layer, from the first: self or additive, with "
-                                        "commas between (default: the arch's)"}
+        default=None, metadata={"help": "what mixes the tokens in each layer, from the first: "
+                                        f"{' or '.join(MIXERS)}, with commas between (default: the arch's)"}
     )
     no_gamma_init: bool = field(
         default=False, metadata={"help": "leave out sub-LayerNorm's factor sqrt(ln 2L) on the initial weights of "
@@ -99,21 +99,11 @@ class HybridModel(BertModel):
 
 
 def multiply_initial_weights(model, gamma):
-    """Of what passes values on: values and output projections, and both maps of the feed-forward blocks. (In additive
-    attention the queries are the values; they decide the weights too, as do those of self-attention, and stay.)"""
+    """Of what passes values on: values and output projections, and both layers of the feed-forward blocks."""
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, SelfAttention):
-                module.qkv_proj.weight.chunk(3)[2].mul_(gamma)
-                module.out_proj.weight.mul_(gamma)
-            elif isinstance(module, CrossAttention):
-                module.kv_proj.weight.chunk(2)[1].mul_(gamma)
-                module.out_proj.weight.mul_(gamma)
-            elif isinstance(module, AdditiveAttention):
-                module.transform.weight.mul_(gamma)
-            elif isinstance(module, FeedForward):
-                module.fc1.weight.mul_(gamma)
-                module.fc2.weight.mul_(gamma)
+            for weight in module.value_path() if hasattr(module, "value_path") else ():
+                weight.mul_(gamma)
 
 
 def alternating(layers):

@@ -36,6 +36,10 @@ class FeedForward(nn.Module):
         x = torch.dropout(self.activation(self.fc1(x)), self.activation_dropout, self.training)
         return self.fc2(self.norm(x))
 
+    def value_path(self):
+        """As a mixer's."""
+        return [self.fc1.weight, self.fc2.weight]
+
 
 class Layer(nn.Module):
     """Mixer, then feed-forward, each with dropout, a residual connection and LayerNorm after (or before) it.

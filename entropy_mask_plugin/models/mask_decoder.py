@@ -1,4 +1,4 @@
-"""Mask More and Mask Later: masks are kept out of the encoder and come in with a small decoder (PAPERS: 3ML).
+"""Mask More and Mask Later (Liao et al. 2022): masks are kept out of the encoder and come in with a small decoder.
 
     encoder    the visible tokens alone, at their original positions                              B x S x C
     decoder    all T positions: what the encoder made of the visible ones, one learned vector     B x T x C

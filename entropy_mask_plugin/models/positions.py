@@ -14,11 +14,15 @@ class Positions:
     Args:
         mask: B x T bool.
         counts: how many are chosen in each row, B integers on the host; None = ask the device.
+    Raises:
+        ValueError: the counts are not the mask's. (Looked at on a CPU alone, where it costs no waiting.)
     """
 
     def __init__(self, mask, counts=None):
         self.mask = mask
         counts = np.asarray(mask.sum(1).tolist() if counts is None else counts)
+        if mask.device.type == "cpu" and not np.array_equal(mask.numpy().sum(1), counts):
+            raise ValueError(f"{mask.numpy().sum(1)} positions are chosen in the rows, expected {counts}")
         self.slots = max(1, int(counts.max(initial=0)))  # S
         self.number = int(counts.sum())  # K
         self.in_slots = indices_of_slots(mask, self.slots)  # B x S, positions in the flattened batch

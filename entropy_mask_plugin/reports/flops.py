@@ -92,7 +92,7 @@ def in_words_of_the_paper(model, args, shares, step):
 
 
 def share_of_layers(layers, width, decoder_layers=2, visible=0.6, length=PUBLISHED_LENGTH):
-    """Cost of the layers with masks late over that with masks early, heads not counted (PAPERS, section 3)."""
+    """Cost of the layers with masks late over that with masks early, heads not counted."""
     layer = lambda share: share * (24 * width**2 + 4 * share * length * width)  # noqa: E731
     return (layers * layer(visible) + decoder_layers * layer(1.0)) / (layers * layer(1.0))
 
