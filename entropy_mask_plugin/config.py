@@ -4,7 +4,7 @@ import logging
 import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks.language_modeling import SAMPLE_BREAK_MODE_CHOICES, SHORTEN_METHOD_CHOICES
@@ -12,6 +12,8 @@ from omegaconf import II, MISSING, OmegaConf
 
 from .errors import UsageError, require
 from .masking import schedule
+from .masking.corruption import Corruption
+from .masking.strategies import STRATEGIES
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         default="", metadata={"help": "comma-separated splits to shorten, e.g. train,valid (default: all)"}
     )
     mask_strategy: str = field(
-        default="high", metadata={"help": "which tokens are masked, by entropy: " + ", ".join(schedule.STRATEGIES)}
+        default="high", metadata={"help": "which tokens are masked, by entropy: " + ", ".join(STRATEGIES)}
     )
     mask_prob: Optional[float] = field(
         default=None, metadata={"help": "share of the maskable tokens of each sequence that is masked, in (0, 1] "
@@ -110,14 +112,6 @@ def plain(cfg):
     return OmegaConf.to_object(cfg) if OmegaConf.is_config(cfg) else cfg
 
 
-class Corruption(NamedTuple):
-    """How much is masked, and what becomes of it: shares."""
-
-    mask_prob: float
-    leave_unmasked_prob: float
-    random_token_prob: float
-
-
 PAPERS = Corruption(0.15, 0.0, 0.0)  # every selected token becomes <mask>
 MASK_LATER = Corruption(0.5, 0.1, 0.1)  # Mask More and Mask Later
 CORRUPTION_OF_ARCH = {"bert_base_3ml": MASK_LATER, "bertlet_3ml": MASK_LATER}
@@ -148,8 +142,8 @@ def check_corruption(shares):
 def check_flags(cfg):
     """Raise a UsageError that names the first flag out of its range."""
     check_corruption(corruption_of(cfg))
-    require("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in schedule.STRATEGIES,
-            "one of " + ", ".join(schedule.STRATEGIES))
+    require("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in STRATEGIES,
+            STRATEGIES.expected(cfg.mask_strategy))
     require("--mask-count", cfg.mask_count, cfg.mask_count is None or cfg.mask_count >= 1, "1 or more")
     require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
             cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")

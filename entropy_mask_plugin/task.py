@@ -1,14 +1,13 @@
 """The task: clean blocks of text, and the batch hook that turns each batch into a masked one.
 
-    1. scores      entropy of the teacher's or the model's own predictions on the clean tokens, or noise
-    2. selected    the strategy's choice among the maskable positions
-    3. new sample  corrupted src_tokens and target, for the criterion
+    1. scores   entropy of the teacher's or the model's own predictions on the clean tokens, or none
+    2. masked   the strategy's choice among the maskable positions, corrupted src_tokens and target
+    3. step     criterion and backward on the masked sample
 
 Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 """
 
 import contextlib
-import functools
 import logging
 import os
 
@@ -28,10 +27,12 @@ from .entropy_cache.store import EntropyStore
 from .errors import UsageError, require
 from .fairseq_fixes import refuse_unconnected_ranks
 from .initialization import initialize_from, read_source, tell
-from .masking import corruption, noise, schedule, selection
+from .masking import corruption, noise, refinement, schedule
 from .masking.entropy import bf16_pays, projected_entropy
-from .masking.refinement import refine_near_cut, refine_nearest
+from .masking.masker import Masker, Vocabulary, When
+from .masking.scores import Scores
 from .masking.statistics import SUMS, mask_statistics
+from .masking.take import number_to_mask, take
 from .models.positions import Positions, to_device_async
 from .restore import check_shapes, read_restore_file
 from .teacher import load_teacher
@@ -56,6 +57,9 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.specials = special_symbols(self.dictionary)
         specials = set(self.specials.tolist())
         self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
+        self.masker = Masker(cfg.mask_strategy, self.corruption,
+                             Vocabulary(self.mask_idx, self.dictionary.pad(), self.ordinary), self.cfg.seed,
+                             self.cfg.static_masks)
 
     @classmethod
     def setup_task(cls, cfg, from_checkpoint=False, **kwargs):
@@ -158,106 +162,92 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def mask_for_training(self, sample, model, update_num, is_dummy=False):
         """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
-        maskable = sample["maskable"]
-        k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), self.corruption.mask_prob,
-                                     self.cfg.mask_count)
-        strategy = schedule.strategy_of_update(self.cfg.mask_strategy, self.cfg.seed, update_num)
-        choose = functools.partial(selection.CHOOSE[strategy], candidates=maskable,
-                                   k=to_device_async(k, maskable.device))
-        entropies = None if is_dummy else self.entropies(sample, model, choose)
-        selected = choose(self.draw(sample, noise.SELECTION) if entropies is None else entropies)
-        masked = self.masked(sample, selected, k)
-        if self.corruption.leave_unmasked_prob or self.corruption.random_token_prob:
-            masked["net_input"]["src_tokens"] = self.softened(sample, masked, selected)
-        n_maskable, n_selected = sum(sample["n_maskable"]), masked["selected"].number
-        return masked, mask_statistics(n_maskable, n_selected, maskable, selected, entropies)
+        scores = None if is_dummy else self.scores(sample, model)
+        tokens, maskable = sample["net_input"]["src_tokens"], sample["maskable"]
+        k = number_to_mask(torch.tensor(sample["n_maskable"]), self.corruption.mask_prob, self.cfg.mask_count)
+        masked = self.masker(tokens, sample["id"], maskable, to_device_async(k, tokens.device), scores,
+                             When(self.epoch, update_num))
+        new = with_masks(sample, masked.src_tokens, masked.target, Positions(masked.selected, k.numpy()))
+        statistics = mask_statistics(sum(sample["n_maskable"]), new["selected"].number, maskable, masked.selected,
+                                     masked.scores)
+        return new, statistics
 
     def mask_for_validation(self, sample):
         """A new sample with random masks that depend on the sample id alone."""
         tokens = sample["net_input"]["src_tokens"]
-        scores = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
-        k = selection.number_to_mask(torch.tensor(sample["n_maskable"]), VALID_MASK_PROB)
-        return self.masked(sample, selection.highest(scores, sample["maskable"], to_device_async(k, tokens.device)), k)
-
-    def masked(self, sample, selected, k):
-        """The sample with <mask> at the selected positions, k in each row, and their tokens as target."""
-        tokens = sample["net_input"]["src_tokens"]
+        priority = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
+        k = number_to_mask(torch.tensor(sample["n_maskable"]), VALID_MASK_PROB)
+        selected = take(priority, sample["maskable"], to_device_async(k, tokens.device))
         src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
-        return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
-                "selected": Positions(selected, k.numpy())}
-
-    def softened(self, sample, masked, selected):
-        """BERT's 80/10/10 instead of 100 % <mask>: B x T int64."""
-        tokens = sample["net_input"]["src_tokens"]
-        self.ordinary = self.ordinary.to(tokens.device)  # moves once
-        replacement = corruption.random_tokens(self.draw(sample, noise.REPLACEMENT), self.ordinary)
-        return corruption.soften(
-            masked["net_input"]["src_tokens"], tokens, selected, self.corruption.leave_unmasked_prob,
-            self.corruption.random_token_prob, self.draw(sample, noise.CORRUPTION), replacement,
-        )
-
-    def draw(self, sample, stream):
-        """B x T fp32 in [0, 1), a function of (seed, epoch, sample id, position)."""
-        epoch = schedule.noise_epoch(self.epoch, self.cfg.static_masks)
-        return noise.uniform(self.cfg.seed, epoch, sample["id"], sample["net_input"]["src_tokens"].size(1), stream)
+        return with_masks(sample, src_tokens, target, Positions(selected, k.numpy()))
 
     def maskable(self, tokens):
         """B x T bool: everything but <pad>, <s>, </s>, <mask>, <unk>."""
         self.specials = self.specials.to(tokens.device)  # moves once, at the first batch
         return ~torch.isin(tokens, self.specials)
 
-    def entropies(self, sample, model, choose=None):
-        """B x T fp32, nats, of this epoch's source on the clean tokens; None where the strategy needs none.
-
-        choose: scores -> selected; where it is given, exact only as far as it decides. None = exact everywhere.
-        """
+    def scores(self, sample, model):
+        """`Scores` of this epoch's source on the clean tokens: entropies, nats; None where the strategy needs none."""
         source = self.source(self.epoch)
         clean = sample["net_input"]
         if source == "teacher" and "entropy_bits" in sample:  # from the cache
-            return sample["entropy_bits"].view(torch.float32)
+            return Scores(sample["entropy_bits"].view(torch.float32))
         if source == "teacher":
-            return self.entropies_of(self.teacher_on(clean["src_tokens"].device), clean, choose, sample["maskable"])
-        return self.self_entropies(sample, model, choose) if source == "self" else None
+            return self.scores_of(self.teacher_on(clean["src_tokens"].device), clean)
+        return self.self_scores(sample, model) if source == "self" else None
 
     def source(self, epoch):
         return schedule.entropy_source(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch)
 
-    def self_entropies(self, sample, model, choose):
-        """B x T fp32, nats, of the model being trained: the weights before the update, dropout off."""
+    def self_scores(self, sample, model):
+        """`Scores` of the model being trained: the weights before the update, dropout off."""
         epoch = schedule.epoch_of_self_entropies(self.epoch, self.cfg.self_mask_from_epoch, self.cfg.self_entropy_every,
                                                  len(utils.split_paths(self.cfg.data)))
         if epoch != self.epoch and set(sample["self_entropy_epochs"]) == {epoch}:
-            return sample["self_entropy_bits"].view(torch.float32)
+            return Scores(sample["self_entropy_bits"].view(torch.float32))
         if epoch != self.epoch and not self.has_warned:
             logger.warning(f"self entropies of epoch {epoch} are not all kept any more: some are computed in epoch "
                            f"{self.epoch}, unlike in a run that was not interrupted")
             self.has_warned = True
         keeps = self.cfg.self_entropy_every > 1
         model.eval()
-        entropies = self.entropies_of(model, sample["net_input"], None if keeps else choose, sample["maskable"])
+        scores = (Scores(self.entropies_of(model, sample["net_input"])) if keeps
+                  else self.scores_of(model, sample["net_input"]))
         model.train()
         if keeps:
             store = self.datasets[self.cfg.train_subset].dataset.self_entropies
-            store.write(sample["id"].tolist(), entropies.cpu().numpy(), epoch)
-        return entropies
+            store.write(sample["id"].tolist(), scores.values.cpu().numpy(), epoch)
+        return scores
 
-    def entropies_of(self, model, clean, choose=None, maskable=None):
-        """B x T fp32, nats, of the model on the clean tokens; exact everywhere, or where `choose` among the maskable
-        positions needs it."""
-        tokens = clean["src_tokens"]
-        precision = self.cfg.entropy_precision or self.cfg.precision
-        with torch.no_grad(), self.autocast(tokens.device, precision):
-            hidden = model.lm_hidden(tokens, has_padding=clean["has_padding"])
-        weight, bias = model.output_projection()
-        if self.cfg.entropy_precision == "bf16":
-            return projected_entropy(hidden, weight, bias, torch.bfloat16)
+    def scores_of(self, model, clean):
+        """`Scores` by a model on the clean tokens: entropies, nats, of a bf16 product where that is cheaper and can be
+        refined."""
+        hidden, weight, bias = self.projection_of(model, clean)
         # Without syncs, refinement may miss a position where entropies hardly differ. Layers in bf16 do that anyway.
-        no_syncs = syncs_are_expensive(tokens.device)
-        if choose is None or not bf16_pays(tokens.device) or (no_syncs and precision == "fp32"):
-            return projected_entropy(hidden, weight, bias)
-        cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
-        refine = refine_nearest if no_syncs else refine_near_cut
-        return refine(cheap, maskable, choose, lambda at: projected_entropy(hidden[at], weight, bias))
+        is_exact_in_fp32 = refinement.syncs_are_expensive(hidden.device) and self.layers_in() == "fp32"
+        if self.cfg.entropy_precision == "bf16" or not bf16_pays(hidden.device) or is_exact_in_fp32:
+            return Scores(self.projected(hidden, weight, bias))
+        return Scores(projected_entropy(hidden, weight, bias, torch.bfloat16),
+                      lambda at: projected_entropy(hidden[at], weight, bias))
+
+    def entropies_of(self, model, clean):
+        """B x T fp32, nats, of the model on the clean tokens: as exact as --entropy-precision says, everywhere."""
+        return self.projected(*self.projection_of(model, clean))
+
+    def projection_of(self, model, clean):
+        """The hidden states B x T x C that are projected to the vocabulary, weight V x C and bias V."""
+        tokens = clean["src_tokens"]
+        with torch.no_grad(), self.autocast(tokens.device, self.layers_in()):
+            hidden = model.lm_hidden(tokens, has_padding=clean["has_padding"])
+        return hidden, *model.output_projection()
+
+    def projected(self, hidden, weight, bias):
+        product = torch.bfloat16 if self.cfg.entropy_precision == "bf16" else torch.float32
+        return projected_entropy(hidden, weight, bias, product)
+
+    def layers_in(self):
+        """The precision of the layers in an entropy pass."""
+        return self.cfg.entropy_precision or self.cfg.precision
 
     def teacher_logits(self, net_input, positions):
         """The teacher's logits, K x V, at chosen `Positions` of the masked sequences."""
@@ -305,9 +295,10 @@ class EntropyMaskedLMTask(MaskedLMTask):
         log_ratio("entropy_masked", total["entropy_masked_sum"], total["n_scored_selected"])
 
 
-def syncs_are_expensive(device):
-    """Whether the host, when it asks for a number, waits there for all that it has asked for before."""
-    return device.type == "cuda"
+def with_masks(sample, src_tokens, target, selected):
+    """The sample with other tokens, a target and the `Positions` to be predicted."""
+    return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
+            "selected": selected}
 
 
 def log_ratio(name, total, count):

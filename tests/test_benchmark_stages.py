@@ -203,7 +203,7 @@ def test_the_masks_of_a_trained_model_are_compared(out, teacher, data_bin):
     assert masks.run(TINY._replace(checkpoint=teacher, data=data_bin))
     ways = {figure["way"]: figure for figure in results.read(out)}
     assert len(ways) == 7 and ways["fp32 layers, refined iteratively"]["mid_same"] == 1
-    assert all(0 < figure[f"{name}_same"] <= 1 for figure in ways.values() for name in masks.STRATEGIES)
+    assert all(0 < figure[f"{name}_same"] <= 1 for figure in ways.values() for name in masks.COMPARED)
     with pytest.raises(UsageError, match="--checkpoint: None found, expected a trained model, for --stages masks"):
         masks.run(TINY)
 

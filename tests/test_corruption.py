@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from conftest import RANKED, choose
 
 from entropy_mask_plugin.masking import noise
 from entropy_mask_plugin.masking.corruption import corrupt, random_tokens, soften
-from entropy_mask_plugin.masking.selection import CHOOSE, number_to_mask
+from entropy_mask_plugin.masking.take import number_to_mask
 
 PAD, UNK, MASK = 1, 3, 999
 SPECIALS = torch.tensor([0, PAD, 2, UNK, MASK])  # <s> <pad> </s> <unk>, and <mask> at the other end
@@ -54,7 +55,7 @@ def test_noise_that_softens_is_uniform_where_noise_selected():
     ids, length = torch.arange(3000), 100
     everything = torch.ones(3000, length, dtype=torch.bool)
     scores = noise.uniform(1, 1, ids, length, noise.SELECTION)
-    selected = CHOOSE["random"](scores, everything, number_to_mask(everything.sum(1), 0.15))
+    selected = choose("high", scores, everything, number_to_mask(everything.sum(1), 0.15))
     draw = noise.uniform(1, 1, ids, length, noise.CORRUPTION)
     assert (draw[selected] < 0.1).double().mean() == pytest.approx(0.1, abs=0.006)
     assert (draw[selected] >= 0.9).double().mean() == pytest.approx(0.1, abs=0.006)
@@ -97,16 +98,16 @@ def random_batch(samples=1500, seed=0):
     return tokens.masked_fill(places > lengths + 1, PAD)
 
 
-def choose(strategy, tokens, ids):
+def choose_by_noise(strategy, tokens, ids):
     maskable = ~torch.isin(tokens, SPECIALS)
     scores = noise.uniform(1, 1, ids, tokens.size(1), noise.SELECTION)
-    return CHOOSE[strategy](scores, maskable, number_to_mask(maskable.sum(1), 0.15))
+    return choose(strategy, scores, maskable, number_to_mask(maskable.sum(1), 0.15))
 
 
-@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("strategy", RANKED)
 def test_of_100_000_tokens_no_special_is_masked_and_the_rate_is_mask_prob(strategy):
     tokens = random_batch()
-    selected = choose(strategy, tokens, torch.arange(len(tokens)))
+    selected = choose_by_noise(strategy, tokens, torch.arange(len(tokens)))
     special = (tokens[..., None] == SPECIALS).any(dim=-1)
     assert (~special).sum() > 100_000
     assert not (selected & special).any()
@@ -118,7 +119,7 @@ def test_of_100_000_tokens_no_special_is_masked_and_the_rate_is_mask_prob(strate
 
 def test_80_10_10_on_100_000_masked_tokens():
     tokens, ids = torch.cat([random_batch(seed=seed) for seed in range(6)]), torch.arange(9000)
-    selected = choose("random", tokens, ids)
+    selected = choose_by_noise("high", tokens, ids)
     assert selected.sum() > 100_000
     src_tokens, target = corrupt(tokens, selected, MASK, PAD)
     draws = [noise.uniform(1, 1, ids, tokens.size(1), stream) for stream in (noise.CORRUPTION, noise.REPLACEMENT)]
@@ -134,11 +135,11 @@ def test_80_10_10_on_100_000_masked_tokens():
 
 def test_a_sample_gets_the_same_random_mask_in_any_batch():
     tokens, ids = random_batch(samples=64), torch.arange(64) * 31
-    whole = choose("random", tokens, ids)
+    whole = choose_by_noise("high", tokens, ids)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(choose("random", tokens[order], ids[order]), whole[order])
+    assert torch.equal(choose_by_noise("high", tokens[order], ids[order]), whole[order])
     for sample in range(64):  # alone, without the padding that its neighbours cost it
         length = (tokens[sample] != PAD).sum()
-        alone = choose("random", tokens[sample : sample + 1, :length], ids[sample : sample + 1])
+        alone = choose_by_noise("high", tokens[sample : sample + 1, :length], ids[sample : sample + 1])
         assert torch.equal(alone[0], whole[sample, :length])
-    assert not torch.equal(choose("random", tokens, ids + 1), whole)
+    assert not torch.equal(choose_by_noise("high", tokens, ids + 1), whole)

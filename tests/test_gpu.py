@@ -66,8 +66,8 @@ def test_an_update_never_waits_for_the_device(way, precision, device, update):
 @pytest.fixture
 def entropies_as_on_a_gpu(monkeypatch):
     """A CPU projects in bf16, too, and refines a fixed number of positions."""
-    for name in ("bf16_pays", "syncs_are_expensive"):
-        monkeypatch.setattr(f"entropy_mask_plugin.task.{name}", lambda device: True)
+    for name in ("task.bf16_pays", "masking.refinement.syncs_are_expensive"):
+        monkeypatch.setattr(f"entropy_mask_plugin.{name}", lambda device: True)
 
 
 # With few masked tokens, one that differs moves the loss of a batch by per cents.

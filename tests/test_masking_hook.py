@@ -7,7 +7,7 @@ import torch
 from conftest import LargestOutput, batch_of
 from fairseq import utils
 
-from entropy_mask_plugin.masking.selection import highest, number_to_mask
+from entropy_mask_plugin.masking.take import number_to_mask, take
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_epoch_1_masks_are_the_teachers_and_epoch_2_masks_the_models(make_task, 
     for epoch, lowest_first in ((1, True), (2, False), (3, False), (2, False), (1, True)):  # also back: no state
         task.begin_epoch(epoch, model)
         selected = task.mask_for_training(sample, model, 0)[0]["target"].ne(1)
-        expected = highest(-tokens.float() if lowest_first else tokens.float(), maskable, k)
+        expected = take(-tokens.float() if lowest_first else tokens.float(), maskable, k)
         # equal tokens tie, so compare the tokens that were chosen, not where
         one, other = (torch.where(chosen, tokens, 0).sort().values for chosen in (selected, expected))
         assert torch.equal(one, other)
@@ -194,7 +194,7 @@ def test_the_teacher_does_not_move_and_the_model_does(make_task, teacher):
 def test_bf16_reaches_the_entropy_pass_and_entropies_stay_fp32(make_task, teacher):
     task, _, _ = make_task("--mask-strategy", "high", "--teacher", teacher, "--precision", "bf16")
     types, hidden = [], task.teacher.lm_head.dense.register_forward_hook(lambda *io: types.append(io[2].dtype))
-    entropies = task.entropies(batch_of(task, range(8)), None)
+    entropies = task.scores(batch_of(task, range(8)), None).exact()
     hidden.remove()
     assert types == [torch.bfloat16] and entropies.dtype == torch.float32
 

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from conftest import batch_of
+from conftest import RANKED, batch_of, choose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entropy_mask_plugin.masking import entropy
 from entropy_mask_plugin.masking.refinement import LEAST_NEAR, NEAR, distance_to_cut, refine_near_cut, refine_nearest
-from entropy_mask_plugin.masking.selection import CHOOSE, number_to_mask
+from entropy_mask_plugin.masking.take import number_to_mask
 
 
 def nearest_cut(scores, selected):
@@ -20,12 +20,12 @@ def nearest_cut(scores, selected):
     return [min((s - above if s >= above else below - s for above, below in edges), default=math.inf) for s in scores]
 
 
-@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("strategy", RANKED)
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(values=st.lists(st.floats(0, 9, width=32), min_size=1, max_size=12, unique=True), k=st.integers(0, 12))
 def test_the_distance_to_a_cut_is_that_of_sorted_lists(strategy, values, k):
     scores, candidates = torch.tensor([values + [5.0]]), torch.tensor([[True] * len(values) + [False]])
-    selected = CHOOSE[strategy](scores, candidates, torch.tensor([min(k, len(values))]))
+    selected = choose(strategy, scores, candidates, torch.tensor([min(k, len(values))]))
     found = distance_to_cut(scores, candidates, selected)[0, :-1].tolist()
     assert found == pytest.approx(nearest_cut(scores[0, :-1].tolist(), selected[0, :-1].tolist()), abs=1e-6)
 
@@ -45,46 +45,46 @@ def scores_with_errors(strategy, error, length=128):
     candidates = torch.rand(64, length, generator=generator) < torch.linspace(0, 1, 64)[:, None]
     approximate = exact + error * torch.randn(64, length, generator=generator)
     k = number_to_mask(candidates.sum(1), 0.15)
-    return exact, approximate, candidates, lambda scores: CHOOSE[strategy](scores, candidates, k)
+    return exact, approximate, candidates, lambda scores: choose(strategy, scores, candidates, k)
 
 
-@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("strategy", RANKED)
 @pytest.mark.parametrize("error, length", [(1e-6, 128), (1e-3, 128), (0.02, 128), (0.1, 32), (0.2, 16), (5.0, 8),
                                            (5.0, 3)])
 def test_without_waiting_the_selection_is_that_of_exact_scores_while_errors_are_small(strategy, error, length):
-    exact, approximate, candidates, choose = scores_with_errors(strategy, error, length)
+    exact, approximate, candidates, select = scores_with_errors(strategy, error, length)
     asked = []
-    scores = refine_nearest(approximate, candidates, choose, lambda at: asked.append(exact[at]) or asked[0])
-    assert torch.equal(choose(scores), choose(exact))
+    scores = refine_nearest(approximate, candidates, select, lambda at: asked.append(exact[at]) or asked[0])
+    assert torch.equal(select(scores), select(exact))
     computed = {128: round(128 * NEAR), 32: LEAST_NEAR, 16: LEAST_NEAR, 8: 8, 3: 3}[length]
     assert [tuple(values.shape) for values in asked] == [(64, computed)]  # as many in each row, whatever comes
-    assert error < 0.02 or not torch.equal(choose(approximate), choose(exact))
+    assert error < 0.02 or not torch.equal(select(approximate), select(exact))
 
 
-@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("strategy", RANKED)
 @pytest.mark.parametrize("error", [1e-6, 1e-3, 0.05, 1.0])
 def test_the_selection_is_that_of_exact_scores_and_few_are_computed(strategy, error):
-    exact, approximate, candidates, choose = scores_with_errors(strategy, error)
+    exact, approximate, candidates, select = scores_with_errors(strategy, error)
     asked = []
 
     def exact_at(wanted):
         asked.append(wanted)
         return exact[wanted]
 
-    scores = refine_near_cut(approximate, candidates, choose, exact_at)
-    assert torch.equal(choose(scores), choose(exact))
+    scores = refine_near_cut(approximate, candidates, select, exact_at)
+    assert torch.equal(select(scores), select(exact))
     share = sum(asked).sum() / candidates.sum()
     assert max(map(int, sum(wanted.int() for wanted in asked).flatten())) == 1  # none twice
     assert share < {1e-6: 0.1, 1e-3: 0.1, 0.05: 0.4, 1.0: 1.01}[error]
-    assert error < 0.05 or not torch.equal(choose(approximate), choose(exact))  # there was something to put right
+    assert error < 0.05 or not torch.equal(select(approximate), select(exact))  # there was something to put right
 
 
 def test_a_row_without_candidates_or_without_a_choice_asks_nothing():
     scores = torch.rand(3, 5)
     candidates = torch.tensor([[False] * 5, [True] * 5, [True, False, False, False, False]])
     for k in ([0, 0, 0], [0, 5, 1]):
-        choose = lambda scores: CHOOSE["high"](scores, candidates, torch.tensor(k))  # noqa: E731
-        assert torch.equal(refine_near_cut(scores, candidates, choose, None), scores)
+        high = lambda scores: choose("high", scores, candidates, torch.tensor(k))  # noqa: E731
+        assert torch.equal(refine_near_cut(scores, candidates, high, None), scores)
 
 
 @pytest.mark.parametrize("strategy", ["high", "low", "mid", "marginal", "alternating"])
@@ -98,7 +98,7 @@ def test_masks_from_bf16_products_are_those_from_fp32(strategy, make_task, teach
         monkeypatch.setattr("entropy_mask_plugin.task.bf16_pays", lambda device: pays)  # noqa: B023
         chosen[pays] = task.mask_for_training(sample, model, 0)
     assert torch.equal(chosen[False][0]["target"], chosen[True][0]["target"])
-    assert dtypes[:2] == [(), (torch.bfloat16,)]
+    assert dtypes[:2] == [(torch.float32,), (torch.bfloat16,)]
     one, other = (chosen[pays][1]["entropy_sum"] for pays in (False, True))
     assert torch.allclose(one, other, rtol=1e-3)
 
@@ -116,7 +116,7 @@ def test_whether_bf16_pays_is_tried_once(monkeypatch):
 def entropies_with(make_task, teacher, *flags):
     task, _, _ = make_task("--mask-strategy", "high", "--teacher", teacher, *flags)
     sample = batch_of(task, range(60))
-    return task.entropies(sample, None), task.maskable(sample["net_input"]["src_tokens"])
+    return task.scores(sample, None).exact(), task.maskable(sample["net_input"]["src_tokens"])
 
 
 def test_a_pass_all_in_bf16_is_nearly_the_exact_one(make_task, teacher):

@@ -1,18 +1,14 @@
-"""Who scores, which strategy, which noise: tables over epochs and updates."""
-
-import math
+"""Who scores, and when: tables over epochs."""
 
 import pytest
 
 from entropy_mask_plugin.masking.schedule import (
-    STRATEGIES,
     distils,
     entropy_source,
     epoch_of_self_entropies,
     needs_teacher,
-    noise_epoch,
-    strategy_of_update,
 )
+from entropy_mask_plugin.masking.strategies import STRATEGIES
 
 WITH_ENTROPIES = ("high", "low", "mid", "marginal", "alternating")
 EPOCHS = (1, 2, 3, 4, 50)
@@ -42,30 +38,6 @@ def test_entropies_come_from_the_teacher_until_self_masking_starts(strategy, sel
 def test_random_masks_need_no_entropies_and_no_teacher(self_mask_from_epoch):
     assert {entropy_source("random", epoch, self_mask_from_epoch) for epoch in EPOCHS} == {None}
     assert needs_teacher("random", self_mask_from_epoch) is False
-
-
-def test_every_strategy_is_itself_in_every_update_but_alternating():
-    for strategy in set(STRATEGIES) - {"alternating"}:
-        assert {strategy_of_update(strategy, seed=1, update_num=update) for update in range(50)} == {strategy}
-
-
-def test_alternating_is_high_or_low_by_a_fair_coin_that_seed_and_update_decide():
-    n = 10_000
-    updates = [strategy_of_update("alternating", 1, update) for update in range(n)]
-    assert set(updates) == {"high", "low"}
-    assert abs(updates.count("high") / n - 0.5) < 4 * 0.5 / math.sqrt(n)
-    again = [strategy_of_update("alternating", 1, update) for update in reversed(range(300))]
-    assert again[::-1] == updates[:300]  # the same after a resume, whatever was asked before
-    other = [strategy_of_update("alternating", 2, update) for update in range(300)]
-    agreement = sum(a == b for a, b in zip(other, updates))
-    assert abs(agreement / 300 - 0.5) < 4 * 0.5 / math.sqrt(300)  # neither the same nor the opposite
-    repeats = sum(a == b for a, b in zip(updates, updates[1:]))
-    assert abs(repeats / n - 0.5) < 4 * 0.5 / math.sqrt(n)  # a coin, no turns
-
-
-def test_noise_has_an_epoch_unless_masks_are_static():
-    assert [noise_epoch(epoch, False) for epoch in EPOCHS] == list(EPOCHS)
-    assert len({noise_epoch(epoch, True) for epoch in EPOCHS}) == 1
 
 
 @pytest.mark.parametrize("kd_weight, kd_start_epoch, expected", [

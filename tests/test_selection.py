@@ -4,21 +4,23 @@ import math
 
 import pytest
 import torch
+from conftest import RANKED, choose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entropy_mask_plugin.masking import noise, schedule
-from entropy_mask_plugin.masking.selection import CHOOSE, number_to_mask
+from entropy_mask_plugin.masking.noise import SELECTION, Draw, uniform
+from entropy_mask_plugin.masking.strategies import STRATEGIES
+from entropy_mask_plugin.masking.take import number_to_mask, take
 
 DETERMINISTIC = settings(derandomize=True, deadline=None, max_examples=300)
 
 
 def chosen(strategy, scores, maskable, k):
-    """Reference for one row: the set of positions that a strategy masks (DESIGN, section 5)."""
+    """Reference for one row: the set of positions that a strategy masks (paper, section 2.1)."""
     positions = [j for j, allowed in enumerate(maskable) if allowed]
     descending = sorted(positions, key=lambda j: (-scores[j], j))
     first = (len(positions) - k) // 2
-    if strategy in ("high", "random"):
+    if strategy == "high":
         return set(descending[:k])
     if strategy == "low":
         return set(sorted(positions, key=lambda j: (scores[j], j))[:k])
@@ -30,7 +32,7 @@ def chosen(strategy, scores, maskable, k):
 
 
 def check(strategy, scores, maskable, k):
-    result = CHOOSE[strategy](torch.tensor(scores), torch.tensor(maskable), torch.tensor(k))
+    result = choose(strategy, torch.tensor(scores), torch.tensor(maskable), torch.tensor(k))
     assert result.dtype == torch.bool and result.shape == (len(scores), len(scores[0]))
     got = [{j for j, selected in enumerate(row) if selected} for row in result.tolist()]
     assert got == [chosen(strategy, *row) for row in zip(scores, maskable, k)]
@@ -51,14 +53,14 @@ def batches(draw):
     return scores, maskable, k
 
 
-@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("strategy", RANKED)
 @DETERMINISTIC
 @given(batch=batches())
 def test_every_strategy_chooses_what_sorting_chooses(strategy, batch):
     check(strategy, *batch)
 
 
-@pytest.mark.parametrize("strategy", CHOOSE)
+@pytest.mark.parametrize("strategy", RANKED)
 @pytest.mark.parametrize("values", [1, 3, 10**6])  # distinct scores: all ties, many ties, next to none
 def test_every_strategy_breaks_ties_by_position_in_long_rows_with_padding(strategy, values):
     # Sorts that are not stable often are so below 16 elements, so the short rows above would not tell.
@@ -75,18 +77,41 @@ def test_every_strategy_breaks_ties_by_position_in_long_rows_with_padding(strate
 def test_marginal_takes_the_odd_one_from_the_top_and_no_position_twice():
     # By hand, so that the reference above is not the only witness.
     scores, everything = torch.tensor([[3.0, 1.0, 3.0, 1.0, 2.0]]), torch.ones(1, 5, dtype=torch.bool)
-    selected = [CHOOSE["marginal"](scores, everything, torch.tensor([k]))[0].nonzero().flatten().tolist()
+    selected = [choose("marginal", scores, everything, torch.tensor([k]))[0].nonzero().flatten().tolist()
                 for k in range(6)]
     assert selected == [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
-    tied = CHOOSE["marginal"](torch.zeros(1, 5), everything, torch.tensor([3]))
+    tied = choose("marginal", torch.zeros(1, 5), everything, torch.tensor([3]))
     assert tied[0].tolist() == [True, True, True, False, False]  # 0 and 1 on top; of the others, the lowest position
 
 
-def test_every_strategy_but_alternating_has_its_choice_and_random_is_high_on_noise():
-    assert set(CHOOSE) == set(schedule.STRATEGIES) - {"alternating"}
-    scores = noise.uniform(1, 1, torch.arange(5), 40, noise.SELECTION)
+def test_random_takes_the_largest_noise_whatever_the_scores():
+    draw = Draw(1, 3, torch.arange(5), 40, 7)
     maskable = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)) < 0.8
-    check("random", scores.tolist(), maskable.tolist(), number_to_mask(maskable.sum(1), 0.15).tolist())
+    k = number_to_mask(maskable.sum(1), 0.15)
+    assert not STRATEGIES["random"].traits["needs_scores"]
+    selected = take(STRATEGIES["random"].part(None, maskable, k, draw), maskable, k)
+    assert torch.equal(selected, choose("high", uniform(1, 3, torch.arange(5), 40, SELECTION), maskable, k))
+
+
+def alternated(seed, updates):
+    """"high" or "low" for each update."""
+    scores, everything, k = torch.tensor([[1.0, 2.0]]), torch.ones(1, 2, dtype=torch.bool), torch.tensor([1])
+    draws = (Draw(seed, 1, torch.tensor([5]), 2, update) for update in updates)
+    return ["high" if take(STRATEGIES["alternating"].part(scores, everything, k, draw), everything, k)[0, 1] else "low"
+            for draw in draws]
+
+
+def test_alternating_is_high_or_low_by_a_fair_coin_that_seed_and_update_decide():
+    n = 10_000
+    updates = alternated(1, range(n))
+    assert set(updates) == {"high", "low"}
+    assert abs(updates.count("high") / n - 0.5) < 4 * 0.5 / math.sqrt(n)
+    again = alternated(1, reversed(range(300)))
+    assert again[::-1] == updates[:300]  # the same after a resume, whatever was asked before
+    agreement = sum(a == b for a, b in zip(alternated(2, range(300)), updates))
+    assert abs(agreement / 300 - 0.5) < 4 * 0.5 / math.sqrt(300)  # neither the same nor the opposite
+    repeats = sum(a == b for a, b in zip(updates, updates[1:]))
+    assert abs(repeats / n - 0.5) < 4 * 0.5 / math.sqrt(n)  # a coin, no turns
 
 
 def test_mask_prob_rounds_half_up_in_float64_and_masks_one_token_at_least():

@@ -12,11 +12,12 @@ from fairseq import checkpoint_utils
 from ..errors import require
 from ..masking.entropy import projected_entropy
 from ..masking.refinement import refine_near_cut, refine_nearest
-from ..masking.selection import CHOOSE, number_to_mask
+from ..masking.strategies import STRATEGIES
+from ..masking.take import number_to_mask, take
 from .results import record
 
 BATCHES, SENTENCES, MASK_PROB = 24, 16, 0.15
-STRATEGIES = ("high", "low", "mid", "marginal")
+COMPARED = ("high", "low", "mid", "marginal")
 
 
 def run(options):
@@ -28,7 +29,7 @@ def run(options):
     with torch.no_grad():
         for way, counts in compare(model.eval(), task.dataset("train"), 2 if options.tiny else BATCHES).items():
             record("masks", way=way, masked=counts["masked"], **{
-                f"{name}_same": counts[name] / counts["masked"] for name in STRATEGIES})
+                f"{name}_same": counts[name] / counts["masked"] for name in COMPARED})
     return True
 
 
@@ -40,14 +41,18 @@ def compare(model, samples, batches):
         maskable = batch["maskable"]
         k = number_to_mask(maskable.sum(1), MASK_PROB)
         passes = Passes(model, batch["net_input"]["src_tokens"], maskable)
-        for name in STRATEGIES:
-            choose = functools.partial(CHOOSE[name], candidates=maskable, k=k)
+        for name in COMPARED:
+            choose = functools.partial(chosen, STRATEGIES[name].part, maskable, k)
             exact = choose(passes.exact())
             for way, scores in passes.ways(choose):
-                count = totals.setdefault(way, dict.fromkeys((*STRATEGIES, "masked"), 0))
+                count = totals.setdefault(way, dict.fromkeys((*COMPARED, "masked"), 0))
                 count[name] += int((choose(scores) & exact).sum())
-                count["masked"] += int(exact.sum()) * (name == STRATEGIES[0])
+                count["masked"] += int(exact.sum()) * (name == COMPARED[0])
     return totals
+
+
+def chosen(priority, maskable, k, scores):
+    return take(priority(scores, maskable, k, None), maskable, k)
 
 
 class Passes:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..masking.entropy import bf16_pays, projected_entropy
 from ..masking.refinement import refine_near_cut
-from ..masking.selection import highest, number_to_mask
+from ..masking.take import number_to_mask, take
 from .timing import matmul_rate
 from .variants import Setting, build
 
@@ -71,7 +71,8 @@ def gemm_rate(setting):
 def peak_memory(setting, name):
     """MB that two steps of a variant need at most: in a process of its own, as a peak never falls."""
     arguments = json.dumps({"name": name, **vars(setting)})
-    code = "import sys; from entropy_mask_plugin.benchmark.measure import print_peak; print_peak(sys.argv[1])"
+    code = ("import sys; from entropy_mask_plugin import register; register(); "
+            "from entropy_mask_plugin.benchmark.measure import print_peak; print_peak(sys.argv[1])")
     done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
@@ -122,7 +123,7 @@ def accuracy_of_entropies(model, tokens, maskable):
         reference = projected_entropy(hidden, weight, bias)
         few = hidden.flatten(0, 1)[:256]
         exact = torch.special.entr((few.double() @ weight.double().T + bias.double()).softmax(-1)).sum(-1)
-        choose = lambda scores: highest(scores, maskable, number_to_mask(maskable.sum(1), 0.15))  # noqa: E731
+        choose = lambda scores: take(scores, maskable, number_to_mask(maskable.sum(1), 0.15))  # noqa: E731
         cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
         with torch.autocast(tokens.device.type, torch.bfloat16):
             cheapest = projected_entropy(model.lm_hidden(tokens), weight, bias, torch.bfloat16)

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from fairseq import tasks, utils
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..masking import corruption, noise, refinement, selection
+from ..masking import corruption, noise, refinement
 from ..masking.entropy import projected_entropy
+from ..masking.strategies import ranked
+from ..masking.take import number_to_mask, take
 from ..models.positions import Positions
 from . import data, variants
 from .results import attempt
@@ -56,16 +58,16 @@ def masking(batch):
     """The parts of the batch hook."""
     moved = on_device(batch)
     tokens, ids, maskable = moved["net_input"]["src_tokens"], moved["id"], moved["maskable"]
-    k = selection.number_to_mask(torch.tensor(batch["n_maskable"]), 0.15)
+    k = number_to_mask(torch.tensor(batch["n_maskable"]), 0.15)
     there, length = k.to(DEVICE), tokens.size(1)
     scores = noise.uniform(1, 1, ids, length, noise.SELECTION)
-    selected = selection.highest(scores, maskable, there)
+    selected = take(scores, maskable, there)
     return measured({
         "the batch to the device": lambda: on_device(batch),
         "noise, one draw (80/10/10 takes three)": lambda: noise.uniform(1, 1, ids, length, noise.SELECTION),
-        "k": lambda: selection.number_to_mask(torch.tensor(batch["n_maskable"]), 0.15),
-        "highest": lambda: selection.highest(scores, maskable, there),
-        "marginal": lambda: selection.marginal(scores, maskable, there),
+        "k": lambda: number_to_mask(torch.tensor(batch["n_maskable"]), 0.15),
+        "high": lambda: take(scores, maskable, there),
+        "marginal": lambda: take(ranked.marginal(scores, maskable, there, None), maskable, there),
         "Positions": lambda: Positions(selected, k.numpy()),
         "corrupt": lambda: corruption.corrupt(tokens, selected, 4, 1),
     })
@@ -74,8 +76,8 @@ def masking(batch):
 def refining(batch, widths, symbols):
     """Entropies by bf16 products, and the exact ones near the cuts: in rounds, and at once."""
     maskable = on_device(batch)["maskable"]
-    k = selection.number_to_mask(maskable.sum(1), 0.15)
-    choose = lambda scores: selection.highest(scores, maskable, k)  # noqa: E731
+    k = number_to_mask(maskable.sum(1), 0.15)
+    choose = lambda scores: take(scores, maskable, k)  # noqa: E731
     good = True
     for width in widths:
         generator = torch.Generator(DEVICE).manual_seed(0)

@@ -106,13 +106,18 @@ def some_updates(words):
     metrics.reset()
     variant = variants.WithFairseq(words)
     trainer, masks, log = variant.trainer, [], []
-    masked = trainer.task.masked
-    trainer.task.masked = lambda sample, selected, k: masks.append(selected.cpu()) or masked(sample, selected, k)
+    masker = trainer.task.masker
+    trainer.task.masker = lambda *batch: recorded(masker(*batch), masks)
     for _ in range(UPDATES):
         trainer.train_step(next(variant.batches))
         log.append(latest_values())
     log[-1]["valid_loss"] = float(trainer.valid_step(next(variant.batches)[0])["loss"])
     return log, masks
+
+
+def recorded(masked, masks):
+    masks.append(masked.selected.cpu())
+    return masked
 
 
 def latest_values():

@@ -3,7 +3,17 @@
 Shapes: B sentences, T positions, R tokens that may replace another.
 """
 
+from typing import NamedTuple
+
 import torch
+
+
+class Corruption(NamedTuple):
+    """How much is masked, and what becomes of it: shares."""
+
+    mask_prob: float
+    leave_unmasked_prob: float
+    random_token_prob: float
 
 
 def corrupt(tokens, selected, mask_idx, padding_idx):

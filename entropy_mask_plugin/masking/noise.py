@@ -4,7 +4,10 @@ So a mask does not depend on batch size, order, number of GPUs, device, data wor
 Shapes: B sentences, T positions.
 """
 
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
 
 from .kernels import verified_once
 
@@ -40,6 +43,27 @@ def plain_noise(state, sample_ids, length):
     positions = torch.arange(length, device=sample_ids.device) + _signed(_GOLDEN)  # T
     bits = _mix_tensor(rows[:, None] + positions)  # B x T
     return _shift_right(bits, 40).float() * 2.0**-24
+
+
+class Draw(NamedTuple):
+    """The noise of one batch: what a strategy may draw from.
+
+    ids: B int64; length: T; epoch: that the noise depends on; update: that coins depend on.
+    """
+
+    seed: int
+    epoch: int
+    ids: Tensor
+    length: int
+    update: int
+
+    def noise(self, stream: int) -> Tensor:
+        """Uniform noise in [0, 1), B x T fp32: a function of (seed, epoch, sample id, position)."""
+        return uniform(self.seed, self.epoch, self.ids, self.length, stream)
+
+    def coin(self) -> bool:
+        """A fair coin for each update."""
+        return coin(self.seed, self.update)
 
 
 def coin(seed, update_num):

@@ -3,21 +3,19 @@
 An epoch is fairseq's: one pass over one shard, counted from 1.
 """
 
-from . import noise
-
-STRATEGIES = ("random", "high", "low", "mid", "marginal", "alternating")
+from .strategies import STRATEGIES
 
 
 def entropy_source(strategy, epoch, self_mask_from_epoch=None):
     """Who scores the tokens in this epoch (paper, section 2.2).
 
     Args:
-        strategy: one of STRATEGIES.
+        strategy: a name in STRATEGIES.
         self_mask_from_epoch: first epoch of self-masking: 1 = cold start, 2 = the paper's `init`, None = never.
     Returns:
         "teacher", "self", or None where the strategy needs no entropies.
     """
-    if strategy == "random":
+    if not STRATEGIES[strategy].traits["needs_scores"]:
         return None
     return "self" if self_mask_from_epoch is not None and epoch >= self_mask_from_epoch else "teacher"
 
@@ -36,18 +34,6 @@ def epoch_of_self_entropies(epoch, self_mask_from_epoch, every=1, shards=1):
 def needs_teacher(strategy, self_mask_from_epoch=None):
     """Whether any epoch takes its entropies from the teacher: the first one does, or none."""
     return entropy_source(strategy, 1, self_mask_from_epoch) == "teacher"
-
-
-def strategy_of_update(strategy, seed, update_num):
-    """`alternating` is high or low, one fair coin for each update; the others are themselves."""
-    if strategy != "alternating":
-        return strategy
-    return "high" if noise.coin(seed, update_num) else "low"
-
-
-def noise_epoch(epoch, static_masks):
-    """The epoch that the noise sees: none under --static-masks, so that random masks repeat."""
-    return 0 if static_masks else epoch
 
 
 def distils(epoch, kd_weight, kd_start_epoch):
