@@ -36,7 +36,8 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         default="", metadata={"help": "comma-separated splits to shorten, e.g. train,valid (default: all)"}
     )
     mask_strategy: str = field(
-        default="high", metadata={"help": "which tokens are masked, by entropy: " + ", ".join(STRATEGIES)}
+        default="high", metadata={"help": "which tokens are masked, by entropy: " + ", ".join(STRATEGIES)
+                                         + ", or a registered one"}
     )
     mask_prob: Optional[float] = field(
         default=None, metadata={"help": "share of the maskable tokens of each sequence that is masked, in (0, 1] "
@@ -142,8 +143,6 @@ def check_corruption(shares):
 def check_flags(cfg):
     """Raise a UsageError that names the first flag out of its range."""
     check_corruption(corruption_of(cfg))
-    require("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in STRATEGIES,
-            STRATEGIES.expected(cfg.mask_strategy))
     require("--mask-count", cfg.mask_count, cfg.mask_count is None or cfg.mask_count >= 1, "1 or more")
     require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
             cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
@@ -167,6 +166,12 @@ def check_flags(cfg):
     if cfg.tpu:
         raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train takes --bf16 for a TPU and "
                          "leaves a GPU unused")
+
+
+def check_policy(cfg):
+    """What training needs, and a checkpoint that is loaded for something else does not: as `check_flags`."""
+    require("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in STRATEGIES,
+            STRATEGIES.expected(cfg.mask_strategy))
     if not cfg.teacher and schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
         raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
                          "(or --self-mask-from-epoch 1, or --mask-strategy random)")

@@ -3,12 +3,14 @@
 import sys
 
 try:
-    from hydra.errors import CompactHydraException as Compact
-except ImportError:  # the doctor has to run where nothing is installed, and `masking` without fairseq
-    Compact = ValueError
+    from hydra.errors import CompactHydraException
+except ImportError:  # the doctor has to run where nothing is installed
+
+    class CompactHydraException(Exception):
+        pass
 
 
-class UsageError(*dict.fromkeys((Compact, ValueError))):
+class UsageError(CompactHydraException, ValueError):
     """Something the user can put right. Shown as one line, without a traceback, exit status 1.
 
     fairseq-hydra-train prints the errors of hydra's own kind without a traceback, and no others.

@@ -1,4 +1,4 @@
-"""What a model computes, from its sizes: multiplications with addition (MACs) of one token in a forward pass.
+"""What a model computes, from its sizes: multiply-accumulates (MACs) of one token in a forward pass.
 
 Matrix products alone are counted, as torch's FlopCounterMode does; a MAC is two FLOPs, and a training step is three
 forward passes. `tests/test_flops.py` holds the sums against the counter.

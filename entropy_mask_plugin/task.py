@@ -8,6 +8,7 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 """
 
 import contextlib
+import functools
 import logging
 import os
 
@@ -19,7 +20,7 @@ from fairseq.tasks.masked_lm import MaskedLMTask
 
 from . import plateau
 from .blocks import load_samples, special_symbols
-from .config import EntropyMaskedLMConfig, check_flags, corruption_of, plain, warn_of_unused_flags
+from .config import EntropyMaskedLMConfig, check_flags, check_policy, corruption_of, plain, warn_of_unused_flags
 from .entropy_cache import fingerprint
 from .entropy_cache.building import build
 from .entropy_cache.self_store import SelfEntropyStore
@@ -57,15 +58,13 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.specials = special_symbols(self.dictionary)
         specials = set(self.specials.tolist())
         self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
-        self.masker = Masker(cfg.mask_strategy, self.corruption,
-                             Vocabulary(self.mask_idx, self.dictionary.pad(), self.ordinary), self.cfg.seed,
-                             self.cfg.static_masks)
 
     @classmethod
     def setup_task(cls, cfg, from_checkpoint=False, **kwargs):
         """Build the task; for training (not when a checkpoint is loaded for something else) with its teacher."""
         task = super().setup_task(cfg, **kwargs)
         if not from_checkpoint:
+            check_policy(cfg)
             refuse_unconnected_ranks()
             warn_of_unused_flags(cfg)
             task.trains, task.restored = True, read_restore_file(task)
@@ -144,6 +143,13 @@ class EntropyMaskedLMTask(MaskedLMTask):
         return {RECORD: list(self.dictionary.symbols)}
 
     # ---- the batch hook
+
+    @functools.cached_property
+    def masker(self):
+        """Made when it is asked for: a checkpoint loads without the strategy that it was trained with."""
+        vocabulary = Vocabulary(self.mask_idx, self.dictionary.pad(), self.ordinary)
+        return Masker(self.cfg.mask_strategy, vocabulary, self.cfg.seed, self.corruption.leave_unmasked_prob,
+                      self.corruption.random_token_prob, self.cfg.static_masks)
 
     def begin_epoch(self, epoch, model):
         super().begin_epoch(epoch, model)
@@ -224,8 +230,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         refined."""
         hidden, weight, bias = self.projection_of(model, clean)
         # Without syncs, refinement may miss a position where entropies hardly differ. Layers in bf16 do that anyway.
-        is_exact_in_fp32 = refinement.syncs_are_expensive(hidden.device) and self.layers_in() == "fp32"
-        if self.cfg.entropy_precision == "bf16" or not bf16_pays(hidden.device) or is_exact_in_fp32:
+        is_unsafe = refinement.syncs_are_expensive(hidden.device) and self.layers_in() == "fp32"
+        if self.cfg.entropy_precision == "bf16" or not bf16_pays(hidden.device) or is_unsafe:
             return Scores(self.projected(hidden, weight, bias))
         return Scores(projected_entropy(hidden, weight, bias, torch.bfloat16),
                       lambda at: projected_entropy(hidden[at], weight, bias))

@@ -196,14 +196,6 @@ def binarise_task(data_bin, folder):
 RANKED = ("high", "low", "mid", "marginal")  # strategies that draw nothing
 
 
-def choose(strategy, scores, candidates, k):
-    """The positions that a strategy of RANKED selects: B x T bool."""
-    from entropy_mask_plugin.masking.strategies import STRATEGIES
-    from entropy_mask_plugin.masking.take import take
-
-    return take(STRATEGIES[strategy].part(scores, candidates, k, None), candidates, k)
-
-
 class LargestOutput(TorchDispatchMode):
     """Watches every torch operation; `numel` is the size of the largest tensor that one of them returned."""
 

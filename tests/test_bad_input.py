@@ -11,7 +11,7 @@ from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, tra
 from entropy_mask_plugin.errors import UsageError
 
 MISTAKES = [
-    (["--mask-strategy", "highest"], "--mask-strategy: highest found, expected one of random, high, low"),
+    (["--mask-strategy", "highest"], "--mask-strategy: highest found, expected one of high, low, mid, marginal, random, alternating (did you mean high?)"),
     (["--mask-strategy", "high"], "--teacher: none found, expected a checkpoint for --mask-strategy high"),
     (["--mask-strategy", "low", "--self-mask-from-epoch", "2"], "--teacher: none found"),
     (["--mask-strategy", "random", "--mask-prob", "0"], "--mask-prob: 0.0 found, expected a share in (0, 1]"),
@@ -152,7 +152,8 @@ def test_checkpoints_are_copied_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_other_errors_keep_their_traceback():
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import entropy_mask_plugin; raise KeyError('x')"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import entropy_mask_plugin; hook = sys.excepthook; " \
+           "entropy_mask_plugin.register(); assert sys.excepthook is not hook; raise KeyError('x')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "Traceback" in done.stderr and "KeyError" in done.stderr
 

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from conftest import RANKED, choose
+from conftest import RANKED
 
 from entropy_mask_plugin.masking import noise
-from entropy_mask_plugin.masking.corruption import corrupt, random_tokens, soften
+from entropy_mask_plugin.masking.corruption import apply_80_10_10, corrupt, random_tokens
+from entropy_mask_plugin.masking.strategies import select
 from entropy_mask_plugin.masking.take import number_to_mask
 
 PAD, UNK, MASK = 1, 3, 999
@@ -38,7 +39,7 @@ def test_softening_leaves_and_swaps_the_given_shares_of_the_selected_positions_o
     before = [x.clone() for x in (masked, tokens, selected, replacement)]
     draw = noise.uniform(1, 1, ids, length, noise.CORRUPTION)
     draw[:20, 0], draw[:20, 1] = 0.0, 1.0 - 2.0**-24  # the ends, which are too rare to come up
-    result = soften(masked, tokens, selected, leave, swap, draw, replacement)
+    result = apply_80_10_10(masked, tokens, selected, leave, swap, draw, replacement)
 
     assert torch.equal(result[~selected], tokens[~selected])
     kinds = [(result == kind)[selected].float().mean().item() for kind in (tokens, replacement, masked)]
@@ -55,7 +56,7 @@ def test_noise_that_softens_is_uniform_where_noise_selected():
     ids, length = torch.arange(3000), 100
     everything = torch.ones(3000, length, dtype=torch.bool)
     scores = noise.uniform(1, 1, ids, length, noise.SELECTION)
-    selected = choose("high", scores, everything, number_to_mask(everything.sum(1), 0.15))
+    selected = select("high", scores, everything, number_to_mask(everything.sum(1), 0.15))
     draw = noise.uniform(1, 1, ids, length, noise.CORRUPTION)
     assert (draw[selected] < 0.1).double().mean() == pytest.approx(0.1, abs=0.006)
     assert (draw[selected] >= 0.9).double().mean() == pytest.approx(0.1, abs=0.006)
@@ -101,7 +102,7 @@ def random_batch(samples=1500, seed=0):
 def choose_by_noise(strategy, tokens, ids):
     maskable = ~torch.isin(tokens, SPECIALS)
     scores = noise.uniform(1, 1, ids, tokens.size(1), noise.SELECTION)
-    return choose(strategy, scores, maskable, number_to_mask(maskable.sum(1), 0.15))
+    return select(strategy, scores, maskable, number_to_mask(maskable.sum(1), 0.15))
 
 
 @pytest.mark.parametrize("strategy", RANKED)
@@ -123,7 +124,7 @@ def test_80_10_10_on_100_000_masked_tokens():
     assert selected.sum() > 100_000
     src_tokens, target = corrupt(tokens, selected, MASK, PAD)
     draws = [noise.uniform(1, 1, ids, tokens.size(1), stream) for stream in (noise.CORRUPTION, noise.REPLACEMENT)]
-    src_tokens = soften(src_tokens, tokens, selected, 0.1, 0.1, draws[0], random_tokens(draws[1], ORDINARY))
+    src_tokens = apply_80_10_10(src_tokens, tokens, selected, 0.1, 0.1, draws[0], random_tokens(draws[1], ORDINARY))
     seen, clean = src_tokens[selected], tokens[selected]
     masked, kept = (seen == MASK), (seen == clean)  # a random token is by chance the clean one: 1 of 1,000
     shares = [x.double().mean().item() for x in (masked, kept, ~masked & ~kept)]

@@ -17,7 +17,12 @@ def test_masking_needs_torch_alone_and_changes_nothing():
     code = """if True:
         import sys
         hook = sys.excepthook
-        from entropy_mask_plugin.masking import corruption, entropy, noise, schedule, selection, statistics
+        import importlib, pkgutil
+        from entropy_mask_plugin import masking
+        for module in pkgutil.walk_packages(masking.__path__, "entropy_mask_plugin.masking."):
+            if "triton" not in module.name:  # which comes with torch for GPUs alone
+                importlib.import_module(module.name)
+        assert "entropy_mask_plugin.masking.strategies.ranked" in sys.modules
         assert sys.excepthook is hook
         print(*{name.partition(".")[0] for name in sys.modules} & {"fairseq", "hydra", "omegaconf", "torch"})"""
     assert printed(code) == ["torch"]

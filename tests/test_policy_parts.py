@@ -1,16 +1,15 @@
 """Parts of a policy: registries, the masker, and both outside of the package and of fairseq."""
 
-import os
 import re
 import textwrap
 
 import pytest
 import torch
 from conftest import OURS, ROOT, TINY, TRAINING, run
+from fairseq import checkpoint_utils
 
-from entropy_mask_plugin.masking.corruption import Corruption
 from entropy_mask_plugin.masking.masker import Masker, Vocabulary, When
-from entropy_mask_plugin.masking.registry import Registry
+from entropy_mask_plugin.masking.registry import Entry, Registry
 from entropy_mask_plugin.masking.scores import Scores
 from entropy_mask_plugin.masking.strategies import STRATEGIES
 
@@ -39,8 +38,9 @@ def test_a_registry_names_its_parts_and_the_nearest_one():
     assert registry["circle"].traits == {"rounds": True} and registry["circle"].summary == ""
     with pytest.raises(ValueError, match=r"--mask-shape: circel found, expected one of square, circle \(did you mean "):
         registry["circel"]
-    with pytest.raises(ValueError, match="--mask-shape: x found, expected one of square, circle$"):
+    with pytest.raises(ValueError, match="^--mask-shape: x found, expected one of square, circle$"):
         registry["x"]
+    assert registry.get("x") is None
     with pytest.raises(ValueError, match="--mask-shape: circle is registered already, expected another name"):
         registry.add("circle")(square)
     with pytest.raises(ValueError, match="--mask-shape star: trait sides found, expected some of rounds"):
@@ -52,10 +52,17 @@ def test_every_strategy_says_in_a_line_what_it_does():
     assert all(entry.summary.endswith(".") for entry in STRATEGIES.values())
 
 
-def masked_by(strategy, shares=Corruption(0.15, 0.0, 0.0), static=False, scores=None, when=When(1, 0)):
+def test_all_strategies_are_listed_by_a_command():
+    done = run("entropy_mask_plugin.policies")
+    assert done.returncode == 0 and done.stdout.splitlines()[:2] == [
+        "--mask-strategy", "  high          The most uncertain tokens. [needs_scores, cuts_scores]"]
+    assert len(done.stdout.splitlines()) == 7
+
+
+def masked_by(strategy, fractions=(0.0, 0.0), static=False, scores=None, when=When(1, 0)):
     tokens = torch.arange(4, 44).view(4, 10)
     maskable, k = torch.ones_like(tokens, dtype=torch.bool), torch.tensor([2, 0, 10, 1])
-    masker = Masker(strategy, shares, Vocabulary(50, 1, torch.arange(4, 44)), seed=3, static=static)
+    masker = Masker(strategy, Vocabulary(50, 1, torch.arange(4, 44)), 3, *fractions, static=static)
     return tokens, masker(tokens, torch.arange(4), maskable, k, scores, when)
 
 
@@ -80,6 +87,39 @@ def test_approximate_scores_are_made_exact_where_they_decide():
     assert torch.equal(scores.exact(), exact) and torch.equal(Scores(exact).exact(), exact)
 
 
+@pytest.fixture
+def register(monkeypatch):
+    """Register a strategy for this test alone."""
+
+    def add(name, **traits):
+        def decorate(fn):
+            monkeypatch.setitem(STRATEGIES._entries, name, Entry(fn, {**STRATEGIES.defaults, **traits}))
+            return fn
+
+        return decorate
+
+    return add
+
+
+def test_a_strategy_that_does_not_cut_the_ranking_of_the_scores_gets_exact_ones(register):
+    exact, seen = torch.rand(4, 10), []
+    register("shuffled")(lambda scores, candidates, k, draw: seen.append(scores) or scores.sin())
+    masked_by("shuffled", scores=Scores(exact + 0.1, lambda at: exact[at]))
+    assert torch.equal(seen[0], exact)
+
+
+@pytest.mark.parametrize("priority, message", [
+    (lambda c: c.cumsum(1), r"priority: torch.int64 of shape \(4, 10\) found, expected floats of shape \(4, 10\)"),
+    (lambda c: torch.zeros(4, 1), r"priority: torch.float32 of shape \(4, 1\) found"),
+    (lambda c: None, "priority: NoneType found"),
+    (lambda c: c.float().log().mul(0).sub(torch.inf), "--mask-strategy wrong: priority: 40 values that are not finite"),
+])
+def test_what_is_no_priority_is_refused(priority, message, register):
+    register("wrong", needs_scores=False)(lambda scores, candidates, k, draw: priority(candidates))
+    with pytest.raises(ValueError, match=message):
+        masked_by("wrong")
+
+
 def test_noise_has_an_epoch_unless_masks_are_static():
     first, again, later, other = (masked_by("random", static=static, when=When(epoch, 0))[1].selected
                                   for static, epoch in ((False, 1), (False, 1), (False, 2), (True, 7)))
@@ -88,12 +128,12 @@ def test_noise_has_an_epoch_unless_masks_are_static():
 
 
 def test_80_10_10_leaves_the_target_alone():
-    tokens, masked = masked_by("random", Corruption(0.15, 0.5, 0.5))
+    tokens, masked = masked_by("random", (0.5, 0.5))
     assert torch.equal(masked.target, masked_by("random")[1].target) and not masked.src_tokens.eq(50).any()
     assert torch.equal(masked.src_tokens[~masked.selected], tokens[~masked.selected])
 
 
-def test_the_masks_work_in_the_training_loop_of_readme(tmp_path):
+def test_the_masks_work_in_the_training_loop_of_readme():
     transformers = pytest.importorskip("transformers")
     sizes = dict(vocab_size=60, num_hidden_layers=1, hidden_size=16, intermediate_size=32, num_attention_heads=2)
     model = transformers.BertForMaskedLM(transformers.BertConfig(**sizes))
@@ -109,10 +149,8 @@ def test_the_masks_work_in_the_training_loop_of_readme(tmp_path):
     exec(code, names)
     names["loss"].backward()
     assert names["selected"].sum(1).tolist() == [3, 3, 3] and names["loss"] > 0
-    logits = model.eval()(tokens).logits
-    model.train()
-    exact = torch.special.entr(logits.softmax(-1)).sum(-1)
-    assert names["entropies"].shape == exact.shape and (names["entropies"] - exact).abs().max() < 0.1  # dropout
+    exact = torch.special.entr(model.eval()(tokens).logits.softmax(-1)).sum(-1)
+    assert names["entropies"].shape == exact.shape and torch.allclose(names["entropies"], exact, rtol=1e-4)
 
 
 def test_a_strategy_of_ones_own_trains_from_another_user_dir(data_bin, tmp_path):
@@ -123,7 +161,9 @@ def test_a_strategy_of_ones_own_trains_from_another_user_dir(data_bin, tmp_path)
     flags = [*flags, *OURS, *TINY, "--self-mask-from-epoch", "1", "--max-update", "3", "--save-dir", tmp_path / "run"]
     done = run("fairseq_cli.train", data_bin, *flags, "--mask-strategy", "ends")
     assert done.returncode == 0, done.stderr
-    assert os.path.exists(tmp_path / "run" / "checkpoint_last.pt")
+    checkpoint = str(tmp_path / "run" / "checkpoint_last.pt")
+    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([checkpoint])  # without the strategy
+    assert model.eval()(torch.arange(4, 14)[None])[0].isfinite().all()
     done = run("fairseq_cli.train", data_bin, *flags, "--mask-strategy", "end")
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == (
         "error: --mask-strategy: end found, expected one of high, low, mid, marginal, random, alternating, ends "

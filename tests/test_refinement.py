@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from conftest import RANKED, batch_of, choose
+from conftest import RANKED, batch_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entropy_mask_plugin.masking import entropy
 from entropy_mask_plugin.masking.refinement import LEAST_NEAR, NEAR, distance_to_cut, refine_near_cut, refine_nearest
+from entropy_mask_plugin.masking.strategies import select
 from entropy_mask_plugin.masking.take import number_to_mask
 
 
@@ -25,7 +26,7 @@ def nearest_cut(scores, selected):
 @given(values=st.lists(st.floats(0, 9, width=32), min_size=1, max_size=12, unique=True), k=st.integers(0, 12))
 def test_the_distance_to_a_cut_is_that_of_sorted_lists(strategy, values, k):
     scores, candidates = torch.tensor([values + [5.0]]), torch.tensor([[True] * len(values) + [False]])
-    selected = choose(strategy, scores, candidates, torch.tensor([min(k, len(values))]))
+    selected = select(strategy, scores, candidates, torch.tensor([min(k, len(values))]))
     found = distance_to_cut(scores, candidates, selected)[0, :-1].tolist()
     assert found == pytest.approx(nearest_cut(scores[0, :-1].tolist(), selected[0, :-1].tolist()), abs=1e-6)
 
@@ -45,45 +46,45 @@ def scores_with_errors(strategy, error, length=128):
     candidates = torch.rand(64, length, generator=generator) < torch.linspace(0, 1, 64)[:, None]
     approximate = exact + error * torch.randn(64, length, generator=generator)
     k = number_to_mask(candidates.sum(1), 0.15)
-    return exact, approximate, candidates, lambda scores: choose(strategy, scores, candidates, k)
+    return exact, approximate, candidates, lambda scores: select(strategy, scores, candidates, k)
 
 
 @pytest.mark.parametrize("strategy", RANKED)
 @pytest.mark.parametrize("error, length", [(1e-6, 128), (1e-3, 128), (0.02, 128), (0.1, 32), (0.2, 16), (5.0, 8),
                                            (5.0, 3)])
 def test_without_waiting_the_selection_is_that_of_exact_scores_while_errors_are_small(strategy, error, length):
-    exact, approximate, candidates, select = scores_with_errors(strategy, error, length)
+    exact, approximate, candidates, choose = scores_with_errors(strategy, error, length)
     asked = []
-    scores = refine_nearest(approximate, candidates, select, lambda at: asked.append(exact[at]) or asked[0])
-    assert torch.equal(select(scores), select(exact))
+    scores = refine_nearest(approximate, candidates, choose, lambda at: asked.append(exact[at]) or asked[0])
+    assert torch.equal(choose(scores), choose(exact))
     computed = {128: round(128 * NEAR), 32: LEAST_NEAR, 16: LEAST_NEAR, 8: 8, 3: 3}[length]
     assert [tuple(values.shape) for values in asked] == [(64, computed)]  # as many in each row, whatever comes
-    assert error < 0.02 or not torch.equal(select(approximate), select(exact))
+    assert error < 0.02 or not torch.equal(choose(approximate), choose(exact))
 
 
 @pytest.mark.parametrize("strategy", RANKED)
 @pytest.mark.parametrize("error", [1e-6, 1e-3, 0.05, 1.0])
 def test_the_selection_is_that_of_exact_scores_and_few_are_computed(strategy, error):
-    exact, approximate, candidates, select = scores_with_errors(strategy, error)
+    exact, approximate, candidates, choose = scores_with_errors(strategy, error)
     asked = []
 
     def exact_at(wanted):
         asked.append(wanted)
         return exact[wanted]
 
-    scores = refine_near_cut(approximate, candidates, select, exact_at)
-    assert torch.equal(select(scores), select(exact))
+    scores = refine_near_cut(approximate, candidates, choose, exact_at)
+    assert torch.equal(choose(scores), choose(exact))
     share = sum(asked).sum() / candidates.sum()
     assert max(map(int, sum(wanted.int() for wanted in asked).flatten())) == 1  # none twice
     assert share < {1e-6: 0.1, 1e-3: 0.1, 0.05: 0.4, 1.0: 1.01}[error]
-    assert error < 0.05 or not torch.equal(select(approximate), select(exact))  # there was something to put right
+    assert error < 0.05 or not torch.equal(choose(approximate), choose(exact))  # there was something to put right
 
 
 def test_a_row_without_candidates_or_without_a_choice_asks_nothing():
     scores = torch.rand(3, 5)
     candidates = torch.tensor([[False] * 5, [True] * 5, [True, False, False, False, False]])
     for k in ([0, 0, 0], [0, 5, 1]):
-        high = lambda scores: choose("high", scores, candidates, torch.tensor(k))  # noqa: E731
+        high = lambda scores: select("high", scores, candidates, torch.tensor(k))  # noqa: E731
         assert torch.equal(refine_near_cut(scores, candidates, high, None), scores)
 
 

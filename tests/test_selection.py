@@ -4,19 +4,19 @@ import math
 
 import pytest
 import torch
-from conftest import RANKED, choose
+from conftest import RANKED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entropy_mask_plugin.masking.noise import SELECTION, Draw, uniform
-from entropy_mask_plugin.masking.strategies import STRATEGIES
-from entropy_mask_plugin.masking.take import number_to_mask, take
+from entropy_mask_plugin.masking.strategies import STRATEGIES, select
+from entropy_mask_plugin.masking.take import number_to_mask
 
 DETERMINISTIC = settings(derandomize=True, deadline=None, max_examples=300)
 
 
 def chosen(strategy, scores, maskable, k):
-    """Reference for one row: the set of positions that a strategy masks (paper, section 2.1)."""
+    """Reference for one row: the set of positions that a strategy masks (paper, section 2.3)."""
     positions = [j for j, allowed in enumerate(maskable) if allowed]
     descending = sorted(positions, key=lambda j: (-scores[j], j))
     first = (len(positions) - k) // 2
@@ -32,7 +32,7 @@ def chosen(strategy, scores, maskable, k):
 
 
 def check(strategy, scores, maskable, k):
-    result = choose(strategy, torch.tensor(scores), torch.tensor(maskable), torch.tensor(k))
+    result = select(strategy, torch.tensor(scores), torch.tensor(maskable), torch.tensor(k))
     assert result.dtype == torch.bool and result.shape == (len(scores), len(scores[0]))
     got = [{j for j, selected in enumerate(row) if selected} for row in result.tolist()]
     assert got == [chosen(strategy, *row) for row in zip(scores, maskable, k)]
@@ -77,10 +77,10 @@ def test_every_strategy_breaks_ties_by_position_in_long_rows_with_padding(strate
 def test_marginal_takes_the_odd_one_from_the_top_and_no_position_twice():
     # By hand, so that the reference above is not the only witness.
     scores, everything = torch.tensor([[3.0, 1.0, 3.0, 1.0, 2.0]]), torch.ones(1, 5, dtype=torch.bool)
-    selected = [choose("marginal", scores, everything, torch.tensor([k]))[0].nonzero().flatten().tolist()
+    selected = [select("marginal", scores, everything, torch.tensor([k]))[0].nonzero().flatten().tolist()
                 for k in range(6)]
     assert selected == [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
-    tied = choose("marginal", torch.zeros(1, 5), everything, torch.tensor([3]))
+    tied = select("marginal", torch.zeros(1, 5), everything, torch.tensor([3]))
     assert tied[0].tolist() == [True, True, True, False, False]  # 0 and 1 on top; of the others, the lowest position
 
 
@@ -89,16 +89,15 @@ def test_random_takes_the_largest_noise_whatever_the_scores():
     maskable = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)) < 0.8
     k = number_to_mask(maskable.sum(1), 0.15)
     assert not STRATEGIES["random"].traits["needs_scores"]
-    selected = take(STRATEGIES["random"].part(None, maskable, k, draw), maskable, k)
-    assert torch.equal(selected, choose("high", uniform(1, 3, torch.arange(5), 40, SELECTION), maskable, k))
+    selected = select("random", None, maskable, k, draw)
+    assert torch.equal(selected, select("high", uniform(1, 3, torch.arange(5), 40, SELECTION), maskable, k))
 
 
 def alternated(seed, updates):
     """"high" or "low" for each update."""
     scores, everything, k = torch.tensor([[1.0, 2.0]]), torch.ones(1, 2, dtype=torch.bool), torch.tensor([1])
     draws = (Draw(seed, 1, torch.tensor([5]), 2, update) for update in updates)
-    return ["high" if take(STRATEGIES["alternating"].part(scores, everything, k, draw), everything, k)[0, 1] else "low"
-            for draw in draws]
+    return ["high" if select("alternating", scores, everything, k, draw)[0, 1] else "low" for draw in draws]
 
 
 def test_alternating_is_high_or_low_by_a_fair_coin_that_seed_and_update_decide():

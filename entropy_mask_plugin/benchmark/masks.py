@@ -12,8 +12,8 @@ from fairseq import checkpoint_utils
 from ..errors import require
 from ..masking.entropy import projected_entropy
 from ..masking.refinement import refine_near_cut, refine_nearest
-from ..masking.strategies import STRATEGIES
-from ..masking.take import number_to_mask, take
+from ..masking.strategies import select
+from ..masking.take import number_to_mask
 from .results import record
 
 BATCHES, SENTENCES, MASK_PROB = 24, 16, 0.15
@@ -42,17 +42,13 @@ def compare(model, samples, batches):
         k = number_to_mask(maskable.sum(1), MASK_PROB)
         passes = Passes(model, batch["net_input"]["src_tokens"], maskable)
         for name in COMPARED:
-            choose = functools.partial(chosen, STRATEGIES[name].part, maskable, k)
+            choose = functools.partial(select, name, candidates=maskable, k=k)
             exact = choose(passes.exact())
             for way, scores in passes.ways(choose):
                 count = totals.setdefault(way, dict.fromkeys((*COMPARED, "masked"), 0))
                 count[name] += int((choose(scores) & exact).sum())
                 count["masked"] += int(exact.sum()) * (name == COMPARED[0])
     return totals
-
-
-def chosen(priority, maskable, k, scores):
-    return take(priority(scores, maskable, k, None), maskable, k)
 
 
 class Passes:

@@ -34,6 +34,7 @@ def sanity(figures):
 
 
 COLUMNS = {  # of the other tables: header -> key and format
+    "machine": {name: name for name in ("device", "cores", "driver", "cuda", "python", "torch", "triton", "fairseq")},
     "step": {"arch": "arch", "variant": "variant", "ms": ("ms", ".2f"), "tokens/s": ("tokens_per_second", ",.0f"),
              "ratio": ("ratio", ".2f"), "MFU": ("mfu", ".0%"), "of datasheet": ("mfu_of_datasheet", ".0%")},
     "waits": {"arch": "arch", "variant": "variant", "waits a step": "number", "lines": "lines"},

@@ -48,7 +48,10 @@ def components(state):
 def of_mixer(state, prefix):
     """{component: tensors} of a layer's mixer."""
     inside = {name[len(prefix):]: tensor for name, tensor in state.items() if name.startswith(prefix)}
-    return MIXERS[mixer_of(state, prefix)].components(inside)
+    name = mixer_of(state, prefix)
+    if name is None:
+        raise UsageError(f"{prefix}: weights of an unknown mixer found, expected those of " + " or ".join(MIXERS))
+    return MIXERS[name].components(inside)
 
 
 def flat(state, prefixes):

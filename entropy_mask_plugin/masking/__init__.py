@@ -3,7 +3,7 @@
 entropy         how uncertain is a model about each token?
 triton_entropy  the same, on a GPU, without logits in memory
 noise           uniform noise that is a function of (seed, epoch, sample id, position)
-scores          what a source says of a batch
+scores          what a source gives to the tokens of a batch
 strategies/     which tokens come first?
 take            how many are masked, and where is the cut?
 refinement      the same selection from cheaper scores

@@ -28,7 +28,7 @@ def corrupt(tokens, selected, mask_idx, padding_idx):
     return tokens.masked_fill(selected, mask_idx), tokens.masked_fill(~selected, padding_idx)
 
 
-def soften(src_tokens, tokens, selected, leave_unmasked_prob, random_token_prob, noise, replacement):
+def apply_80_10_10(src_tokens, tokens, selected, leave_unmasked_prob, random_token_prob, noise, replacement):
     """BERT's 80/10/10: put the clean token back at some of the selected positions, a random one at some.
 
     Args:

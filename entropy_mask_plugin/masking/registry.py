@@ -5,15 +5,22 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 
 class Entry(NamedTuple):
-    """part: what the name stands for; traits: what others have to know of it."""
+    """fn: what the name stands for; traits: what others have to know of it."""
 
-    part: Callable
+    fn: Callable
     traits: Mapping[str, Any]
 
     @property
     def summary(self) -> str:
         """The first line of its docstring."""
-        return (self.part.__doc__ or "").strip().split("\n")[0]
+        return (self.fn.__doc__ or "").strip().split("\n")[0]
+
+
+class UnknownName(KeyError, ValueError):
+    """A name that is not registered: says which are, and the nearest one."""
+
+    def __str__(self) -> str:  # KeyError's has quotes
+        return self.args[0]
 
 
 class Registry(Mapping[str, Entry]):
@@ -38,18 +45,18 @@ class Registry(Mapping[str, Entry]):
             raise ValueError(f"{self.flag} {name}: trait {unknown[0]} found, expected some of "
                              + ", ".join(self.defaults))
 
-        def decorate(part):
-            if name in self._entries and self._entries[name].part is not part:
+        def decorate(fn):
+            if name in self._entries and self._entries[name].fn is not fn:
                 raise ValueError(f"{self.flag}: {name} is registered already, expected another name")
-            self._entries[name] = Entry(part, {**self.defaults, **traits})
-            return part
+            self._entries[name] = Entry(fn, {**self.defaults, **traits})
+            return fn
 
         return decorate
 
     def __getitem__(self, name: str) -> Entry:
-        """Raises ValueError, with all names and the nearest one, where there is no such part."""
+        """Raises UnknownName where there is no such part."""
         if name not in self._entries:
-            raise ValueError(f"{self.flag}: {name} found, expected {self.expected(name)}")
+            raise UnknownName(f"{self.flag}: {name} found, expected {self.expected(name)}")
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:

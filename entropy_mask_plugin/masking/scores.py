@@ -1,4 +1,4 @@
-"""What a source says of a batch.
+"""The scores that a source gives to the tokens of a batch.
 
 Shapes: B sentences, T positions, N positions in all.
 """

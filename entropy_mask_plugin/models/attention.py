@@ -155,7 +155,8 @@ class AdditiveAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of one sequence to another, as in the decoder of Vaswani et al. 2017. No mixer, but asked the same."""
+    """Attention of one sequence to another, as in the decoder of Vaswani et al. 2017. Not a mixer, but of the same
+    interface."""
 
     macs = staticmethod(SelfAttention.macs)  # present: share of the other sequence
 
@@ -181,7 +182,6 @@ class CrossAttention(nn.Module):
         k, v = split(self.kv_proj(memory), x.size(-1), self.num_heads)
         heads = attention(q, k, v, attend, self.dropout if self.training else 0.0)
         return self.out_proj(self.norm(heads if positions is None else positions.of_slots(heads)))
-
 
     def value_path(self):
         return [self.kv_proj.weight.chunk(2)[1], self.out_proj.weight]

@@ -37,7 +37,7 @@ class FeedForward(nn.Module):
         return self.fc2(self.norm(x))
 
     def value_path(self):
-        """As a mixer's."""
+        """See `attention`."""
         return [self.fc1.weight, self.fc2.weight]
 
 

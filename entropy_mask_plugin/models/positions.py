@@ -15,7 +15,7 @@ class Positions:
         mask: B x T bool.
         counts: how many are chosen in each row, B integers on the host; None = ask the device.
     Raises:
-        ValueError: the counts are not the mask's. (Looked at on a CPU alone, where it costs no waiting.)
+        ValueError: the counts are not the mask's. (Checked on a CPU only: a GPU's host would wait for it.)
     """
 
     def __init__(self, mask, counts=None):

@@ -40,7 +40,7 @@ def report(args):
     parameters = sum(parameter.numel() for parameter in model.parameters())
     masks = (f"{100 * corruption.mask_prob:g} % predicted, {100 * (1 - shares.visible):g} % <mask>")
     lines = [f"--arch {args.arch}: {parameters:,} parameters; T = {args.length}, V = {args.vocabulary:,}; {masks}",
-             "Millions of multiplications with addition for each token.",
+             "Million multiply-accumulates (MACs) per token.",
              tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=2 * ("left",) + 2 * ("right",)),
              f"A step with random masks: 1; with entropies on the fly, its own or those of a teacher of its kind: "
              f"{ratio(entropies='self'):.2f}; with them and distillation from such a teacher: "

@@ -7,6 +7,7 @@ cache of entropies, an imported and a fine-tuned model are kept; tests/test_gold
 the cache, asks the models, and has wrong ones refused.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -118,15 +119,16 @@ def resumed(folder):
 
 
 def cached(folder):
-    """The weights of a training from the cache, and the names of the files in the cache afterwards."""
+    """The weights of a training from the cache, and the files of the cache afterwards with their digests."""
     cache = shutil.copytree(CACHE, os.path.join(folder, "cache"))
     tensors = dict(sorted(train(os.path.join(folder, "run"), *CACHED, "--entropy-cache", cache)["model"].items()))
     return {"sha256": record.digest(tensors.values()),
-            "files": sorted(os.path.relpath(path, cache) for path in Path(cache).rglob("*") if path.is_file())}
+            "files": {os.path.relpath(path, cache): hashlib.sha256(path.read_bytes()).hexdigest()
+                      for path in sorted(Path(cache).rglob("*")) if path.is_file()}}
 
 
 def imported(folder):
-    """Sums over the vocabulary of the logits of each position."""
+    """The sum of the squared logits of each position."""
     return {"logits": model_of(IMPORTED / "model.pt", IMPORTED)(tokens())[0].double().square().sum(-1).tolist()}
 
 
@@ -147,7 +149,7 @@ def model_of(path, data):
 
 
 def refused(folder):
-    """{case: what the user is told}."""
+    """{case: what the user is told, or "trained"}."""
     other = Path(shutil.copytree(record.DATA, os.path.join(folder, "other-data")))
     first, second, *rest = (other / "dict.txt").read_text(encoding="utf-8").splitlines()
     (other / "dict.txt").write_text("\n".join([second, first, *rest]) + "\n", encoding="utf-8")

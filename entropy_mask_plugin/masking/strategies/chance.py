@@ -13,7 +13,7 @@ def random(scores: Tensor, candidates: Tensor, k: Tensor, draw: Draw) -> Tensor:
     return draw.noise(SELECTION)
 
 
-@STRATEGIES.add("alternating")
+@STRATEGIES.add("alternating", cuts_scores=True)
 def alternating(scores: Tensor, candidates: Tensor, k: Tensor, draw: Draw) -> Tensor:
     """One of high and low, by a fair coin for each update."""
     return (high if draw.coin() else low)(scores, candidates, k, draw)

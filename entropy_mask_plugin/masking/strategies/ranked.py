@@ -8,19 +8,19 @@ from ..take import ranks
 from . import STRATEGIES
 
 
-@STRATEGIES.add("high")
+@STRATEGIES.add("high", cuts_scores=True)
 def high(scores: Tensor, candidates: Tensor, k: Tensor, draw: Draw) -> Tensor:
     """The most uncertain tokens."""
     return scores
 
 
-@STRATEGIES.add("low")
+@STRATEGIES.add("low", cuts_scores=True)
 def low(scores: Tensor, candidates: Tensor, k: Tensor, draw: Draw) -> Tensor:
     """The least uncertain tokens."""
     return -scores
 
 
-@STRATEGIES.add("mid")
+@STRATEGIES.add("mid", cuts_scores=True)
 def mid(scores: Tensor, candidates: Tensor, k: Tensor, draw: Draw) -> Tensor:
     """The k central ranks."""
     first = (candidates.sum(dim=1) - k) // 2
@@ -28,7 +28,7 @@ def mid(scores: Tensor, candidates: Tensor, k: Tensor, draw: Draw) -> Tensor:
     return -(2 * ranks(scores, candidates) - center[:, None]).abs().float()
 
 
-@STRATEGIES.add("marginal")
+@STRATEGIES.add("marginal", cuts_scores=True)
 def marginal(scores: Tensor, candidates: Tensor, k: Tensor, draw: Draw) -> Tensor:
     """Half from the top of the ranking, half from its bottom; an odd one from the top."""
     from_top, from_bottom = ranks(scores, candidates), ranks(-scores, candidates)
