@@ -68,15 +68,20 @@ def gemm_rate(setting):
     return 1e-9 * matmul_rate(2048 if setting.cpu else 8192, dtype, torch.device("cpu" if setting.cpu else "cuda"))
 
 
-def peak_memory(setting, name):
-    """MB that two steps of a variant need at most: in a process of its own, as a peak never falls."""
-    arguments = json.dumps({"name": name, **vars(setting)})
-    code = ("import sys; from entropy_mask_plugin import register; register(); "
-            "from entropy_mask_plugin.benchmark.measure import print_peak; print_peak(sys.argv[1])")
-    done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True)
+def output_of_process(code, **arguments):
+    """What a Python of its own prints, with the plug-in registered and the arguments as JSON in sys.argv[1]."""
+    registered = f"import json, sys; from entropy_mask_plugin import register; register(); {code}"
+    command = [sys.executable, "-c", registered, json.dumps(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    return float(done.stdout.split()[-1])
+    return done.stdout
+
+
+def peak_memory(setting, name):
+    """MB that two steps of a variant need at most: in a process of its own, as a peak never falls."""
+    code = "from entropy_mask_plugin.benchmark.measure import print_peak; print_peak(sys.argv[1])"
+    return float(output_of_process(code, name=name, **vars(setting)).split()[-1])
 
 
 def print_peak(arguments):

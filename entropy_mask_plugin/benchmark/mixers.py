@@ -6,8 +6,6 @@ Each is measured in a process of its own, as a peak of memory never falls.
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 
 import torch
@@ -18,7 +16,7 @@ from ..errors import require
 from ..models.attention import MIXERS
 from ..partial import completed, write
 from ..reports.figures import pyplot, save
-from .measure import process_peak
+from .measure import output_of_process, process_peak
 from .report import machine
 
 HEAD_WIDTH = 64
@@ -43,13 +41,9 @@ def measure(mixer, length, width, tokens, steps, cuda):
 
 
 def in_own_process(**arguments):
-    code = ("import json, sys; from entropy_mask_plugin import register; register(); "
-            "from entropy_mask_plugin.benchmark.mixers import measure; "
+    code = ("from entropy_mask_plugin.benchmark.mixers import measure; "
             "print(json.dumps(measure(**json.loads(sys.argv[1]))))")
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(arguments)], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(output_of_process(code, **arguments).splitlines()[-1])
 
 
 def benchmark(lengths, width, tokens, steps, cpu, out):

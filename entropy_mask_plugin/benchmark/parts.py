@@ -74,7 +74,7 @@ def masking(batch):
 
 
 def refining(batch, widths, symbols):
-    """Entropies by bf16 products, and the exact ones near the cuts: in rounds, and at once."""
+    """Entropies by bf16 products, and the exact ones near the cuts: iteratively, and a fixed number."""
     maskable = on_device(batch)["maskable"]
     k = number_to_mask(maskable.sum(1), 0.15)
     choose = lambda scores: take(scores, maskable, k)  # noqa: E731

@@ -39,7 +39,7 @@ COLUMNS = {  # of the other tables: header -> key and format
              "ratio": ("ratio", ".2f"), "MFU": ("mfu", ".0%"), "of datasheet": ("mfu_of_datasheet", ".0%")},
     "waits": {"arch": "arch", "variant": "variant", "waits a step": "number", "lines": "lines"},
     "kernel_times": {"arch": "arch", "variant": "variant", "device ms": ("device_ms", ".2f"),
-                "launches": ("launches", ".0f")},
+                     "launches": ("launches", ".0f")},
     "host": {"arch": "arch", "precision": "precision", "variant": "variant", "ms": ("ms", ".2f"),
              "lowest ms": ("lowest_ms", ".2f"), "operations": "operations"},
     "entropy": {"form": "form", "C": "width", "type": "type", "ms": ("ms", ".2f"),

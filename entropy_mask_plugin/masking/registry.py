@@ -59,9 +59,6 @@ class Registry(Mapping[str, Entry]):
             raise UnknownName(f"{self.flag}: {name} found, expected {self.expected(name)}")
         return self._entries[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
     def expected(self, name: str) -> str:
         """What a user should have typed."""
         near = difflib.get_close_matches(str(name), self._entries, n=1)

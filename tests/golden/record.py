@@ -139,19 +139,25 @@ def summary_of_batch(sample):
 
 def weights(run):
     """What thirty updates end with: a digest of all weights, what was logged, [sum, sum of |w|] of each tensor."""
-    state = train("--max-update", "30", "--clip-norm", "1", *RUNS[run])
-    tensors = dict(sorted(state["model"].items()))
-    sums = {name: [w.double().sum().item(), w.double().abs().sum().item()] for name, w in tensors.items()}
-    return {"sha256": digest(tensors.values()), "logged": averages(state["extra_state"]), "sums": sums}
+    with tempfile.TemporaryDirectory() as folder:
+        state = train(folder, "--max-update", "30", "--clip-norm", "1", *RUNS[run])
+    summary = summary_of_weights(state)
+    return {"sha256": summary["sha256"], "logged": averages(state["extra_state"]), "sums": summary["sums"]}
 
 
-def train(*flags):
+def train(folder, *flags, common=COMMON):
     """fairseq-train in this process: the checkpoint that it ends with."""
     # fairseq keeps the best score of a run on the function that saves: in a new process it would not be there
     checkpoint_utils.save_checkpoint.__dict__.pop("best", None)
-    with tempfile.TemporaryDirectory() as folder:
-        fairseq_train.main(parse(*COMMON, "--save-dir", folder, *flags))
-        return torch.load(f"{folder}/checkpoint_last.pt", weights_only=True)
+    fairseq_train.main(parse(*common, "--save-dir", folder, *flags))
+    return torch.load(f"{folder}/checkpoint_last.pt", weights_only=True)
+
+
+def summary_of_weights(state):
+    """Of a checkpoint: a digest of all weights, and [sum, sum of |w|] of each tensor."""
+    tensors = dict(sorted(state["model"].items()))
+    return {"sha256": digest(tensors.values()),
+            "sums": {name: [w.double().sum().item(), w.double().abs().sum().item()] for name, w in tensors.items()}}
 
 
 def averages(extra_state):
@@ -188,7 +194,8 @@ def docstrings(module):
 
 def make_teacher():
     """Trained until its entropies are far apart: their standard deviation is 0.9 nats."""
-    state = train("--mask-strategy", "random", *SOFT, "--max-update", "600", "--seed", "7")
+    with tempfile.TemporaryDirectory() as folder:
+        state = train(folder, "--mask-strategy", "random", *SOFT, "--max-update", "600", "--seed", "7")
     extra_state = {key: state["extra_state"][key] for key in ("train_iterator", "vocabulary")}
     kept = {key: state[key] for key in ("args", "model", "optimizer_history")}
     # without the optimizer's state, which is large, and settings of other things, which name folders

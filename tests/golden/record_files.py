@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 from fairseq import checkpoint_utils, options
 from fairseq_cli import preprocess
-from fairseq_cli import train as fairseq_train
 
 try:
     from . import record
@@ -37,10 +36,8 @@ SENTENCES = ["return the value of the name", "a list of strings and numbers", "t
 
 
 def train(folder, *flags, common=record.COMMON):
-    """fairseq-train in this process: the checkpoint that it ends with."""
-    checkpoint_utils.save_checkpoint.__dict__.pop("best", None)  # see record.train
-    fairseq_train.main(record.parse(*common, "--save-interval", "1", "--save-dir", folder, *flags))
-    return torch.load(f"{folder}/checkpoint_last.pt", weights_only=False)
+    """As `record.train`, with a checkpoint after each epoch."""
+    return record.train(folder, "--save-interval", "1", *flags, common=common)
 
 
 def keep(state, path, *left_out):
@@ -111,18 +108,16 @@ def binarised_task(folder):
 
 
 def resumed(folder):
-    """The weights at the end of the second epoch: as `record.weights` gives them."""
+    """A summary of the weights at the end of the second epoch."""
     shutil.copy(RUN, os.path.join(folder, "checkpoint_last.pt"))
-    tensors = dict(sorted(train(folder, *RESUMABLE, "--max-epoch", "2")["model"].items()))
-    return {"sha256": record.digest(tensors.values()),
-            "sums": {name: [w.double().sum().item(), w.double().abs().sum().item()] for name, w in tensors.items()}}
+    return record.summary_of_weights(train(folder, *RESUMABLE, "--max-epoch", "2"))
 
 
 def cached(folder):
     """The weights of a training from the cache, and the files of the cache afterwards with their digests."""
     cache = shutil.copytree(CACHE, os.path.join(folder, "cache"))
-    tensors = dict(sorted(train(os.path.join(folder, "run"), *CACHED, "--entropy-cache", cache)["model"].items()))
-    return {"sha256": record.digest(tensors.values()),
+    state = train(os.path.join(folder, "run"), *CACHED, "--entropy-cache", cache)
+    return {"sha256": record.summary_of_weights(state)["sha256"],
             "files": {os.path.relpath(path, cache): hashlib.sha256(path.read_bytes()).hexdigest()
                       for path in sorted(Path(cache).rglob("*")) if path.is_file()}}
 
