@@ -8,13 +8,14 @@ import sys
 @functools.cache
 def register():
     """Change in fairseq what has to be changed, and register everything with it, once."""
-    from .errors import show_usage_errors_as_one_line
     from .fairseq_fixes import apply_fairseq_fixes
+    from .system.errors import show_usage_errors_as_one_line
 
     show_usage_errors_as_one_line()
     apply_fairseq_fixes()
 
-    from . import budget_linear, criterion, fused_adamw, models, task  # noqa: F401
+    from . import criterion, models, task  # noqa: F401
+    from .training import budget_linear, fused_adamw  # noqa: F401
 
 
 if "fairseq" in sys.modules:

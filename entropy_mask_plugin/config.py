@@ -10,10 +10,10 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks.language_modeling import SAMPLE_BREAK_MODE_CHOICES, SHORTEN_METHOD_CHOICES
 from omegaconf import II, MISSING, OmegaConf
 
-from .errors import UsageError, require
 from .masking import schedule
 from .masking.corruption import Corruption
 from .masking.strategies import STRATEGIES
+from .system.errors import UsageError, require
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
 from .config import plain
-from .cross_entropy import cross_entropy_of_consumed
-from .errors import require
 from .masking import schedule
 from .models.positions import Positions
+from .system.errors import require
+from .training.cross_entropy import cross_entropy_of_consumed
 
 
 @dataclass

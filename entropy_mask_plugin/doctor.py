@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 
-from .errors import UsageError
+from .system.errors import UsageError
 
 OK, NOTE, ERROR = "ok", "note", "ERROR"
 INSTALL = "run scripts/install.sh"
@@ -124,7 +124,7 @@ def data_bins(data):
     from fairseq import utils
     from fairseq.data import data_utils
 
-    from .vocabulary import read_dictionary_of_shards
+    from .checkpoints.vocabulary import read_dictionary_of_shards
 
     folders = utils.split_paths(data)
     for folder in folders:
@@ -175,8 +175,8 @@ def teacher_of(path, data):
 
 def teacher_for(path, data):
     from .config import EntropyMaskedLMConfig
+    from .pretrained.teacher import load_teacher
     from .task import EntropyMaskedLMTask
-    from .teacher import load_teacher
 
     cfg = EntropyMaskedLMConfig(data=data, tokens_per_sample=2, mask_strategy="random", seed=1, tpu=False)
     model = load_teacher(path, EntropyMaskedLMTask.setup_task(cfg, from_checkpoint=True))
@@ -186,10 +186,10 @@ def teacher_for(path, data):
 
 
 def teacher_alone(path):
-    from .checkpoints import NO_HEAD, file_or_huggingface_folder, read_checkpoint
+    from .checkpoints.reading import NO_HEAD, file_or_huggingface_folder, read_checkpoint
+    from .checkpoints.vocabulary import symbols_of_checkpoint
     from .huggingface.importing import read_bert
-    from .teacher import refuse_headless
-    from .vocabulary import symbols_of_checkpoint
+    from .pretrained.teacher import refuse_headless
 
     path = file_or_huggingface_folder(path, "--teacher")
     if os.path.isdir(path):

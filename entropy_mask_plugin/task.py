@@ -18,16 +18,9 @@ from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.masked_lm import MaskedLMTask
 
-from . import plateau
-from .blocks import load_samples, special_symbols
+from .checkpoints.vocabulary import RECORD, read_dictionary_of_shards
 from .config import EntropyMaskedLMConfig, check_flags, check_policy, corruption_of, plain, warn_of_unused_flags
-from .entropy_cache import fingerprint
-from .entropy_cache.building import build
-from .entropy_cache.self_store import SelfEntropyStore
-from .entropy_cache.store import EntropyStore
-from .errors import UsageError, require
-from .fairseq_fixes import refuse_unconnected_ranks
-from .initialization import initialize_from, read_source, tell
+from .fairseq_fixes.ranks import refuse_unconnected_ranks
 from .masking import corruption, noise, refinement, schedule
 from .masking.entropy import bf16_pays, projected_entropy
 from .masking.masker import Masker, Vocabulary, When
@@ -35,9 +28,16 @@ from .masking.scores import Scores
 from .masking.statistics import SUMS, mask_statistics
 from .masking.take import number_to_mask, take
 from .models.positions import Positions, to_device_async
-from .restore import check_shapes, read_restore_file
-from .teacher import load_teacher
-from .vocabulary import RECORD, read_dictionary_of_shards
+from .pretrained.initialization import initialize_from, read_source, tell
+from .pretrained.restore import check_shapes, read_restore_file
+from .pretrained.teacher import load_teacher
+from .scoring.cache import fingerprint
+from .scoring.cache.building import build
+from .scoring.cache.self_store import SelfEntropyStore
+from .scoring.cache.store import EntropyStore
+from .system.errors import UsageError, require
+from .training import plateau
+from .training.blocks import load_samples, special_symbols
 
 logger = logging.getLogger(__name__)
 

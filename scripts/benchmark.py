@@ -54,7 +54,7 @@ def main():
     names, budget, *more = (args.pop(name) for name in ("stages", "budget", "tiny", "checkpoint", "data"))
     if names:
         from entropy_mask_plugin.benchmark.stages import Options, run_stages
-        from entropy_mask_plugin.errors import show_usage_errors_as_one_line
+        from entropy_mask_plugin.system.errors import show_usage_errors_as_one_line
 
         show_usage_errors_as_one_line()
         options = Options(args["archs"] or ["bertlet", "bert_base"], 0, *more)

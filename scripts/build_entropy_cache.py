@@ -37,8 +37,8 @@ def main():
 
     register()
     from entropy_mask_plugin.config import EntropyMaskedLMConfig
+    from entropy_mask_plugin.pretrained.teacher import load_teacher
     from entropy_mask_plugin.task import EntropyMaskedLMTask
-    from entropy_mask_plugin.teacher import load_teacher
 
     cfg = EntropyMaskedLMConfig(**vars(args), seed=1, tpu=False)
     task = EntropyMaskedLMTask.setup_task(cfg, from_checkpoint=True)  # no training: nothing to go on from

@@ -13,10 +13,10 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this script
 
-from entropy_mask_plugin.errors import show_usage_errors_as_one_line  # noqa: E402
 from entropy_mask_plugin.glue.cells import read_runs  # noqa: E402
-from entropy_mask_plugin.partial import completed, write  # noqa: E402
-from entropy_mask_plugin.reports import comparison, training_log  # noqa: E402
+from entropy_mask_plugin.reporting import comparison, training_log  # noqa: E402
+from entropy_mask_plugin.system.atomic_files import write_text  # noqa: E402
+from entropy_mask_plugin.system.errors import show_usage_errors_as_one_line  # noqa: E402
 
 
 def main():
@@ -38,8 +38,7 @@ def main():
     print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        with completed(args.out / "comparison.md") as beside:
-            write(beside, (text + "\n").encode())
+        write_text(args.out / "comparison.md", (text + "\n"))
         comparison.draw(runs, plateau, str(args.out / "comparison.png"), args.against)
         print(f"\npicture: {args.out / 'comparison.png'}")
 

@@ -30,7 +30,7 @@ def main():
     from entropy_mask_plugin import register
 
     register()
-    from entropy_mask_plugin.reports.flops import report  # takes seconds
+    from entropy_mask_plugin.reporting.flops_table import report  # takes seconds
 
     print(report(args))
 

@@ -26,8 +26,8 @@ def main():
     from entropy_mask_plugin import register
 
     register()
-    from entropy_mask_plugin.errors import require
     from entropy_mask_plugin.glue.docstring_tasks import write_docstring_tasks
+    from entropy_mask_plugin.system.errors import require
 
     require("--train", args.train, args.train >= 1, "1 or more")
     require("--dev", args.dev, args.dev >= 1, "1 or more")

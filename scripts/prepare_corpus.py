@@ -87,7 +87,7 @@ def main():
     arguments = parse(None)  # before the imports, which take seconds
     from entropy_mask_plugin.corpus.build import prepare_corpus
     from entropy_mask_plugin.corpus.settings import Settings
-    from entropy_mask_plugin.errors import show_usage_errors_as_one_line
+    from entropy_mask_plugin.system.errors import show_usage_errors_as_one_line
 
     show_usage_errors_as_one_line()
     begin = time.monotonic()

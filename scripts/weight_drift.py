@@ -25,7 +25,7 @@ def main():
     from entropy_mask_plugin import register
 
     register()
-    from entropy_mask_plugin.glue import drift  # takes seconds
+    from entropy_mask_plugin.reporting import drift  # takes seconds
 
     drift.write_drift(drift.drift_of_files(args.pretrained, args.finetuned), args.out)
     print(f"{args.out}.csv, {args.out}.png, {args.out}-elementwise.png")

@@ -10,8 +10,8 @@ from test_front_ends import torchrun
 from test_models import AnyTask
 from test_training import Killed, kill_before_update
 
-from entropy_mask_plugin.glue.drift import components, drift, write_drift
 from entropy_mask_plugin.glue.protocols import model_flags
+from entropy_mask_plugin.reporting.drift import components, drift, write_drift
 
 SIZES = TINY[2:]
 ARCHS = {

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, train
 
-from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.system.errors import UsageError
 
 MISTAKES = [
     (["--mask-strategy", "highest"], "--mask-strategy: highest found, expected one of high, low, mid, marginal, "

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from entropy_mask_plugin.benchmark import data, mixers, report, run, variants
-from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.system.errors import UsageError
 
 
 @pytest.fixture

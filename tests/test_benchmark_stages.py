@@ -23,8 +23,8 @@ from entropy_mask_plugin.benchmark import (
     timing,
     variants,
 )
-from entropy_mask_plugin.cross_entropy import cross_entropy_of_consumed
-from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.system.errors import UsageError
+from entropy_mask_plugin.training.cross_entropy import cross_entropy_of_consumed
 
 TINY = stages.Options(("bertlet",), 60.0, True)
 

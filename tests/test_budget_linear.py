@@ -10,11 +10,11 @@ from conftest import train
 from fairseq import trainer as fairseq_trainer
 from test_training import Killed
 
-from entropy_mask_plugin import fairseq_fixes
-from entropy_mask_plugin.budget_linear import learning_rate
-from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.fairseq_fixes import training_time
+from entropy_mask_plugin.fairseq_fixes import clock as fairseq_clock
+from entropy_mask_plugin.fairseq_fixes.clock import training_time
+from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.task import EntropyMaskedLMTask
+from entropy_mask_plugin.training.budget_linear import learning_rate
 
 SECONDS = 36  # of an update, by the clock of these tests: a hundredth of an hour
 FLAGS = ["--mask-strategy", "random", "--lr", "0.02", "--lr-scheduler", "budget_linear", "--stop-time-hours", "0.2",
@@ -43,7 +43,7 @@ def clock(monkeypatch):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(EntropyMaskedLMTask, "train_step", timed_step)
-    for module in (fairseq_trainer, fairseq_fixes):
+    for module in (fairseq_trainer, fairseq_clock):
         monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: state.now))
     return state
 

@@ -22,15 +22,16 @@ from entropy_mask_plugin.corpus.binarize import binarize
 from entropy_mask_plugin.corpus.build import prepare_corpus
 from entropy_mask_plugin.corpus.docstrings import Docstrings
 from entropy_mask_plugin.corpus.encoding import EncodedText, encode_corpus
-from entropy_mask_plugin.corpus.folder import alone_in
 from entropy_mask_plugin.corpus.index import read_sizes, write_index
 from entropy_mask_plugin.corpus.public_datasets import PublicDatasetSource, detokenize_wikitext
 from entropy_mask_plugin.corpus.settings import Settings
 from entropy_mask_plugin.corpus.sources import Document, TextFiles, documents_of_file, one_line
 from entropy_mask_plugin.corpus.splits import digest_of, split_of, validation_limit
 from entropy_mask_plugin.corpus.survey import LineSample, survey
-from entropy_mask_plugin.corpus.tokenizer import Tokenizer, train_tokenizer
-from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.corpus.tokenizer_training import train_tokenizer
+from entropy_mask_plugin.huggingface.sentencepiece_model import SentencePieceTokenizer
+from entropy_mask_plugin.system.errors import UsageError
+from entropy_mask_plugin.system.locks import exclusive_lock
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scripts", "prepare_corpus.py")
 SPECIALS = "text that holds <mask> and <s> and </s> and <unk> and <pad> literally, x<mask>y (<unk>)"
@@ -59,7 +60,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokenizer():
     lines = [line for document in made_documents(60) for line in document]
-    return Tokenizer(train_tokenizer(lines, VOCABULARY, 1), "test")
+    return SentencePieceTokenizer(train_tokenizer(lines, VOCABULARY, 1), "test")
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +349,7 @@ def test_training_twice_gives_the_same_bytes(tokenizer):
 
 def test_a_paragraph_longer_than_sentencepieces_limit_is_learned_from():
     line = " ".join(["entropy"] * 2000)  # 16,000 bytes; SentencePiece leaves out lines of more than 4192
-    assert "▁entropy" in Tokenizer(train_tokenizer([line] * 3, 23, 1), "test").names
+    assert "▁entropy" in SentencePieceTokenizer(train_tokenizer([line] * 3, 23, 1), "test").names
 
 
 def test_the_dictionary_has_exactly_the_entries_asked_for(tokenizer, tmp_path):
@@ -367,7 +368,7 @@ def test_the_largest_and_the_smallest_possible_vocabularies_are_named_and_work()
         with pytest.raises(UsageError, match=rf"--vocab-size {wrong}: too .*expected at {word} \d+$") as raised:
             train_tokenizer(lines, wrong, 1)
         possible = int(str(raised.value).split()[-1])
-        assert Tokenizer(train_tokenizer(lines, possible, 1), "test").dictionary_size == possible
+        assert SentencePieceTokenizer(train_tokenizer(lines, possible, 1), "test").dictionary_size == possible
 
 
 def foreign_tokenizer(**options):
@@ -386,18 +387,18 @@ def foreign_tokenizer(**options):
 @pytest.mark.parametrize("symbol, reason", [("<mask>", "<mask> is an ordinary piece"), ("a b", "contains white space")])
 def test_a_tokenizer_that_fairseq_would_misread_is_refused(symbol, reason):
     with pytest.raises(UsageError, match=rf"--tokenizer x: .*{reason}"):
-        Tokenizer(foreign_tokenizer(user_defined_symbols=[symbol]), "--tokenizer x")
+        SentencePieceTokenizer(foreign_tokenizer(user_defined_symbols=[symbol]), "--tokenizer x")
 
 
 @pytest.mark.parametrize("model", [b"", b"no model"])
 def test_a_file_that_is_no_tokenizer_is_refused(model):
     with pytest.raises(UsageError, match="--tokenizer x: not a SentencePiece model"):
-        Tokenizer(model, "--tokenizer x")
+        SentencePieceTokenizer(model, "--tokenizer x")
 
 
 def test_unknown_pieces_of_a_foreign_tokenizer_become_fairseqs_unk(tmp_path):
     model = foreign_tokenizer(unk_piece="[UNK]", control_symbols=["[CLS]"], normalization_rule_name="identity")
-    foreign, source = Tokenizer(model, "x"), InMemory([["bada \u4f60\u2028 bada"], ["bada"]])
+    foreign, source = SentencePieceTokenizer(model, "x"), InMemory([["bada \u4f60\u2028 bada"], ["bada"]])
     limit = validation_limit(0.5, *sorted(map(digest_of, source.all)))
     encode(source, foreign, limit, 1, 1, tmp_path)
     words = (tmp_path / "train.txt").read_text().split() + (tmp_path / "valid.txt").read_text().split()
@@ -516,7 +517,7 @@ def test_files_of_someone_else_are_not_overwritten(text, tmp_path):
 
 
 def test_two_runs_do_not_write_to_one_folder(text, tmp_path):
-    with alone_in(str(tmp_path)), pytest.raises(UsageError, match="another run is writing there"):
+    with exclusive_lock(str(tmp_path)), pytest.raises(UsageError, match="another run is writing there"):
         prepare_corpus(Settings(out=str(tmp_path), text=[text]))
 
 
@@ -594,7 +595,7 @@ def test_fairseq_reads_back_the_text_and_literal_specials_are_no_special_symbols
     from fairseq.data import Dictionary
 
     with open(os.path.join(corpus, "tokenizer.model"), "rb") as file:
-        tokenizer = Tokenizer(file.read(), "test")
+        tokenizer = SentencePieceTokenizer(file.read(), "test")
     dictionary = Dictionary.load(os.path.join(corpus, "bin", "dict.txt"))
     assert len(dictionary) == VOCABULARY - 1 and "<mask>" not in dictionary
     made, found = made_documents(60), 0

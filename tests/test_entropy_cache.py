@@ -13,9 +13,9 @@ import torch
 from conftest import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, train
 from fairseq import checkpoint_utils
 
-from entropy_mask_plugin.entropy_cache.building import build
-from entropy_mask_plugin.entropy_cache.store import DIGEST_BYTES, EntropyStore
-from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.scoring.cache.building import build
+from entropy_mask_plugin.scoring.cache.store import DIGEST_BYTES, EntropyStore
+from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.task import EntropyMaskedLMTask
 
 HIGH = ["--mask-strategy", "high", "--max-epoch", "2"]
@@ -111,7 +111,7 @@ def test_crops_that_differ_from_epoch_to_epoch_cannot_be_cached(make_task, teach
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr("entropy_mask_plugin.entropy_cache.store.PART_TOKENS", 20)
+    monkeypatch.setattr("entropy_mask_plugin.scoring.cache.store.PART_TOKENS", 20)
 
 
 def blocks():

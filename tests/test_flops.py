@@ -10,8 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from entropy_mask_plugin.config import Corruption
-from entropy_mask_plugin.flops import ENTROPY_PASS, Shares, macs, macs_of_step, shares_of, terms
-from entropy_mask_plugin.reports.flops import model_of, share_of_layers
+from entropy_mask_plugin.models.flops import ENTROPY_PASS, Shares, macs, macs_of_step, shares_of, terms
+from entropy_mask_plugin.reporting.flops_table import model_of, share_of_layers
 
 SMALL = ["--encoder-layers", "3", "--encoder-embed-dim", "64", "--encoder-ffn-embed-dim", "256",
          "--encoder-attention-heads", "4", "--max-positions", "64"]

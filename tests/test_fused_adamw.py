@@ -5,8 +5,8 @@ import torch
 from conftest import parse, same_weights, train
 from fairseq import optim
 
-from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.fused_adamw import FusedAdamW
+from entropy_mask_plugin.system.errors import UsageError
+from entropy_mask_plugin.training.fused_adamw import FusedAdamW
 
 FLAGS = ["--mask-strategy", "random", "--optimizer", "fused_adamw", "--weight-decay", "0.1", "--clip-norm", "0.5",
          "--lr-scheduler", "polynomial_decay", "--warmup-updates", "2", "--total-num-update", "20", "--lr", "0.01"]

@@ -5,7 +5,6 @@ from collections import Counter
 import datasets
 import pytest
 
-from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.glue.binarize import shorten
 from entropy_mask_plugin.glue.docstring_tasks import write_docstring_tasks
 from entropy_mask_plugin.glue.reading import (
@@ -18,6 +17,7 @@ from entropy_mask_plugin.glue.reading import (
     read_task,
 )
 from entropy_mask_plugin.glue.tasks import GLUE, TASKS
+from entropy_mask_plugin.system.errors import UsageError
 
 MNLI_HEADER = ("index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\t"
                "sentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label\n")

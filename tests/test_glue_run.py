@@ -16,16 +16,16 @@ from conftest import OURS, ROOT, TINY, make_bert_vocabulary, train, weights
 from fairseq.data import Dictionary, data_utils
 from test_huggingface import make_folder
 
-from entropy_mask_plugin.corpus.folder import alone_in
-from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.glue import run
-from entropy_mask_plugin.glue.drift import ELEMENTWISE, FROBENIUS, drift, drift_of_files, write_drift
 from entropy_mask_plugin.glue.metrics import read_predictions
 from entropy_mask_plugin.glue.protocols import PROTOCOLS, Point, training_command
 from entropy_mask_plugin.glue.tasks import TASKS
 from entropy_mask_plugin.glue.unit import chosen
 from entropy_mask_plugin.huggingface.importing import import_bert
 from entropy_mask_plugin.huggingface.tokenizer_files import find_tokenizer
+from entropy_mask_plugin.reporting.drift import ELEMENTWISE, FROBENIUS, drift, drift_of_files, write_drift
+from entropy_mask_plugin.system.errors import UsageError
+from entropy_mask_plugin.system.locks import exclusive_lock
 
 WORDS = ["the", "value", "of", "a", "list", "return", "name", "file", "is", "string"]
 
@@ -198,7 +198,7 @@ def test_runs_can_share_their_data_at_the_same_time_but_not_their_folder(place, 
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     assert sorted(path.name for path in (place / "shared").iterdir()) == ["rte"]
-    with alone_in(str(place / "one")), pytest.raises(UsageError, match="--out .*: another run is writing there"):
+    with exclusive_lock(str(place / "one")), pytest.raises(UsageError, match="--out .*: another run is writing there"):
         run.fine_tune(asked[0])
 
 

@@ -9,7 +9,6 @@ import pytest
 from scipy import stats
 from sklearn import metrics as reference
 
-from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.glue import bootstrap, report
 from entropy_mask_plugin.glue.bootstrap import paired_bootstrap
 from entropy_mask_plugin.glue.cells import read_run, read_runs
@@ -24,6 +23,7 @@ from entropy_mask_plugin.glue.metrics import (
 from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS
 from entropy_mask_plugin.glue.table import rows_of
 from entropy_mask_plugin.glue.tasks import TASKS
+from entropy_mask_plugin.system.errors import UsageError
 
 
 def planted(task, seed, examples=200, right=0.7):

@@ -10,8 +10,8 @@ from conftest import TRAINING, batch_of, distance, train, weights
 from fairseq import utils
 from fairseq.logging import metrics
 
-from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.masking import entropy, noise
+from entropy_mask_plugin.system.errors import UsageError
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 WAYS = {

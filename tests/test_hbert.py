@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from test_models import AnyTask, build
 
-from entropy_mask_plugin import flops
-from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.glue import drift
-from entropy_mask_plugin.models.attention import MIXERS, AdditiveAttention, SelfAttention, mixer_of
+from entropy_mask_plugin.masking.registry import Entry
+from entropy_mask_plugin.models import flops
 from entropy_mask_plugin.models.hbert import Sinusoids
 from entropy_mask_plugin.models.layers import FeedForward
+from entropy_mask_plugin.models.mixers import MIXERS, AdditiveAttention, SelfAttention, mixer_of
+from entropy_mask_plugin.reporting import drift
+from entropy_mask_plugin.system.errors import UsageError
 
 TINY = ["--encoder-layers", "4", "--encoder-embed-dim", "12", "--encoder-ffn-embed-dim", "20",
         "--encoder-attention-heads", "3", "--max-positions", "16"]
@@ -156,7 +157,7 @@ def test_the_pattern_can_be_given():
 
 @pytest.mark.parametrize("pattern, message", [
     ("self,additive", "--mixer-pattern: 2 mixers found, expected one for each of the 4 layers"),
-    ("self,self,self,fourier", "--mixer-pattern: fourier found, expected self or additive"),
+    ("self,self,self,fourier", "--mixer-pattern: fourier found, expected one of self, additive"),
     ("", "--mixer-pattern:  found, expected self or additive"),
 ])
 def test_a_pattern_that_does_not_fit_is_named(pattern, message):
@@ -216,7 +217,7 @@ class Mean(torch.nn.Module):
 
 
 def test_another_mixer_is_scaled_counted_and_reported_by_what_it_says_itself(monkeypatch):
-    monkeypatch.setitem(MIXERS, "mean", Mean)
+    monkeypatch.setitem(MIXERS._entries, "mean", Entry(Mean, {}))
     flags = ["--arch", "hbertlet", *TINY, "--encoder-embed-dim", "240", "--mixer-pattern", "self,mean,mean,additive"]
     model = build(model=flags)
     gamma = math.sqrt(math.log(2 * 4))

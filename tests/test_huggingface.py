@@ -15,11 +15,11 @@ from conftest import OURS, ROOT, TINY, binarise_task, make_bert_vocabulary, trai
 from fairseq import checkpoint_utils
 from safetensors.torch import load_file, save_file
 
-from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.huggingface.exporting import export_bert
 from entropy_mask_plugin.huggingface.importing import import_bert, read_bert
 from entropy_mask_plugin.masking.entropy import projected_entropy
-from entropy_mask_plugin.teacher import load_teacher
+from entropy_mask_plugin.pretrained.teacher import load_teacher
+from entropy_mask_plugin.system.errors import UsageError
 
 SIZES = {
     "bert_base": {},

@@ -18,12 +18,13 @@ from entropy_mask_plugin.corpus.build import prepare_corpus
 from entropy_mask_plugin.corpus.docstrings import Docstrings
 from entropy_mask_plugin.corpus.settings import Settings
 from entropy_mask_plugin.corpus.sources import one_line
-from entropy_mask_plugin.corpus.tokenizer import SCORE_UNIT, Tokenizer, train_tokenizer
+from entropy_mask_plugin.corpus.tokenizer_training import SCORE_UNIT, train_tokenizer
 from entropy_mask_plugin.corpus.wordpiece import WordPieceTokenizer
-from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.huggingface.exporting import export_bert
 from entropy_mask_plugin.huggingface.importing import import_bert
+from entropy_mask_plugin.huggingface.sentencepiece_model import SentencePieceTokenizer
 from entropy_mask_plugin.huggingface.tokenizer_files import bert_files, read_tokenizer_files
+from entropy_mask_plugin.system.errors import UsageError
 
 SENTENCES = [
     "Zürich, Ærøskøbing, Łódź und Ñuñoa: naïve façades", "Ελλάδα, Россия, Україна; ＦＵＬＬ　ＷＩＤＴＨ, half ｶﾅ",
@@ -75,7 +76,7 @@ def as_folder(files, folder):
 def exported(model, folder):
     folder.mkdir()
     (folder / "tokenizer.model").write_bytes(model)
-    tokenizer = Tokenizer(model, "test")
+    tokenizer = SentencePieceTokenizer(model, "test")
     files = read_tokenizer_files(str(folder / "tokenizer.model"), symbols_of(tokenizer), 99)
     return tokenizer, as_folder(files, folder / "hf")
 
@@ -112,7 +113,7 @@ def test_models_that_cannot_become_fast_tokenizers_are_refused(lines, tmp_path):
                             (dict(user_defined_symbols=["◊"]), "it has user-defined symbols"),
                             (dict(treat_whitespace_as_suffix=True), "it marks the end of words")):
         (tmp_path / "m.model").write_bytes(foreign_model(lines[:300], **options, hard_vocab_limit=False))
-        tokenizer = Tokenizer((tmp_path / "m.model").read_bytes(), "test")
+        tokenizer = SentencePieceTokenizer((tmp_path / "m.model").read_bytes(), "test")
         with pytest.raises(UsageError, match=f"--tokenizer: .* cannot become a fast tokenizer: {reason}"):
             read_tokenizer_files(str(tmp_path / "m.model"), symbols_of(tokenizer), 99)
 
@@ -125,14 +126,14 @@ def test_a_mask_in_the_text_keeps_the_blanks_around_it(model, tmp_path):
 
 
 def test_scores_are_sums_that_fp32_holds_exactly(model):
-    processor = Tokenizer(model, "test").processor
+    processor = SentencePieceTokenizer(model, "test").processor
     scores = [processor.get_score(i) / SCORE_UNIT for i in range(len(processor))]
     assert all(score == round(score) for score in scores) and len(set(scores)) > 500
 
 
 def test_a_tokenizer_of_another_vocabulary_is_refused(model, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(model)
-    symbols = symbols_of(Tokenizer(model, "test"))
+    symbols = symbols_of(SentencePieceTokenizer(model, "test"))
     with pytest.raises(UsageError, match="--tokenizer: .* 1500 symbols as expected, but at id 7 it has"):
         read_tokenizer_files(str(tmp_path / "tokenizer.model"), [*symbols[:7], "other", *symbols[8:]], 99)
 

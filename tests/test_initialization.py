@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import TINY, train, weights
 
-from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.huggingface.importing import import_bert, read_bert
-from entropy_mask_plugin.initialization import spread
+from entropy_mask_plugin.pretrained.initialization import spread
+from entropy_mask_plugin.system.errors import UsageError
 
 RANDOM = ["--mask-strategy", "random", "--max-epoch", "1"]
 HYBRID = ["--arch", "hbert_v1", *TINY[2:]]

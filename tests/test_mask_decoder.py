@@ -9,7 +9,7 @@ from conftest import OURS, batch_of, parse, train
 from test_hbert import lively
 from test_models import AnyTask, build
 
-from entropy_mask_plugin.errors import UsageError
+from entropy_mask_plugin.system.errors import UsageError
 
 MASK = 49  # of AnyTask's 50 symbols
 TINY = ["--encoder-layers", "2", "--encoder-embed-dim", "12", "--encoder-ffn-embed-dim", "20",

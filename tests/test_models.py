@@ -12,7 +12,7 @@ from fairseq.data import Dictionary
 from fairseq.tasks import TASK_REGISTRY
 
 import entropy_mask_plugin  # noqa: F401
-from entropy_mask_plugin.models.attention import SelfAttention
+from entropy_mask_plugin.models.mixers import SelfAttention
 
 SIZES = {"bert_base": 109_512_762, "bertlet": 28_794_170}
 

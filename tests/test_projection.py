@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from entropy_mask_plugin.cross_entropy import cross_entropy_of_consumed
 from entropy_mask_plugin.models import projection
 from entropy_mask_plugin.models.projection import MULTIPLE, padded_projection
+from entropy_mask_plugin.training.cross_entropy import cross_entropy_of_consumed
 
 LOSSES = {
     "in the logits' place": lambda logits, target: cross_entropy_of_consumed(logits, target)[0],

@@ -9,9 +9,9 @@ import sys
 import pytest
 from conftest import OURS, ROOT, TINY, TRAINING, run, train
 
-from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.reports import comparison, training_log
+from entropy_mask_plugin.reporting import comparison, training_log
 from entropy_mask_plugin.studies.record import account
+from entropy_mask_plugin.system.errors import UsageError
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,7 @@
 
 import pytest
 
-from entropy_mask_plugin.masking.schedule import (
-    distils,
-    entropy_source,
-    epoch_of_self_entropies,
-    needs_teacher,
-)
+from entropy_mask_plugin.masking.schedule import distils, entropy_source, epoch_of_self_entropies, needs_teacher
 from entropy_mask_plugin.masking.strategies import STRATEGIES
 
 WITH_ENTROPIES = ("high", "low", "mid", "marginal", "alternating")

@@ -22,18 +22,18 @@ from test_glue_table import planted, write_settings, write_unit
 from test_huggingface import make_folder
 
 from entropy_mask_plugin.config import Corruption, corruption_of
-from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.flops import macs_of_step
 from entropy_mask_plugin.glue.metrics import Predictions, official_score
 from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS, is_constant
 from entropy_mask_plugin.glue.tasks import TASKS
-from entropy_mask_plugin.processes import ProcessFailed
-from entropy_mask_plugin.reports.training_log import read_run
+from entropy_mask_plugin.models.flops import macs_of_step
+from entropy_mask_plugin.reporting.training_log import read_run
 from entropy_mask_plugin.studies import identity, plan, report, results, run, tables
 from entropy_mask_plugin.studies.plan import Options, Unit, plan_of
 from entropy_mask_plugin.studies.record import account, flops_per_token, model_of_flags, peak_gpu_memory
 from entropy_mask_plugin.studies.rows import ROWS, STUDIES, rows_of
 from entropy_mask_plugin.studies.scales import SCALES
+from entropy_mask_plugin.system.errors import UsageError
+from entropy_mask_plugin.system.processes import ProcessFailed
 
 
 @pytest.fixture(scope="module")
@@ -633,7 +633,7 @@ def test_a_run_says_where_the_plateau_is_and_that_it_is_on_it(data_bin, tmp_path
 
 
 def test_a_dictionary_without_counts_has_no_plateau():
-    from entropy_mask_plugin.plateau import is_on_plateau, unigram_entropy
+    from entropy_mask_plugin.training.plateau import is_on_plateau, unigram_entropy
 
     assert unigram_entropy([1, 1, 1]) is None and unigram_entropy([]) is None and not is_on_plateau(20.0, None)
     assert unigram_entropy([2, 1, 1]) == pytest.approx(1.5)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import TINY, TRAINING, run, train
 
-from entropy_mask_plugin.errors import UsageError
-from entropy_mask_plugin.teacher import with_separate_projection
+from entropy_mask_plugin.pretrained.teacher import with_separate_projection
+from entropy_mask_plugin.system.errors import UsageError
 
 
 class RunsCode:

@@ -10,9 +10,9 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
 from entropy_mask_plugin.benchmark.host import Operations
-from entropy_mask_plugin.errors import UsageError
 from entropy_mask_plugin.fairseq_fixes import late_log, late_norm
-from entropy_mask_plugin.fused_adamw import FusedAdamW
+from entropy_mask_plugin.system.errors import UsageError
+from entropy_mask_plugin.training.fused_adamw import FusedAdamW
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from entropy_mask_plugin.cross_entropy import cross_entropy_of_consumed
 from entropy_mask_plugin.models.positions import Positions
+from entropy_mask_plugin.training.cross_entropy import cross_entropy_of_consumed
 
 CHOSEN = {
     "some in each row": lambda tokens, draw: draw < 0.3,

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from ..corpus.index import write_index
 from ..huggingface.importing import fresh_checkpoint
-from ..partial import write
+from ..system.atomic_files import write_bytes
 
 VOCABULARY = 30_522  # BERT's
 SPECIALS_BEFORE = 4  # <s> <pad> </s> <unk>
@@ -24,7 +24,7 @@ def write_data_bin(folder, tokens):
     """Lines of 64 tokens, whose frequencies follow Zipf's law; about so many tokens in all."""
     os.makedirs(folder)
     symbols = VOCABULARY - SPECIALS_BEFORE - 1
-    write(os.path.join(folder, "dict.txt"), "".join(f"w{i} 1\n" for i in range(symbols)).encode())
+    write_bytes(os.path.join(folder, "dict.txt"), "".join(f"w{i} 1\n" for i in range(symbols)).encode())
     frequencies = 1.0 / np.arange(1, symbols + 1)
     draw = np.random.default_rng(1)
     lines = -(-tokens // 64)

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tempfile
 
+from ..system.processes import PACKAGE
 from . import data
 from .results import record
 from .steps import TINY
 from .timing import ON_GPU
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SHOWN = ("| train_inner |", "| valid |", "| train |", "error:", "Error", "done training", "Loaded checkpoint")
 
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from ..criterion import distillation_loss
-from ..cross_entropy import cross_entropy_of_consumed
 from ..masking import noise
 from ..masking.entropy import TOLERANCE, plain_projected_entropy
 from ..models.projection import MULTIPLE
+from ..training.cross_entropy import cross_entropy_of_consumed
 from .results import attempt, record
 from .timing import DEVICE, ON_GPU, device_ms, host_ms, matmul_rate
 from .variants import VOCABULARY

@@ -9,11 +9,11 @@ import functools
 import torch
 from fairseq import checkpoint_utils
 
-from ..errors import require
 from ..masking.entropy import projected_entropy
 from ..masking.refinement import refine_near_cut, refine_nearest
 from ..masking.strategies import select
 from ..masking.take import number_to_mask
+from ..system.errors import require
 from .results import record
 
 BATCHES, SENTENCES, MASK_PROB = 24, 16, 0.15

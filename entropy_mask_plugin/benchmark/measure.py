@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..masking.entropy import bf16_pays, projected_entropy
 from ..masking.refinement import refine_near_cut
 from ..masking.take import number_to_mask, take
+from ..system.machine import peak_memory_bytes
 from .timing import matmul_rate
 from .variants import Setting, build
 
@@ -93,7 +94,7 @@ def print_peak(arguments):
     with peak_is_kept():
         for _ in range(2):
             variant.step()
-    print(process_peak() if setting.cpu else torch.cuda.max_memory_allocated() / 2**20)
+    print(peak_memory_bytes() / 2**20 if setting.cpu else torch.cuda.max_memory_allocated() / 2**20)
 
 
 @contextlib.contextmanager
@@ -106,12 +107,6 @@ def peak_is_kept():
         yield
     finally:
         torch.cuda.reset_peak_memory_stats = reset
-
-
-def process_peak():
-    """MB. Not getrusage's: a process begins with the peak of the one that started it."""
-    with open("/proc/self/status", encoding="utf-8") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 def accuracy_of_entropies(model, tokens, maskable):

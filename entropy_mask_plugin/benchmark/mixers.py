@@ -12,11 +12,12 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ..errors import require
-from ..models.attention import MIXERS
-from ..partial import completed, write
-from ..reports.figures import pyplot, save
-from .measure import output_of_process, process_peak
+from ..models.mixers import MIXERS
+from ..reporting.figures import pyplot, save
+from ..system.atomic_files import write_text
+from ..system.errors import require
+from ..system.machine import peak_memory_bytes
+from .measure import output_of_process
 from .report import machine
 
 HEAD_WIDTH = 64
@@ -26,9 +27,9 @@ def measure(mixer, length, width, tokens, steps, cuda):
     """{"ms": median of a forward and backward pass, "MB": what it needs beyond its input}."""
     device = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(1)
-    module = MIXERS[mixer](width, width // HEAD_WIDTH, 0.0).to(device)
+    module = MIXERS[mixer].fn(width, width // HEAD_WIDTH, 0.0).to(device)
     x = torch.randn(max(1, tokens // length), length, width, device=device, requires_grad=True)
-    before, times = (torch.cuda.memory_allocated() / 2**20 if cuda else process_peak()), []
+    before, times = (torch.cuda.memory_allocated() / 2**20 if cuda else peak_memory_bytes() / 2**20), []
     for _ in range(steps + 1):
         begin = time.perf_counter()
         module(x, None).sum().backward()
@@ -36,7 +37,7 @@ def measure(mixer, length, width, tokens, steps, cuda):
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
         x.grad = None
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else process_peak()
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory_bytes() / 2**20
     return {"ms": 1e3 * statistics.median(times[1:]), "MB": peak - before}
 
 
@@ -59,8 +60,7 @@ def benchmark(lengths, width, tokens, steps, cpu, out):
     text = markdown(found)
     os.makedirs(out, exist_ok=True)
     for name, content in (("mixers.md", text), ("mixers.json", json.dumps(found, indent=2) + "\n")):
-        with completed(os.path.join(out, name)) as beside:
-            write(beside, content.encode())
+        write_text(os.path.join(out, name), content)
     draw(found, os.path.join(out, "mixers.png"))
     return text
 

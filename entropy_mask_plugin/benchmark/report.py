@@ -8,8 +8,9 @@ import statistics
 import torch
 from tabulate import tabulate
 
-from ..partial import completed, write
-from ..reports.figures import pyplot, save
+from ..reporting.figures import pyplot, save
+from ..system.atomic_files import write_text
+from ..system.machine import cpu_name
 from .variants import RANDOM
 
 PANELS_IN_A_ROW = 4
@@ -29,16 +30,8 @@ def rows_of(setting, times, memory):
 
 
 def machine():
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     return f"{name}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
-
-
-def processor():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def markdown(found):
@@ -87,6 +80,5 @@ def draw(found, path):
 def write_report(found, out):
     os.makedirs(out, exist_ok=True)
     for name, content in (("benchmark.md", markdown(found)), ("benchmark.json", json.dumps(found, indent=2) + "\n")):
-        with completed(os.path.join(out, name)) as beside:
-            write(beside, content.encode())
+        write_text(os.path.join(out, name), content)
     draw(found, os.path.join(out, "benchmark.png"))

@@ -7,7 +7,7 @@ from typing import List, NamedTuple
 
 import torch
 
-from ..errors import require
+from ..system.errors import require
 from . import data, measure, report
 from .variants import KNOWN, NAMES, RANDOM, SIZES, Setting, build
 

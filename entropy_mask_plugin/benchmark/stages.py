@@ -17,7 +17,7 @@ from typing import NamedTuple, Optional, Tuple
 
 import torch
 
-from ..errors import require
+from ..system.errors import require
 from . import summary
 from .results import LOG, record
 

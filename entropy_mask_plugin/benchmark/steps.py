@@ -12,8 +12,8 @@ import time
 
 import torch
 
-from .. import flops
 from ..config import PAPERS, Corruption
+from ..models import flops
 from . import data, measure, variants
 from .profiling import profile
 from .results import attempt, record

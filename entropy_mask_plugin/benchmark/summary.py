@@ -4,8 +4,7 @@ import os
 
 from tabulate import tabulate
 
-from ..partial import completed
-from ..partial import write as write_bytes
+from ..system.atomic_files import write_text
 from .results import read
 
 LONGEST = 12  # kernels shown
@@ -14,8 +13,7 @@ LONGEST = 12  # kernels shown
 def write(folder):
     """Leave summary.md, and print it."""
     text = markdown(read(folder))
-    with completed(os.path.join(folder, "summary.md")) as path:
-        write_bytes(path, text.encode())
+    write_text(os.path.join(folder, "summary.md"), text)
     print(text)
 
 

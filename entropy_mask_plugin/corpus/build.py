@@ -9,15 +9,17 @@ from collections import Counter
 import sentencepiece
 import tokenizers
 
-from ..partial import completed, remove, write
+from ..huggingface.sentencepiece_model import SentencePieceTokenizer, read_tokenizer
+from ..system.atomic_files import atomic_path, remove, write_bytes, write_text
+from ..system.locks import exclusive_lock
 from .binarize import binarize
 from .encoding import EncodedText, encode_corpus
-from .folder import CONTENT, CorpusFolder, alone_in
+from .folder import CONTENT, CorpusFolder
 from .parts import binarize_in_parts
 from .progress import result_with_clock
 from .settings import parameters
 from .survey import survey
-from .tokenizer import Tokenizer, read_tokenizer, train_tokenizer
+from .tokenizer_training import train_tokenizer
 
 
 def prepare_corpus(settings):
@@ -25,7 +27,7 @@ def prepare_corpus(settings):
 
     Raises `UsageError` for a text, tokenizer or size that cannot work, a full disk, a folder that holds another corpus.
     """
-    with alone_in(settings.out):
+    with exclusive_lock(settings.out):
         source, given = settings.source(), settings.given_tokenizer()
         folder = CorpusFolder(settings.out, parameters(settings, source, given))
         folder.refuse_another()
@@ -62,50 +64,49 @@ def tokenizer_stage(folder, settings, given, sample):
     folder.remember(tokenizer=list(tokenizer.files))
     with contextlib.ExitStack() as all_or_none:
         for name, content in tokenizer.files.items():  # the first appears last: it says that the stage is finished
-            write(all_or_none.enter_context(completed(folder.path(name))), content)
+            write_bytes(all_or_none.enter_context(atomic_path(folder.path(name))), content)
     return tokenizer
 
 
 def trained(sample, settings):
     sentence = f"Training the tokenizer on {sum(map(len, sample)) / 1e6:.1f} million characters"
     model = result_with_clock(sentence, lambda: train_tokenizer(sample, settings.vocab_size, settings.seed))
-    return Tokenizer(model, "the tokenizer of this text")
+    return SentencePieceTokenizer(model, "the tokenizer of this text")
 
 
 def encoding_stage(folder, settings, source, tokenizer, limit):
     if folder.has("encoded"):
         return
-    with completed(folder.path("encoded")) as beside:
-        text = EncodedText(beside, tokenizer, limit, settings.shards)
+    with atomic_path(folder.path("encoded")) as tmp:
+        text = EncodedText(tmp, tokenizer, limit, settings.shards)
         encode_corpus(text, source, settings.workers)
         remember_text(folder, text)
 
 
 def remember_text(folder, text):
-    with completed(folder.path("dict.txt")) as dictionary:
-        write(dictionary, text.tokenizer.dictionary(text.pieces).encode())
-        folder.remember(splits=by_split(text.counts), data_bin_tokens=text.data_bin_tokens())
+    write_text(folder.path("dict.txt"), text.tokenizer.dictionary(text.pieces))
+    folder.remember(splits=by_split(text.counts), data_bin_tokens=text.data_bin_tokens())
 
 
 def data_bin_stage(folder, workers):
     if not folder.has("bin"):
-        with completed(folder.path("bin")) as beside:
+        with atomic_path(folder.path("bin")) as tmp:
             tokens = folder.record["data_bin_tokens"]
-            binarize(folder.path("encoded"), folder.path("dict.txt"), tokens, beside, workers)
+            binarize(folder.path("encoded"), folder.path("dict.txt"), tokens, tmp, workers)
 
 
 def stream_stage(folder, settings, source, tokenizer, limit):
     """The two stages above in one, for a disk that would not hold the encoded text."""
     if folder.has("bin"):
         return
-    with completed(folder.path("bin")) as beside:
-        parts = os.path.join(beside, "parts")
+    with atomic_path(folder.path("bin")) as tmp:
+        parts = os.path.join(tmp, "parts")
         text = EncodedText(os.path.join(parts, "text"), tokenizer, limit, settings.shards)
-        binarize_in_parts(text, source, parts, beside, settings.workers)
+        binarize_in_parts(text, source, parts, tmp, settings.workers)
         remove(parts)
         remember_text(folder, text)
         for shard in {os.path.dirname(name) for name in text.counts}:
-            shutil.copy(folder.path("dict.txt"), os.path.join(beside, shard))
+            shutil.copy(folder.path("dict.txt"), os.path.join(tmp, shard))
 
 
 def by_split(counts):

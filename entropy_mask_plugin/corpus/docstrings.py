@@ -7,7 +7,8 @@ import re
 import sysconfig
 import warnings
 
-from .sources import Document, one_line
+from ..system.text import one_line
+from .sources import Document
 from .splits import digest_of
 
 PACKAGES = ("torch", "numpy", "scipy", "sklearn")

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 from .progress import documents_with_bar
 from .splits import split_of
 

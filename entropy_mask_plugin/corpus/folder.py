@@ -4,14 +4,12 @@ A stage is finished when its files have their final names. `unfinished.json` hol
 stage, it becomes `corpus.json`.
 """
 
-import contextlib
-import fcntl
 import json
 import os
 
-from ..errors import UsageError
 from ..huggingface.tokenizer_files import NAMES as TOKENIZER_FILES
-from ..partial import remove, remove_leftovers, write_json
+from ..system.atomic_files import remove, remove_leftovers, write_json
+from ..system.errors import UsageError
 
 PRODUCTS = ("tokenizer.vocab", *TOKENIZER_FILES, "dict.txt", "encoded", "bin")
 CONTENT = "content of the source"  # the parameter that is known only after pass 1
@@ -78,30 +76,3 @@ class CorpusFolder:
         """After an error: without a finished stage there is nothing to go on with."""
         if not any(self.has(name) for name in PRODUCTS):
             remove(self.path("unfinished.json"))
-
-
-@contextlib.contextmanager
-def alone_in(folder):
-    """Make the folder and keep other runs out of it. The lock ends with the process, even by kill -9."""
-    is_new = not os.path.exists(folder)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror}, expected a folder or a name for a new one") from error
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-        if is_new and not os.listdir(folder):
-            os.rmdir(folder)
-
-
-def lock(handle, folder):
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"--out {folder}: another run is writing there, expected to be alone") from None
-    except OSError:
-        pass  # some network file systems cannot lock a folder

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 
-from ..partial import remove, write
+from ..system.atomic_files import remove, write_bytes
 from .binarize import binarize, bytes_per_id
 from .encoding import encoded_documents
 from .index import read_sizes, write_index
@@ -17,7 +17,7 @@ def binarize_in_parts(text, source, folder, destination, workers):
     """Write .bin and .idx files to `destination`. `folder` holds one part at a time: about PART_BYTES of text."""
     part, dictionary, sizes = os.path.join(folder, "bin"), os.path.join(folder, "dict.txt"), {}
     os.makedirs(folder)
-    write(dictionary, text.tokenizer.dictionary({}).encode())  # the order is known, the counts are not yet
+    write_bytes(dictionary, text.tokenizer.dictionary({}).encode())  # the order is known, the counts are not yet
     for tokens in parts(text, source, workers):
         binarize(text.folder, dictionary, tokens, part, workers, hidden=True)
         for name in tokens:

@@ -6,8 +6,9 @@ import re
 import sys
 from typing import Callable, List, NamedTuple, Optional
 
-from ..errors import UsageError
-from .sources import Document, one_line
+from ..system.errors import UsageError
+from ..system.text import one_line
+from .sources import Document
 
 LEVEL_ONE_HEADING = re.compile(r"= (?!=).*[^=] =")  # WikiText: "= Title =", while sections have "= = Section = ="
 WIKITEXT = re.compile(r"wikitext-\d+(-raw)?-v1")  # its configurations, folders in a copy of the hub's repository

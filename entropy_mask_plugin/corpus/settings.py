@@ -4,12 +4,12 @@ import os
 from dataclasses import dataclass
 from typing import List, Optional
 
-from ..digests import digest
-from ..errors import UsageError, require
+from ..huggingface.sentencepiece_model import FEWEST_ENTRIES, read_tokenizer
+from ..system.digests import digest
+from ..system.errors import UsageError, require
 from .docstrings import Docstrings
 from .public_datasets import PUBLIC_DATASETS, PublicDatasetSource
 from .sources import TextFiles
-from .tokenizer import FEWEST_ENTRIES, read_tokenizer
 from .wordpiece import WordPieceTokenizer
 
 

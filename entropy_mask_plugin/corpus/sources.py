@@ -8,7 +8,8 @@ import functools
 import os
 from typing import List, NamedTuple, Optional
 
-from ..errors import UsageError
+from ..system.errors import UsageError
+from ..system.text import one_line
 
 LARGEST_DOCUMENT = 64 << 20  # bytes; a document is held in memory, so a file without blank lines must not be one
 
@@ -17,11 +18,6 @@ class Document(NamedTuple):
     split: Optional[str]  # "train", "valid" or "test" where the source has official splits
     lines: List[str]  # paragraphs, see `one_line`; never empty
     position: int  # how much of the source has been read, in units of `length`
-
-
-def one_line(text):
-    """Every run of white space becomes one blank: SentencePiece keeps U+0085 in pieces, and fairseq splits there."""
-    return " ".join(text.split())
 
 
 class TextFiles:

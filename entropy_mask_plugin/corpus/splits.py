@@ -7,7 +7,7 @@ so identical documents are always on the same side.
 
 import hashlib
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 
 
 def digest_of(lines):

@@ -4,7 +4,7 @@ import hashlib
 import random
 from typing import List, NamedTuple
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 from .progress import documents_with_bar
 from .splits import digest_of, validation_limit
 

@@ -1,4 +1,5 @@
-"""BERT's WordPiece as the tokenizer of a corpus: same interface as `tokenizer.Tokenizer`.
+"""BERT's WordPiece as the tokenizer of a corpus: same interface as
+`huggingface.sentencepiece_model.SentencePieceTokenizer`.
 
     Hugging Face:  ids as in vocab.txt, [PAD] [UNK] [CLS] [SEP] [MASK] anywhere
     fairseq:       <s> <pad> </s> <unk>  + the other pieces in the order of vocab.txt +  <mask>

@@ -10,7 +10,7 @@ import math
 import torch
 from fairseq.trainer import Trainer
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 
 fairseq_clip = Trainer.clip_grad_norm
 

@@ -5,10 +5,9 @@
 """
 
 import os
-import sys
 
-from ..corpus.binarize import run
-from ..partial import write
+from ..system.atomic_files import write_bytes
+from ..system.processes import run_preprocess
 from .tasks import HIGHEST_SCORE, TASKS
 
 SPECIALS_SINGLE, SPECIALS_PAIR = 2, 4  # <s> A </s>, and <s> A </s> </s> B </s>
@@ -29,7 +28,7 @@ def binarize_task(name, splits, tokenizer, dictionary, positions, folder, worker
     """
     task, shortened = TASKS[name], {}
     os.makedirs(os.path.join(folder, "text"))
-    write(os.path.join(folder, "dict.txt"), dictionary.encode())
+    write_bytes(os.path.join(folder, "dict.txt"), dictionary.encode())
     for split, examples in splits.items():
         shortened[split] = write_texts(examples, tokenizer, positions, os.path.join(folder, "text"), split, workers)
     inputs = ["input0", "input1"] if len(splits["train"][0].texts) == 2 else ["input0"]
@@ -50,7 +49,7 @@ def write_texts(examples, tokenizer, positions, folder, split, workers):
     short = [shorten(ids, room) for ids in zip(*columns)]
     for number in range(len(columns)):
         lines = (" ".join(tokenizer.names[i] for i in ids[number]) + "\n" for ids in short)
-        write(os.path.join(folder, f"input{number}.{split}"), "".join(lines).encode())
+        write_bytes(os.path.join(folder, f"input{number}.{split}"), "".join(lines).encode())
     return sum(sum(map(len, ids)) > room for ids in zip(*columns))
 
 
@@ -66,14 +65,14 @@ def write_scores(folder, splits):
     os.makedirs(os.path.join(folder, "label"))
     for split, examples in splits.items():
         lines = (f"{float(example.label) / HIGHEST_SCORE}\n" for example in examples)
-        write(os.path.join(folder, "label", f"{split}.label"), "".join(lines).encode())
+        write_bytes(os.path.join(folder, "label", f"{split}.label"), "".join(lines).encode())
 
 
 def write_classes(folder, task, splits):
-    write(os.path.join(folder, "classes.txt"), "".join(f"{label} 1\n" for label in task.labels).encode())
+    write_bytes(os.path.join(folder, "classes.txt"), "".join(f"{label} 1\n" for label in task.labels).encode())
     for split, examples in splits.items():
         lines = (f"{example.label}\n" for example in examples)
-        write(os.path.join(folder, "text", f"label.{split}"), "".join(lines).encode())
+        write_bytes(os.path.join(folder, "text", f"label.{split}"), "".join(lines).encode())
 
 
 def preprocess(folder, part, splits, dictionary):
@@ -81,7 +80,8 @@ def preprocess(folder, part, splits, dictionary):
     destination = os.path.abspath(os.path.join(folder, part))
     os.makedirs(destination)
     texts = {split: os.path.abspath(os.path.join(folder, "text", f"{part}.{split}")) for split in splits}
-    command = [sys.executable, "-m", "fairseq_cli.preprocess", "--only-source", "--srcdict",
-               os.path.abspath(os.path.join(folder, dictionary)), "--destdir", destination, "--trainpref",
-               texts["train"], "--validpref", ",".join(text for split, text in texts.items() if split != "train")]
-    run(command, destination, lambda: None)
+    arguments = [
+        "--only-source", "--srcdict", os.path.abspath(os.path.join(folder, dictionary)), "--destdir", destination,
+        "--trainpref", texts["train"],
+        "--validpref", ",".join(text for split, text in texts.items() if split != "train")]
+    run_preprocess(arguments, destination)

@@ -13,7 +13,7 @@ Shapes: N examples, S seeds, P patterns, R resamples, L classes.
 import numpy as np
 from scipy import stats
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 from .metrics import official_score, score
 
 RESAMPLES = 10_000

@@ -2,15 +2,13 @@
 
 import glob
 import itertools
-import json
 import os
 import re
 from dataclasses import dataclass
 from typing import Dict, Optional
 
-import numpy as np
-
-from ..errors import UsageError, require
+from ..system.atomic_files import read_json
+from ..system.errors import UsageError, require
 from .metrics import Predictions, constant_score, official_score, read_predictions, score
 from .predict import predictions_file
 from .tasks import TASKS, Task
@@ -114,21 +112,3 @@ def read_settings(folder):
     """settings.json of a run; {} where there is none."""
     path = os.path.join(folder, "settings.json")
     return read_json(path) if os.path.exists(path) else {}
-
-
-def read_json(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged ({error}), expected JSON as it was written") from error
-
-
-def mean(values):
-    """nan where there are none."""
-    return float(np.mean(values)) if values else float("nan")
-
-
-def deviation(values) -> Optional[float]:
-    """Over seeds, with n - 1; None where there is one only."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None

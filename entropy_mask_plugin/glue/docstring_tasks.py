@@ -9,8 +9,8 @@ import random
 import re
 
 from ..corpus.docstrings import Docstrings, installed_roots
-from ..errors import UsageError
-from ..partial import completed, write
+from ..system.atomic_files import atomic_path, write_bytes
+from ..system.errors import UsageError
 from .tasks import TASKS
 
 LIBRARIES, ORDERS = TASKS["library"].labels, TASKS["order"].labels
@@ -27,12 +27,12 @@ def write_docstring_tasks(folder, train=500, dev=100, seed=1):
         UsageError: a library is not installed, or has fewer passages.
     """
     passages = passages_by_library(train + dev, random.Random(seed))
-    with completed(folder) as beside:
+    with atomic_path(folder) as tmp:
         for split, part in (("train", slice(0, train)), ("dev", slice(train, train + dev))):
             chosen = [(passage, library) for library in LIBRARIES for passage in passages[library][part]]
             random.Random(seed).shuffle(chosen)
-            write_table(os.path.join(beside, "library"), split, chosen)
-            write_table(os.path.join(beside, "order"), split, in_order_or_not(chosen, random.Random(seed)))
+            write_table(os.path.join(tmp, "library"), split, chosen)
+            write_table(os.path.join(tmp, "order"), split, in_order_or_not(chosen, random.Random(seed)))
 
 
 def passages_by_library(count, draw):
@@ -76,4 +76,4 @@ def shuffled(words, draw):
 def write_table(folder, split, rows):
     os.makedirs(folder, exist_ok=True)
     text = "sentence\tlabel\n" + "".join(f"{sentence}\t{label}\n" for sentence, label in rows)
-    write(os.path.join(folder, f"{split}.tsv"), text.encode())
+    write_bytes(os.path.join(folder, f"{split}.tsv"), text.encode())

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 
 FUNCTIONS = {
     "accuracy": metrics.accuracy_score,

@@ -1,6 +1,6 @@
 """The table to look at: official scores of each run on each dev set, and what saying always the same would give."""
 
-from ..reports.figures import pyplot, save
+from ..reporting.figures import pyplot, save
 
 GAP = 0.7  # of the room that the runs of one task share
 

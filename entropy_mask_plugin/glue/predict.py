@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from ..partial import completed, write
+from ..system.atomic_files import write_text
 from .protocols import HEAD
 from .reading import valid_names
 from .tasks import HIGHEST_SCORE, TASKS
@@ -27,8 +27,7 @@ def predict(name, checkpoint, data, out):
     model = model.to(device).eval()
     for dev, split in zip(TASKS[name].dev, valid_names()):
         rows = rows_of(TASKS[name], *outputs(model, fairseq_task, split, device))
-        with completed(os.path.join(out, predictions_file(name, dev))) as beside:
-            write(beside, "".join("\t".join(row) + "\n" for row in rows).encode())
+        write_text(os.path.join(out, predictions_file(name, dev)), "".join("\t".join(row) + "\n" for row in rows))
 
 
 def outputs(model, task, split, device):

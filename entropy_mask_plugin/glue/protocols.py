@@ -6,7 +6,7 @@ from typing import NamedTuple, Tuple
 import torch
 from fairseq.models import MODEL_DATACLASS_REGISTRY
 
-from ..errors import require
+from ..system.errors import require
 from .tasks import TASKS
 
 HEAD = "sentence_classification_head"  # fairseq's default name

@@ -6,8 +6,8 @@ The files are tab-separated without quoting: a quotation mark is a letter like a
 import os
 from typing import List, NamedTuple
 
-from ..corpus.sources import one_line
-from ..errors import UsageError
+from ..system.errors import UsageError
+from ..system.text import one_line
 from .tasks import HIGHEST_SCORE, TASKS
 
 COLUMNS_WITHOUT_HEADER = 4  # CoLA's

@@ -2,7 +2,7 @@
 
 import os
 
-from ..errors import require
+from ..system.errors import require
 from .cells import read_runs
 from .paper import PAPER_ROWS
 from .picture import draw_table

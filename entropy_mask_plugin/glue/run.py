@@ -1,7 +1,5 @@
 """All units of a fine-tuning: prepared, run several at once, reported. What is finished is never repeated."""
 
-import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -10,18 +8,18 @@ from typing import List, Optional
 
 from tqdm import tqdm
 
-from ..checkpoints import read_checkpoint
-from ..corpus.folder import alone_in
-from ..corpus.tokenizer import read_tokenizer
+from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.vocabulary import symbols_of_checkpoint
 from ..corpus.wordpiece import WordPieceTokenizer
-from ..digests import digest, digest_of_file
-from ..errors import UsageError, require
+from ..huggingface.sentencepiece_model import read_tokenizer
 from ..huggingface.tokenizer_files import find_tokenizer
-from ..partial import completed, remove_leftovers, write, write_json
-from ..processes import all_of, gpus, in_words, threads_of_each
-from ..vocabulary import symbols_of_checkpoint
+from ..system.atomic_files import atomic_path, read_json, remove_leftovers, write_bytes, write_json
+from ..system.digests import digest, digest_of_file
+from ..system.errors import UsageError, require
+from ..system.locks import exclusive_lock, wait_for_lock
+from ..system.processes import all_of, describe_error, gpus, threads_of_each
 from .binarize import binarize_task
-from .cells import read_json, read_settings
+from .cells import read_settings
 from .protocols import Protocol, check_protocol, model_settings, optimizer_for
 from .reading import missing_files, read_from_hub, read_task
 from .tasks import TASKS
@@ -77,7 +75,7 @@ def fine_tune(settings):
         UsageError: the checkpoint, its tokenizer or GLUE's files are not as they must be; `out` is of another run, or
             another run is at work there.
     """
-    with alone_in(settings.out):
+    with exclusive_lock(settings.out):
         return fine_tune_alone(settings)
 
 
@@ -137,19 +135,19 @@ def prepared(settings, name, tokenizer, symbols, state):
                 "source": source_of(settings, name), "positions": state["cfg"]["model"]["max_positions"],
                 "limit": settings.limit}
     os.makedirs(os.path.dirname(folder), exist_ok=True)
-    with one_at_a_time(os.path.dirname(folder)):  # several runs may share it
+    with wait_for_lock(os.path.dirname(folder)):  # several runs may share it
         remove_leftovers(os.path.dirname(folder))
         if not os.path.exists(folder):
             if settings.glue:
                 splits, malformed = read_task(name, settings.glue, settings.limit)
             else:
                 splits, malformed = read_from_hub(name, settings.limit), {}
-            with completed(folder) as beside:
-                shortened = binarize_task(name, splits, tokenizer, dictionary, made_for["positions"], beside,
+            with atomic_path(folder) as tmp:
+                shortened = binarize_task(name, splits, tokenizer, dictionary, made_for["positions"], tmp,
                                           len(os.sched_getaffinity(0)))
                 for file, content in tokenizer.files.items():  # for the export of the fine-tuned model
-                    write(os.path.join(beside, file), content)
-                write_json(os.path.join(beside, "made_for.json"), {
+                    write_bytes(os.path.join(tmp, file), content)
+                write_json(os.path.join(tmp, "made_for.json"), {
                     "examples": {split: len(examples) for split, examples in splits.items()}, "shortened": shortened,
                     "malformed rows left out": malformed, "made for": made_for})
     require("--data", f"{folder} without made_for.json", os.path.exists(record), "a folder that this command made")
@@ -169,18 +167,6 @@ def source_of(settings, name):
     return digest(b"".join(open(path, "rb").read() for path in files))
 
 
-@contextlib.contextmanager
-def one_at_a_time(folder):
-    """Wait until no other process is in this block for the folder. The lock ends with the process, even by kill -9."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot lock a folder
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
 def run_units(units, jobs):
     """Bring all units to their end. Failures, in words; one that fails does not stop the others.
 
@@ -192,8 +178,8 @@ def run_units(units, jobs):
               desc=f"{len(units)} fine-tunings") as bar:
         for unit, error in all_of([unit for unit in units if unit not in finished], run_unit, jobs):
             if error is not None:
-                failures.append((unit.task, unit.seed, in_words(error)))
-                tqdm.write(f"failed: {unit.task}, seed {unit.seed}: {in_words(error)}")
+                failures.append((unit.task, unit.seed, describe_error(error)))
+                tqdm.write(f"failed: {unit.task}, seed {unit.seed}: {describe_error(error)}")
             bar.set_postfix_str(f"{unit.task}, seed {unit.seed}")
             bar.update(unit.rows)
     return failures

@@ -8,10 +8,10 @@ import os
 
 from tabulate import tabulate
 
-from ..errors import UsageError
-from ..partial import completed, write
+from ..reporting.statistics import mean, std
+from ..system.atomic_files import write_text
+from ..system.errors import UsageError
 from .bootstrap import paired_bootstrap
-from .cells import deviation, mean
 from .paper import PAPER_CELLS, PAPER_ROWS, is_constant
 from .tasks import TASKS
 
@@ -67,7 +67,7 @@ def has_score(run, name):
 
 def scored(cell, column, metric):
     values = cell.values(metric)
-    return {column: mean(values), f"{column} sd": deviation(values), f"{column} constant": cell.constant(metric),
+    return {column: mean(values), f"{column} sd": std(values), f"{column} constant": cell.constant(metric),
             f"{column} of seeds": values}
 
 
@@ -207,5 +207,4 @@ def write_tables(rows, remarks, folder):
         raise UsageError(f"--out {folder}: {error.strerror}, expected a folder or a name for a new one") from error
     for ending, content in (("md", markdown(rows, remarks)), ("csv", comma_separated(rows)),
                             ("json", as_json(rows, remarks)), ("tex", latex(rows, remarks))):
-        with completed(os.path.join(folder, f"table.{ending}")) as beside:
-            write(beside, content.encode())
+        write_text(os.path.join(folder, f"table.{ending}"), content)

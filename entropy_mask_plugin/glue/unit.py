@@ -15,9 +15,9 @@ from typing import NamedTuple, Optional
 
 import torch
 
-from ..checkpoints import read_checkpoint
-from ..partial import completed, remove, write_json
-from ..processes import run_logged
+from ..checkpoints.reading import read_checkpoint
+from ..system.atomic_files import atomic_path, remove, write_json
+from ..system.processes import PACKAGE, run_logged
 from .metrics import official_score, read_predictions
 from .predict import predictions_file
 from .protocols import Protocol, grid, training_command
@@ -55,8 +55,8 @@ def run_unit(unit):
     best = chosen(scores, unit.protocol)
     for dev in TASKS[unit.task].dev:
         name = predictions_file(unit.task, dev)
-        with completed(os.path.join(unit.folder, name)) as beside:
-            shutil.copyfile(os.path.join(unit.folder, best, name), beside)
+        with atomic_path(os.path.join(unit.folder, name)) as tmp:
+            shutil.copyfile(os.path.join(unit.folder, best, name), tmp)
     tidy(unit, scores, best)
     seconds = sum(score["seconds"] for score in scores.values())
     write_json(unit.result, {"task": unit.task, "seed": unit.seed, "chosen": best, "grid": scores, "seconds": seconds,
@@ -79,8 +79,8 @@ def tidy(unit, folders, best):
             continue
         state = read_checkpoint(path, "--out")
         if state.pop("last_optimizer_state", None) is not None:
-            with completed(path) as beside:
-                torch.save(state, beside)
+            with atomic_path(path) as tmp:
+                torch.save(state, tmp)
 
 
 def run_point(unit, point):
@@ -91,9 +91,8 @@ def run_point(unit, point):
         with open(finished, encoding="utf-8") as file:
             return json.load(file)
     os.makedirs(folder, exist_ok=True)
-    user_dir = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     training = training_command(unit.task, unit.protocol, point, unit.seed, unit.rows, unit.model, unit.checkpoint,
-                                unit.data, folder, user_dir, unit.more)
+                                unit.data, folder, PACKAGE, unit.more)
     log = os.path.join(folder, "train.log")
     run_logged([sys.executable, "-m", "fairseq_cli.train", *training], log, unit.threads, unit.device)
     best = os.path.join(folder, "checkpoint_best.pt")

@@ -2,8 +2,8 @@
 
 import os
 
-from ..errors import UsageError
 from ..models.bert import BertConfig
+from ..system.errors import UsageError
 from .source import read_json
 
 # Hugging Face's name, ours, and what a config.json means that does not say it.

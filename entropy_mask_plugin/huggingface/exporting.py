@@ -6,12 +6,12 @@ import safetensors.torch
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY
 
-from ..checkpoints import NO_HEAD, read_checkpoint
-from ..errors import UsageError, require
+from ..checkpoints.reading import NO_HEAD, read_checkpoint
+from ..checkpoints.vocabulary import symbols_of_checkpoint
 from ..models.bert import BertModel
 from ..models.hbert import HybridModel
-from ..partial import completed, write
-from ..vocabulary import symbols_of_checkpoint
+from ..system.atomic_files import atomic_path, write_bytes
+from ..system.errors import UsageError, require
 from .config import write_config
 from .model_card import model_card
 from .tokenizer_files import find_tokenizer, read_tokenizer_files
@@ -134,8 +134,8 @@ def write_folder(out, state, architecture, files, tensors, more):
     card = model_card(os.path.basename(os.path.normpath(out)), state, architecture, files.vocabulary, parameters)
     weights = safetensors.torch.save(tensors, metadata={"format": "pt"})  # without it, transformers refuses the file
     contents = {**files.files, "config.json": as_json(config), "README.md": card.encode(), "model.safetensors": weights}
-    with completed(out) as beside:
-        os.makedirs(beside)
+    with atomic_path(out) as tmp:
+        os.makedirs(tmp)
         for name, content in contents.items():
-            write(os.path.join(beside, name), content)
+            write_bytes(os.path.join(tmp, name), content)
     return architecture

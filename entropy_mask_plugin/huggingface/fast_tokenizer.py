@@ -6,7 +6,7 @@
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 
 BLANK = "▁"
 UNIGRAM, BPE = 1, 2  # of SentencePiece's TrainerSpec.ModelType

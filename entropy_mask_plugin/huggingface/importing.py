@@ -12,11 +12,11 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import MODEL_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
 
-from ..checkpoints import NO_HEAD
-from ..errors import UsageError
+from ..checkpoints.reading import NO_HEAD
+from ..checkpoints.vocabulary import RECORD
 from ..models.bert import BertConfig, BertEncoder, BertModel
-from ..partial import completed, write
-from ..vocabulary import RECORD
+from ..system.atomic_files import atomic_path, write_bytes
+from ..system.errors import UsageError
 from .config import read_config
 from .source import folder_of, read_json, read_tensors
 from .tokenizer_files import bert_files
@@ -95,13 +95,13 @@ def import_bert(name, out):
         raise UsageError(f"--out: {out} exists already, expected a new folder")
     folder = folder_of(name, "--hf")
     bert = read_bert(folder, "--hf")
-    with completed(out) as beside:
-        os.makedirs(beside)
-        torch.save(checkpoint_of(bert), os.path.join(beside, "model.pt"))
-        write(os.path.join(beside, "dict.txt"), bert.vocabulary.dictionary().encode())
-        write(os.path.join(beside, "flags.txt"), (" ".join(model_flags(bert.config)) + "\n").encode())
+    with atomic_path(out) as tmp:
+        os.makedirs(tmp)
+        torch.save(checkpoint_of(bert), os.path.join(tmp, "model.pt"))
+        write_bytes(os.path.join(tmp, "dict.txt"), bert.vocabulary.dictionary().encode())
+        write_bytes(os.path.join(tmp, "flags.txt"), (" ".join(model_flags(bert.config)) + "\n").encode())
         for file, content in bert_files(folder, "--hf").files.items():
-            write(os.path.join(beside, file), content)
+            write_bytes(os.path.join(tmp, file), content)
     return bert
 
 

@@ -7,8 +7,8 @@ import os
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..checkpoints import load_safely
-from ..errors import UsageError
+from ..checkpoints.reading import load_safely
+from ..system.errors import UsageError
 
 WANTED = ("config.json", "model*.safetensors*", "pytorch_model*.bin*", "vocab.txt", "*token*.json", "tokenizer.model")
 

@@ -6,10 +6,10 @@ from typing import Dict, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer, processors
 
-from ..corpus.tokenizer import read_tokenizer
-from ..errors import UsageError
-from ..vocabulary import data_bin, first_difference
+from ..checkpoints.vocabulary import data_bin, first_difference
+from ..system.errors import UsageError
 from .fast_tokenizer import fast_tokenizer
+from .sentencepiece_model import read_tokenizer
 from .vocabulary import SPECIALS, Vocabulary, as_json, read_vocabulary
 from .wordpiece import read_wordpiece
 

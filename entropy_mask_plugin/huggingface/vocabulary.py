@@ -10,7 +10,7 @@ from typing import Dict, List, NamedTuple
 
 from tokenizers import Tokenizer
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 from .source import read_json
 
 # fairseq's symbols in its order, with BERT's names.

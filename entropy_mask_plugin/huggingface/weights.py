@@ -12,7 +12,7 @@ import re
 
 import torch
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 
 WORDS, POSITIONS, TYPES = (f"bert.embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type"))
 OUTPUT_BIAS = "cls.predictions.bias"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from ..errors import UsageError
+from ..system.errors import UsageError
 from .source import read_json
 from .vocabulary import Vocabulary, read_vocabulary
 

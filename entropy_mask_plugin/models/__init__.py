@@ -1,6 +1,6 @@
 """The archs. Importing this package registers them with fairseq."""
 
-from ..fairseq_fixes import make_room_for_bert_base
+from ..fairseq_fixes.registry import make_room_for_bert_base
 
 make_room_for_bert_base()
 

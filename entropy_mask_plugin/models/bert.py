@@ -23,7 +23,7 @@ from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import FairseqEncoder, FairseqEncoderModel, register_model
 
-from ..errors import require
+from ..system.errors import require
 from .classification import ClassificationHeads
 from .layers import bert_layer, layer_norm
 from .linear import Linear, cast_together

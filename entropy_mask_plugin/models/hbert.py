@@ -16,10 +16,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..errors import require
-from .attention import MIXERS, CrossAttention
+from ..system.errors import require
 from .bert import BERTLET, BertEncoder, BertModel, EncoderConfig, register_arch
 from .layers import FeedForward, Layer, layer_norm
+from .mixers import MIXERS, CrossAttention
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def hybrid_layer(cfg, mixer="self", crosses=False):
     sizes = cfg.encoder_embed_dim, cfg.encoder_attention_heads, cfg.attention_dropout
     ffn = FeedForward(cfg, F.relu, bias=False, norm=layer_norm(cfg, cfg.encoder_ffn_embed_dim))
     cross = CrossAttention(*sizes, layer_norm(cfg)) if crosses else None
-    return Layer(cfg, MIXERS[mixer](*sizes, layer_norm(cfg)), ffn, normalize_before=True, cross=cross)
+    return Layer(cfg, MIXERS[mixer].fn(*sizes, layer_norm(cfg)), ffn, normalize_before=True, cross=cross)
 
 
 class Sinusoids(nn.Module):
@@ -92,7 +92,7 @@ class HybridModel(BertModel):
             return cls.default_pattern(cfg.encoder_layers)
         mixers = [mixer.strip() for mixer in cfg.mixer_pattern.split(",")]
         for mixer in mixers:
-            require("--mixer-pattern", mixer, mixer in MIXERS, " or ".join(MIXERS) + " for each layer")
+            require("--mixer-pattern", mixer, mixer in MIXERS, MIXERS.expected(mixer) + " for each layer")
         require("--mixer-pattern", f"{len(mixers)} mixers", len(mixers) == cfg.encoder_layers,
                 f"one for each of the {cfg.encoder_layers} layers (--encoder-layers)")
         return mixers

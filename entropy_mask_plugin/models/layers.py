@@ -7,8 +7,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .attention import CrossAttention, SelfAttention
 from .linear import Linear, cast_together
+from .mixers import CrossAttention, SelfAttention
 
 
 def layer_norm(cfg, width=None):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..glue.drift import draw_drift
-from ..reports.figures import pyplot, save
+from ..reporting.drift import draw_drift
+from ..reporting.figures import pyplot, save
 from .results import drift_of, plateaus, with_pretraining
 
 AXES = {"updates": "updates", "tokens": "tokens", "flops": "FLOPs (entropy and teacher passes included)",

@@ -1,19 +1,20 @@
 """What makes two records parts of one study: the code, the data, the sizes."""
 
 import glob
-import importlib.metadata
 import os
-import platform
 import subprocess
 
 import torch
 
-from ..digests import digest, digest_of_file
-from ..errors import UsageError
-from ..glue.cells import read_json
 from ..glue.tasks import TASKS
-from .plan import FINISHED, PACKAGE, SCRIPTS
+from ..system.atomic_files import read_json
+from ..system.digests import digest, digest_of_file
+from ..system.errors import UsageError
+from ..system.machine import cpu_name, versions
+from ..system.processes import PACKAGE
+from .plan import FINISHED, SCRIPTS
 
+PACKAGES = ("torch", "fairseq-fixed", "numpy", "scikit-learn", "entropy-mask-plugin")  # that decide a result
 NAMES = {"more flags": "other flags after --", "data": "other --data", "glue": "other --glue",
          "scale": "another --scale", "arch": "another --arch", "teacher": "another --teacher",
          "epochs": "another --epochs"}  # for people
@@ -33,7 +34,7 @@ def identity(options):
 
 def environment(options):
     """What ran a step. One study may be run on several machines, and the record of each step says on which."""
-    return {"machine": machine(options), "versions": versions()}
+    return {"machine": machine(options), "versions": versions(*PACKAGES)}
 
 
 def commit():
@@ -73,25 +74,11 @@ def digest_of_task(folder, task):
     return digest(" ".join(map(digest_of_file, files)).encode())
 
 
-def versions():
-    found = {"python": platform.python_version()}
-    for name in ("torch", "fairseq-fixed", "numpy", "scikit-learn", "entropy-mask-plugin"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
 def machine(options):
     """In words: the GPUs, or the processor and its cores."""
     if torch.cuda.is_available() and "--cpu" not in options.more:
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    names = []
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    return f"{len(os.sched_getaffinity(0))} cores, {names[0] if names else platform.machine()}"
+    return f"{len(os.sched_getaffinity(0))} cores, {cpu_name()}"
 
 
 def refuse_another(out, now):

@@ -17,15 +17,15 @@ from typing import NamedTuple, Optional, Tuple
 
 from fairseq.data import Dictionary, data_utils
 
-from ..checkpoints import file_or_huggingface_folder, read_checkpoint
-from ..errors import UsageError, require
+from ..checkpoints.reading import file_or_huggingface_folder, read_checkpoint
 from ..glue.protocols import model_settings
 from ..glue.reading import missing_files
 from ..glue.tasks import GLUE
+from ..system.errors import UsageError, require
+from ..system.processes import PACKAGE
 from .rows import CORRUPTIONS, ROWS, STUDIES, rows_of
 from .scales import SCALES
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = os.path.join(os.path.dirname(PACKAGE), "scripts")
 FINISHED = "finished.json"  # of a step, in its folder
 TEACHER_SEED = 1000  # no student's: they would share its first weights

@@ -11,17 +11,16 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..checkpoints import read_checkpoint
+from ..checkpoints.reading import read_checkpoint
 from ..config import recorded_corruption
-from ..flops import macs_of_step
-from ..glue.cells import read_json
-from ..glue.drift import drift
 from ..glue.protocols import model_flags, model_settings
 from ..glue.tasks import TASKS
 from ..masking import schedule
-from ..partial import write_json
-from ..reports.flops import model_of
-from ..reports.training_log import LOG, read_run, unigram_entropy
+from ..models.flops import macs_of_step
+from ..reporting.drift import drift
+from ..reporting.flops_table import model_of
+from ..reporting.training_log import LOG, read_run, unigram_entropy
+from ..system.atomic_files import read_json, write_json
 from .plan import FINISHED
 
 

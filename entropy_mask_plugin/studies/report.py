@@ -4,10 +4,9 @@ import contextlib
 import glob
 import os
 
-from .. import plateau
-from ..errors import UsageError
-from ..partial import completed
-from ..partial import write as write_file
+from ..system.atomic_files import write_text
+from ..system.errors import UsageError
+from ..training import plateau
 from . import page, tables
 from .curves import draw_curves, draw_drifts
 from .identity import identity, refuse_another
@@ -39,8 +38,7 @@ def write(options):
         "html": page.page(title, facts, cautions, shown, pictures, results),
     }
     for ending, content in contents.items():
-        with completed(options.path(f"report.{ending}")) as beside:
-            write_file(beside, content.encode())
+        write_text(options.path(f"report.{ending}"), content)
     return f"{text}\nreport: {options.path('report.html')}"
 
 

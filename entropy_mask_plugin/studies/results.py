@@ -7,14 +7,16 @@ from typing import Dict, List
 
 import numpy as np
 
-from ..errors import UsageError
 from ..glue import bootstrap
-from ..glue.cells import Cell, mean, read_json
+from ..glue.cells import Cell
 from ..glue.cells import read_run as read_fine_tuning
-from ..glue.drift import ELEMENTWISE, FROBENIUS
 from ..glue.paper import PAPER_CELLS, PAPER_ROWS
 from ..glue.tasks import TASKS
-from ..plateau import is_on_plateau
+from ..reporting.drift import ELEMENTWISE, FROBENIUS
+from ..reporting.statistics import mean
+from ..system.atomic_files import read_json
+from ..system.errors import UsageError
+from ..training.plateau import is_on_plateau
 from .plan import plan_of
 from .record import is_recorded
 from .rows import PAPERS_CORRUPTION, ROWS, Row

@@ -12,10 +12,10 @@ import time
 
 from tqdm import tqdm
 
-from ..corpus.folder import alone_in
-from ..partial import write_json
-from ..processes import ProcessFailed, all_of, gpus, in_words, run_logged, threads_of_each
-from ..reports.training_log import CHECKPOINT
+from ..reporting.training_log import CHECKPOINT
+from ..system.atomic_files import write_json
+from ..system.locks import exclusive_lock
+from ..system.processes import ProcessFailed, all_of, describe_error, gpus, run_logged, threads_of_each
 from .identity import environment, identity, refuse_another
 from .plan import FINISHED, plan_of
 from .record import is_recorded, write_record
@@ -48,7 +48,7 @@ def run_study(options):
     Raises:
         UsageError: `out` holds records of another commit or of other data.
     """
-    with alone_in(options.out):
+    with exclusive_lock(options.out):
         now = identity(options)
         refuse_another(options.out, now)
         plan = plan_of(options)
@@ -76,8 +76,8 @@ class Runner:
             self.run_shared({unit: self.plan[unit] for unit in units})
             for unit, error in all_of(units, self.run_unit, self.options.jobs):
                 if error is not None:
-                    failures.append((str(unit), in_words(error)))
-                    tqdm.write(f"failed: {unit}: {in_words(error)}", file=sys.stderr)
+                    failures.append((str(unit), describe_error(error)))
+                    tqdm.write(f"failed: {unit}: {describe_error(error)}", file=sys.stderr)
         return failures
 
     def run_shared(self, plan):
@@ -87,7 +87,7 @@ class Runner:
                     with self.a_device() as device:
                         self.run_step(step, device, threads_of_each(1))
                 except Exception as error:
-                    tqdm.write(f"failed: {step.name}: {in_words(error)}. The rows that need it are left out.",
+                    tqdm.write(f"failed: {step.name}: {describe_error(error)}. The rows that need it are left out.",
                                file=sys.stderr)
                     return
 

@@ -7,12 +7,12 @@ from typing import List, NamedTuple
 
 from tabulate import tabulate
 
-from ..glue.cells import deviation, mean
-from ..glue.drift import ELEMENTWISE, FROBENIUS
 from ..glue.paper import is_constant
 from ..glue.tasks import TASKS
-from ..plateau import is_on_plateau
-from ..reports.comparison import in_bits
+from ..reporting.comparison import in_bits
+from ..reporting.drift import ELEMENTWISE, FROBENIUS
+from ..reporting.statistics import mean, std
+from ..training.plateau import is_on_plateau
 from .results import (
     baseline_of,
     cells_of,
@@ -117,7 +117,7 @@ def score_cell(result, name):
 def with_spread(values, digits=2):
     """Mean ± standard deviation over seeds; – where it is not defined."""
     undefined = len(values) == 1 or math.isnan(mean(values))
-    return decimals(mean(values), digits) + ("" if undefined else f" ± {decimals(deviation(values), digits)}")
+    return decimals(mean(values), digits) + ("" if undefined else f" ± {decimals(std(values), digits)}")
 
 
 def paper_cell(name, paper):

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ...cross_entropy import cross_entropy_of_consumed
+from ...training.cross_entropy import cross_entropy_of_consumed
 
 BLOCK, NUM_WARPS = 2048, 8
 NO_COLUMN = tl.constexpr(2147483647)

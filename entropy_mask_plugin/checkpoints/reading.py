@@ -1,0 +1,68 @@
+"""Reading a checkpoint that somebody else may have written, without running what is in it."""
+
+import os
+import pickle
+
+import torch
+
+from ..system.errors import UsageError, require
+
+NO_HEAD = "masked-LM head"  # in extra_state of an imported bare encoder: why it cannot be a teacher
+
+
+def file_or_huggingface_folder(path, flag):
+    """The path; of a folder that scripts/import_hf_bert.py made, that of the model.pt in it.
+
+    Raises:
+        UsageError: a folder that is neither.
+    """
+    if not os.path.isdir(path) or os.path.exists(os.path.join(path, "config.json")):
+        return path
+    require(flag, f"{path} without config.json", os.path.exists(os.path.join(path, "model.pt")),
+            "a checkpoint file or a Hugging Face folder")
+    return os.path.join(path, "model.pt")
+
+
+def read_checkpoint(path, flag):
+    """A fairseq checkpoint as a dict, memory-mapped: only what is looked at is read.
+
+    Args:
+        path: a file written by fairseq-train.
+        flag: the command-line flag that names it, for messages.
+    Raises:
+        UsageError: missing, a folder, truncated, not a fairseq checkpoint, or a pickle that wants to run code.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"{flag}: {path} is a folder, expected a checkpoint file written by fairseq-train")
+    if not os.path.exists(path):
+        raise UsageError(f"{flag}: {path} does not exist, expected a checkpoint file written by fairseq-train")
+    state = load_safely(path, flag)
+    if not (isinstance(state, dict) and "model" in state and (isinstance(state.get("cfg"), dict) or state.get("args"))):
+        raise UsageError(f"{flag}: {path} is no fairseq checkpoint, expected a dict with 'model' and 'cfg'")
+    return state
+
+
+def load_safely(path, flag):
+    """torch.load of tensors and plain values.
+
+    Raises:
+        UsageError: truncated, something else, or a pickle that wants to run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except pickle.UnpicklingError as error:
+        reason = "holds more than tensors and plain values" if "global" in str(error).lower() else "cannot be read"
+        raise UsageError(f"{flag}: {path} {reason}; refused, nothing in it was run ({_first_line(error)})") from None
+    except Exception as error:  # a file that is something else can trip the unpickler anywhere
+        raise UsageError(f"{flag}: {path} is truncated or no checkpoint ({_first_line(error)})") from None
+
+
+def _is_zip(path):
+    """Only torch's zip format can be memory-mapped; checkpoints older than torch 1.6 are plain pickles."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _first_line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].split(". ")[0][:200] if lines else type(error).__name__

@@ -1,0 +1,123 @@
+"""Checkpoints: what they may hold, how they are written, and what is checked before a run continues from one."""
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import shutil
+import sys
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
+from fairseq.trainer import Trainer
+
+from ..system.errors import UsageError
+from .clock import start_training_clock
+
+logger = logging.getLogger(__name__)
+
+
+def allow_harmless_classes_in_checkpoints():
+    """Checkpoints of fairseq's older models hold an argparse.Namespace, which torch.load(weights_only=True) refuses."""
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def copy_checkpoints_atomically():
+    """fairseq writes checkpoint1.pt atomically and then copies it over checkpoint_last.pt byte by byte: a run killed in
+    that moment could not be resumed."""
+
+    fairseq_copy = PathManager.copy
+
+    def copy(src_path, dst_path, overwrite=False):
+        if PathManager.path_requires_pathmanager(dst_path):  # not on this machine's disks
+            return fairseq_copy(src_path, dst_path, overwrite)
+        with no_leftovers(dst_path):
+            shutil.copyfile(src_path, dst_path + ".tmp")
+            os.replace(dst_path + ".tmp", dst_path)
+        return dst_path
+
+    PathManager.copy = staticmethod(copy)
+
+
+def say_that_a_checkpoint_cannot_be_written():
+    """On a full disk fairseq leaves checkpoint.pt.tmp behind, after a page of traceback."""
+    fairseq_save = checkpoint_utils.torch_persistent_save
+
+    def save(obj, filename, async_write=False):
+        with no_leftovers(filename):
+            fairseq_save(obj, filename, async_write)
+
+    checkpoint_utils.torch_persistent_save = save
+
+
+@contextlib.contextmanager
+def no_leftovers(filename):
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if os.path.exists(filename + ".tmp"):
+            os.remove(filename + ".tmp")
+        raise UsageError(f"--save-dir: {filename} cannot be written ({error})") from error
+
+
+def validate_before_training():
+    """Whatever the task, fairseq trains from random weights where --restore-file does not exist, answers a checkpoint
+    of other sizes with a page of traceback, and adds an update when a run that reached --max-update or the end of its
+    --stop-time-hours is started again.
+    """
+    fairseq_load = checkpoint_utils.load_checkpoint
+
+    def load_checkpoint(cfg, trainer, **kwargs):
+        if cfg.restore_file != "checkpoint_last.pt" and not PathManager.exists(cfg.restore_file):
+            raise UsageError(f"--restore-file: {cfg.restore_file} does not exist, expected a checkpoint file")
+        try:
+            loaded = fairseq_load(cfg, trainer, **kwargs)
+        except Exception as error:  # fairseq raises nothing more precise
+            if not str(error).startswith("Cannot load model parameters from checkpoint"):
+                raise
+            raise UsageError(f"{str(error).split(';')[0]}: it is of another model than the flags describe, expected "
+                             "the --arch and the flags of the model that it was trained with") from error
+        start_training_clock(cfg, trainer)
+        limits, hours = trainer.cfg.optimization, trainer._previous_training_time / 3600
+        if 0 < limits.max_update <= trainer.get_num_updates():
+            logger.info(f"--max-update {limits.max_update} is reached: nothing to do")
+            sys.exit(0)
+        if 0 < limits.stop_time_hours < hours:
+            logger.info(f"--stop-time-hours {limits.stop_time_hours} are over ({hours:.4f}): nothing to do")
+            sys.exit(0)
+        return loaded
+
+    checkpoint_utils.load_checkpoint = load_checkpoint
+
+
+def remember_patience():
+    """fairseq counts the validations without improvement on a function, where a resumed run begins anew: it would train
+    longer than an uninterrupted one. Checkpoints hold the count, and a run that was at its end stays there."""
+
+    fairseq_save, fairseq_load = Trainer.save_checkpoint, Trainer.load_checkpoint
+
+    def save_checkpoint(self, filename, extra_state):
+        counted = {key: value for key, value in vars(patience_counter()).items() if key in ("best", "num_runs")}
+        fairseq_save(self, filename, {**extra_state, "patience": counted})
+
+    def load_checkpoint(self, filename, reset_optimizer=False, *arguments, **named):
+        extra_state = fairseq_load(self, filename, reset_optimizer, *arguments, **named)
+        counted = (extra_state or {}).get("patience", {}) if not reset_optimizer else {}
+        vars(patience_counter()).update(counted)
+        patience = self.cfg.checkpoint.patience
+        if 0 < patience <= counted.get("num_runs", 0):
+            logger.info(f"--patience {patience} is reached: nothing to do")
+            sys.exit(0)
+        return extra_state
+
+    Trainer.save_checkpoint, Trainer.load_checkpoint = save_checkpoint, load_checkpoint
+
+
+def patience_counter():
+    """The function, in the module that runs: under `python -m fairseq_cli.train`, that is __main__."""
+    main = sys.modules["__main__"]
+    if hasattr(main, "should_stop_early"):
+        return main.should_stop_early
+    return importlib.import_module("fairseq_cli.train").should_stop_early

@@ -1,0 +1,1 @@
+"""Reports: tables, figures, training logs, comparison of runs, weight drift."""

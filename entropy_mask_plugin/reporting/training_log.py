@@ -1,0 +1,137 @@
+"""A finished or unfinished run, read from its folder: the checkpoint knows the flags, the log the numbers."""
+
+import os
+import re
+from dataclasses import dataclass
+
+import numpy
+from fairseq.data import Dictionary
+
+from ..checkpoints.reading import read_checkpoint
+from ..system.errors import UsageError
+from ..training import plateau
+
+LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
+# As fairseq-train prints it, and as hydra does.
+LINE = re.compile(r"(?:\| |\[)(train|valid)(?: \||\]\[INFO\] -) epoch (\d+) \|(.*)")
+HOURS = re.compile(r"num_updates[= ](\d+).*hours[= ]([\d.]+(?:e-\d+)?)")
+NUMBER = re.compile(r"(\w+) (-?[\d.]+(?:e-?\d+)?|nan)(?= \||$)")
+
+
+@dataclass
+class Run:
+    """One training run.
+
+    name: its folder's.
+    flags: {"task": …, "criterion": …}, as the checkpoint holds them.
+    valid: validations in order, each a dict of what fairseq printed (loss in bits, accuracy, num_updates, …).
+    train: the same for every epoch, at its end or, of the one under way, at its last validation. `epoch`, `num_updates`
+        and `wpb` are always there, the others where fairseq has printed its line about the epoch.
+    hours: [(update, training time in hours)], by fairseq's account, which goes on over interruptions.
+    vocabulary: number of symbols.
+    """
+
+    name: str
+    flags: dict
+    valid: list
+    train: list
+    hours: list
+    vocabulary: int
+
+    def hours_at(self, updates):
+        """Training time in hours at each of some updates."""
+        return numpy.interp(updates, *zip(*self.hours))
+
+    def events(self):
+        """[(update, what begins after it)]: self-masking and distillation, where the run has reached them."""
+        task, criterion = self.flags["task"], self.flags["criterion"]
+        epochs = {}
+        if task["mask_strategy"] != "random":
+            epochs["self-masking begins"] = task["self_mask_from_epoch"]
+        if criterion["kd_weight"]:
+            epochs["distillation begins"] = criterion["kd_start_epoch"]
+        ends = {0: 0, **{log["epoch"]: log["num_updates"] for log in self.train}}
+        reached = [(what, epoch) for what, epoch in epochs.items() if epoch and epoch <= self.train[-1]["epoch"]]
+        return [(ends[epoch - 1], what) for what, epoch in reached if epoch - 1 in ends]
+
+    def tokens_per_second(self):
+        """Over all epochs, the time of training steps alone; None for a run of less than a second."""
+        ends = [0, *(log["num_updates"] for log in self.train)]
+        timed = [(log, end - start) for log, start, end in zip(self.train, ends, ends[1:]) if "train_wall" in log]
+        tokens = sum(log["wpb"] * updates for log, updates in timed)
+        seconds = sum(log["train_wall"] for log, _ in timed)
+        return tokens / seconds if seconds else None
+
+
+def read_run(folder):
+    """Read a folder that fairseq-train was given as --save-dir, with its output in train.log.
+
+    Raises:
+        UsageError: no checkpoint or no log there, or nothing was validated yet.
+    """
+    log = os.path.join(folder, LOG)
+    if not os.path.exists(log):
+        raise UsageError(f"{folder}: no {LOG} found, expected the output of fairseq-train there")
+    state = read_checkpoint(os.path.join(folder, CHECKPOINT), "RUN")
+    name = state["cfg"]["task"].get("_name") if state["cfg"] else None
+    if name != "entropy_masked_lm" or state["cfg"]["criterion"]["_name"] != "entropy_masked_lm":
+        raise UsageError(f"{folder}: a run of --task {name} found, expected --task and --criterion entropy_masked_lm: "
+                         "only these validate on the same masks")
+    with open(log, encoding="utf-8", errors="replace") as file:
+        text = file.readlines()
+    lines = list(parse_log(text))
+    valid, train = (last_of(numbers for kind, numbers in lines if kind == wanted) for wanted in ("valid", "train"))
+    if not valid or not train:
+        raise UsageError(f"{log}: no line about a validation or about an epoch found, expected one of each")
+    return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], valid,
+               with_unprinted_epochs(train, valid), hours_of(text), vocabulary_of(state["model"]))
+
+
+def vocabulary_of(weights):
+    """Number of symbols, from the largest table of embeddings there is, ours or fairseq's."""
+    return max(len(weight) for name, weight in weights.items() if name.endswith("embed_tokens.weight"))
+
+
+def parse_log(lines):
+    """Yield ("train" | "valid", {name: number}) for each line of statistics that fairseq printed."""
+    for line in lines:
+        match = LINE.search(line)
+        if match:
+            kind, epoch, rest = match.groups()
+            yield kind, {"epoch": int(epoch), **{name: float(number) for name, number in NUMBER.findall(rest)}}
+
+
+def hours_of(lines):
+    """[(update, training time in hours)] in order; the last word on an update counts."""
+    found = {}
+    for match in filter(None, map(HOURS.search, lines)):
+        found[int(match[1])] = float(match[2])
+    return sorted(found.items())
+
+
+def last_of(logs):
+    """By update: a resumed run repeats what it had printed after its last checkpoint, and the last word counts."""
+    return sorted({log["num_updates"]: log for log in logs}.values(), key=lambda log: log["num_updates"])
+
+
+def with_unprinted_epochs(train, valid):
+    """A run that was killed between the checkpoint at an epoch's end and the line about that epoch goes on with the
+    next one and never prints that line; nor is there one of the epoch under way. What is known stands for it: the
+    updates of its last validation, and for the tokens of an update those of the epoch beside it."""
+    printed, unprinted = {log["epoch"] for log in train}, {}
+    for log in valid:
+        if log["epoch"] not in printed:
+            beside = min(train, key=lambda other: abs(other["epoch"] - log["epoch"]))
+            unprinted[log["epoch"]] = {"epoch": log["epoch"], "num_updates": log["num_updates"], "wpb": beside["wpb"]}
+    return sorted([*train, *unprinted.values()], key=lambda log: log["num_updates"])
+
+
+def unigram_entropy(dictionary):
+    """Unigram entropy of the training text in bits, from a data-bin's dict.txt; None where it has no counts."""
+    try:
+        symbols = Dictionary.load(str(dictionary))
+    except Exception as error:  # whatever the file is instead
+        raise UsageError(f"--dict: {dictionary} cannot be read ({str(error).splitlines()[0]}), expected the dict.txt "
+                         "of a data-bin") from error
+    words = zip(symbols.symbols[symbols.nspecial :], symbols.count[symbols.nspecial :])
+    return plateau.unigram_entropy([count for word, count in words if word != "<mask>"])

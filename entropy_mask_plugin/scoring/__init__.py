@@ -1,0 +1,1 @@
+"""Who scores the tokens, how exactly, and from where."""

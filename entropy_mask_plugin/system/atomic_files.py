@@ -1,0 +1,82 @@
+"""Files and folders that appear under their final name only when they are complete."""
+
+import contextlib
+import errno
+import glob
+import json
+import os
+import shutil
+from typing import Any, Iterator
+
+from .errors import UsageError
+
+DISK_TROUBLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str) -> Iterator[str]:
+    """Yield a temporary name for a file or folder. It becomes `path` when the block ends well, else it is removed.
+
+    The name holds the process id, so that a child of a killed run, still writing, cannot touch a later run's files.
+
+    Raises:
+        UsageError: the disk is full, read-only or forbidden.
+    """
+    tmp = f"{path}.{os.getpid()}.partial"
+    try:
+        with disk_trouble_in_one_line(path):
+            yield tmp
+            os.replace(tmp, path)
+    finally:
+        remove(tmp)  # nothing after the rename
+
+
+@contextlib.contextmanager
+def disk_trouble_in_one_line(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        raise UsageError(f"{error.filename or path}: cannot be written ({os.strerror(error.errno)})") from error
+
+
+def remove(path: str) -> None:
+    """A file, a link or a folder with all that is in it; nothing where it is not there."""
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        os.remove(path)
+
+
+def remove_leftovers(folder: str) -> None:
+    """What killed processes left under temporary names."""
+    for path in glob.glob(os.path.join(glob.escape(folder), "*.partial")):
+        remove(path)
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """At once, for names that are temporary themselves."""
+    with open(path, "wb") as file:
+        file.write(content)
+
+
+def write_text(path: str, text: str) -> None:
+    with atomic_path(path) as tmp:
+        write_bytes(tmp, text.encode())
+
+
+def write_json(path: str, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str) -> Any:
+    """
+    Raises:
+        UsageError: damaged.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error}), expected JSON as it was written") from error

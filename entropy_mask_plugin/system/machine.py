@@ -1,0 +1,32 @@
+"""What this machine is, and how much memory a process of it has held."""
+
+import contextlib
+import importlib.metadata
+import platform
+import re
+from typing import Dict, Optional
+
+
+def cpu_name() -> str:
+    with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def versions(*packages: str) -> Dict[str, Optional[str]]:
+    """{"python" or package: its version}; None where it is not installed."""
+    return {"python": platform.python_version(), **{package: _version(package) for package in packages}}
+
+
+def _version(package):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+
+
+def peak_memory_bytes(pid: object = "self") -> int:
+    """The most memory that a process has held so far; 0 where the system does not say. (getrusage's begins with the
+    peak of the process that started it.)"""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        peak = re.search(r"VmHWM:\s+(\d+) kB", file.read())
+        return int(peak[1]) * 1024 if peak else 0
+    return 0
