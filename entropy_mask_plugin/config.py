@@ -1,110 +1,146 @@
 """The flags of the task, and which values make sense."""
 
+import dataclasses
 import logging
 import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Optional
+from typing import Any, Dict, Optional, Tuple, Type
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks.language_modeling import SAMPLE_BREAK_MODE_CHOICES, SHORTEN_METHOD_CHOICES
 from omegaconf import II, MISSING, OmegaConf
 
-from .masking import schedule
 from .masking.corruption import Corruption
+from .masking.policy import PARTS, Policy
+from .masking.registry import Option, Registry
+from .masking.scores import SCORES
 from .masking.strategies import STRATEGIES
+from .masking.units import UNITS
+from .scoring import schedule
+from .scoring.sources import SOURCES
 from .system.errors import UsageError, require
 
 logger = logging.getLogger(__name__)
 
+ROWS = "--rows, which differ in it"
+SCALE = "another scale"
+
+
+def flag(default: Any, help: Optional[str] = None, **traits: Any) -> Any:
+    """A field, and all that anybody knows of it.
+
+    Args:
+        help: for --help and docs/flags.md; None = no flag of ours.
+        traits:
+            policy = True: a run that is resumed with another value follows two policies, and is warned.
+            scores = True: decides a teacher's scores, so it is part of an entropy cache's key.
+            study = what a study offers instead, whose plan goes by this flag.
+    """
+    return field(default=default, metadata={**({} if help is None else {"help": help}), **traits})
+
+
+def names(registry: Registry) -> str:
+    return ", ".join(registry) + ", or a registered one"
+
 
 @dataclass
 class EntropyMaskedLMConfig(FairseqDataclass):
-    data: str = field(
-        default=MISSING, metadata={"help": "data-bin folder; several, separated by colons, are shards: one per epoch"}
-    )
-    tokens_per_sample: int = field(default=512, metadata={"help": "positions of a block, <s> included"})
-    sample_break_mode: SAMPLE_BREAK_MODE_CHOICES = field(
-        default="none",
-        metadata={"help": "none: full blocks; complete: whole sentences; complete_doc: also no new document within a "
-                          "block; eos: one sentence a block"},
-    )
-    shorten_method: SHORTEN_METHOD_CHOICES = field(
-        default="none", metadata={"help": "what becomes of lines longer than a block: none, truncate or random_crop"}
-    )
-    shorten_data_split_list: str = field(
-        default="", metadata={"help": "comma-separated splits to shorten, e.g. train,valid (default: all)"}
-    )
-    mask_strategy: str = field(
-        default="high", metadata={"help": "which tokens are masked, by entropy: " + ", ".join(STRATEGIES)
-                                         + ", or a registered one"}
-    )
-    mask_prob: Optional[float] = field(
-        default=None, metadata={"help": "share of the maskable tokens of each sequence that is masked, in (0, 1] "
-                                        "(default: 0.15; 0.5 for --arch …_3ml)"}
-    )
-    mask_count: Optional[int] = field(
-        default=None, metadata={"help": "mask this many tokens of each sequence instead (1 or more)"}
-    )
-    static_masks: bool = field(
-        default=False, metadata={"help": "noise does not depend on the epoch: random masks repeat (control for a "
-                                         "static teacher)"}
-    )
-    leave_unmasked_prob: Optional[float] = field(
-        default=None, metadata={"help": "share of the masked tokens that stays as it is, in [0, 1] (BERT: 0.1; "
-                                        "default: 0; 0.1 for --arch …_3ml)"}
-    )
-    random_token_prob: Optional[float] = field(
-        default=None, metadata={"help": "share of the masked tokens that becomes a random token, in [0, 1] (BERT: "
-                                        "0.1; default: 0; 0.1 for --arch …_3ml)"}
-    )
-    teacher: Optional[str] = field(
-        default=None, metadata={"help": "checkpoint of the reference model, or Hugging Face folder of a BERT; same "
-                                         "vocabulary as the data"}
-    )
-    init_from: Optional[str] = field(
-        default=None, metadata={"help": "begin with what this checkpoint or Hugging Face BERT and the model have in "
-                                        "common; the rest stays new"}
-    )
-    init_layers: Optional[str] = field(
-        default=None, metadata={"help": "which layer of --init-from each layer takes, from 0, with commas between "
-                                        "(default: evenly spaced)"}
-    )
-    self_mask_from_epoch: Optional[int] = field(
-        default=None,
-        metadata={"help": "first epoch, from 1, whose entropies come from the model being trained: 1 = cold start, "
-                          "2 = the paper's init (default: never)"},
-    )
-    entropy_cache: Optional[str] = field(
-        default=None,
-        metadata={"help": "folder that keeps the teacher's entropies: computed once, read by later epochs and runs"},
-    )
-    self_entropy_every: int = field(
-        default=1,
-        metadata={"help": "compute self entropies in one of so many passes over a shard and reuse them in the others, "
-                          "from --entropy-cache (default: in each)"},
-    )
-    precision: str = field(
-        default="fp32", metadata={"help": "fp32, or bf16: autocast with fp32 weights, on GPU and CPU"}
-    )
-    entropy_precision: Optional[str] = field(
-        default=None,
-        metadata={"help": "of entropy passes: bf16 = all of them, cheaper, some masks differ; fp32 = exact also "
-                          "under --precision bf16 (default: layers as --precision, projection refined near the "
-                          "selection cut)"},
-    )
-    compile: bool = field(
-        default=False, metadata={"help": "torch.compile for the encoder layers, but the last: minutes at the start"}
-    )
+    data: str = flag(MISSING, "data-bin folder; several, separated by colons, are shards: one per epoch")
+    tokens_per_sample: int = flag(512, "positions of a block, <s> included", policy=True, scores=True, study=SCALE)
+    sample_break_mode: SAMPLE_BREAK_MODE_CHOICES = flag(
+        "none", "none: full blocks; complete: whole sentences; complete_doc: also no new document within a block; eos: "
+        "one sentence a block", policy=True, scores=True, study=SCALE)
+    shorten_method: SHORTEN_METHOD_CHOICES = flag(
+        "none", "what becomes of lines longer than a block: none, truncate or random_crop", scores=True)
+    shorten_data_split_list: str = flag(
+        "", "comma-separated splits to shorten, e.g. train,valid (default: all)", scores=True)
+    mask_strategy: str = flag(
+        "high", f"which tokens are masked, by their scores: {names(STRATEGIES)}", policy=True, study=ROWS)
+    mask_score: str = flag(
+        "entropy", f"what is asked of the prediction at a token: {names(SCORES)}", policy=True, scores=True, study=ROWS)
+    mask_source: str = flag(
+        "teacher", f"whose prediction, before --self-mask-from-epoch: {names(SOURCES)}", policy=True, study=ROWS)
+    mask_unit: str = flag("token", f"what is masked together: {names(UNITS)}", policy=True, study=ROWS)
+    mask_prob: Optional[float] = flag(
+        None, "fraction of the maskable tokens of each sequence that is masked, in (0, 1] (default: 0.15; 0.5 for "
+        "--arch …_3ml)", policy=True)
+    mask_count: Optional[int] = flag(
+        None, "mask this many tokens of each sequence instead (1 or more)", policy=True, study=ROWS)
+    static_masks: bool = flag(
+        False, "noise does not depend on the epoch: random masks repeat (control for a static teacher)", policy=True,
+        study=ROWS)
+    leave_unmasked_prob: Optional[float] = flag(
+        None, "fraction of the masked tokens that stays as it is, in [0, 1] (BERT: 0.1; default: 0; 0.1 for --arch "
+        "…_3ml)", policy=True, study="--corruption")
+    random_token_prob: Optional[float] = flag(
+        None, "fraction of the masked tokens that becomes a random token, in [0, 1] (BERT: 0.1; default: 0; 0.1 for "
+        "--arch …_3ml)", policy=True, study="--corruption")
+    teacher: Optional[str] = flag(
+        None, "checkpoint of the reference model, or Hugging Face folder of a BERT; same vocabulary as the data",
+        policy=True, study="--teacher before the --")
+    init_from: Optional[str] = flag(
+        None, "begin with what this checkpoint or Hugging Face BERT and the model have in common; the rest stays new")
+    init_layers: Optional[str] = flag(
+        None, "which layer of --init-from each layer takes, from 0, with commas between (default: evenly spaced)")
+    self_mask_from_epoch: Optional[int] = flag(
+        None, "first epoch, from 1, whose scores come from the model being trained: 1 = cold start, 2 = the paper's "
+        "init (default: never)", policy=True, study=ROWS)
+    entropy_cache: Optional[str] = flag(
+        None, "folder that keeps the teacher's scores: computed once, read by later epochs and runs", study=ROWS)
+    self_entropy_every: int = flag(
+        1, "compute the model's own scores in one of so many passes over a shard and reuse them in the others, from "
+        "--entropy-cache (default: in each)", policy=True)
+    precision: str = flag(
+        "fp32", "fp32, or bf16: autocast with fp32 weights, on GPU and CPU", policy=True, scores=True)
+    entropy_precision: Optional[str] = flag(
+        None, "of scoring passes: bf16 = all of them, cheaper, some masks differ; fp32 = exact also under --precision "
+        "bf16 (default: layers as --precision, projection refined near the selection cut)", policy=True, scores=True)
+    compile: bool = flag(False, "torch.compile for the encoder layers, but the last: minutes at the start")
     # fairseq's own settings that the task must see. Without a help text they are no flags of ours.
     arch: Optional[str] = "${oc.select:model._name,null}"  # fairseq-validate has no model
-    seed: int = II("common.seed")
+    seed: int = flag(II("common.seed"), policy=True, study="--seeds")
     tpu: bool = II("common.tpu")
     cpu: bool = II("common.cpu")
-    train_subset: str = II("dataset.train_subset")
-    save_dir: str = II("checkpoint.save_dir")
+    train_subset: str = flag(II("dataset.train_subset"), scores=True)
+    save_dir: str = flag(II("checkpoint.save_dir"), study="--out")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+
+
+def registries() -> Tuple[Registry, ...]:
+    return (SOURCES, *PARTS.values())
+
+
+def options() -> Dict[str, Option]:
+    """{name: Option} of all registered parts."""
+    return {name: option for registry in registries() for name, option in registry.options().items()}
+
+
+def with_options(config: Type[FairseqDataclass]) -> Type[FairseqDataclass]:
+    """The dataclass with a field for each option of a registered part; itself where none is missing."""
+    existing = {field.name for field in dataclasses.fields(config)}
+    missing = [(name, type(option.default), flag(option.default, option.help, policy=True, study=ROWS,
+                                                 scores=registry is SCORES))
+               for registry in registries() for name, option in registry.options().items() if name not in existing]
+    return dataclasses.make_dataclass(config.__name__, missing, bases=(config,)) if missing else config
+
+
+def names_with(trait: str) -> Dict[str, Any]:
+    """{field: value of the trait} of those that have it; see `flag`."""
+    return {field.name: field.metadata[trait] for field in dataclasses.fields(with_options(EntropyMaskedLMConfig))
+            if field.metadata.get(trait)}
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def policy_of(cfg: Any) -> Policy:
+    """The `Policy` that an EntropyMaskedLMConfig describes."""
+    chosen = {name: getattr(cfg, name, option.default) for name, option in options().items()}
+    return Policy(cfg.mask_strategy, cfg.mask_score, cfg.mask_unit, mask_count=cfg.mask_count,
+                  static_masks=cfg.static_masks, options=chosen, **corruption_of(cfg)._asdict())
 
 
 def plain(cfg):
@@ -163,6 +199,9 @@ def check_flags(cfg):
             "the model that they are of")
     require("--init-layers", cfg.init_layers, re.fullmatch(r"(\d+,)*\d+", cfg.init_layers or "0"),
             "numbers, from 0, with commas between")
+    for name, option in options().items():
+        value = getattr(cfg, name, option.default)
+        require(flag_of(name), value, option.is_valid is None or option.is_valid(value), option.expected)
     if cfg.tpu:
         raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train takes --bf16 for a TPU and "
                          "leaves a GPU unused")
@@ -170,21 +209,27 @@ def check_flags(cfg):
 
 def check_policy(cfg):
     """What training needs, and a checkpoint that is loaded for something else does not: as `check_flags`."""
-    require("--mask-strategy", cfg.mask_strategy, cfg.mask_strategy in STRATEGIES,
-            STRATEGIES.expected(cfg.mask_strategy))
-    if not cfg.teacher and schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
+    for registry, name in ((STRATEGIES, cfg.mask_strategy), (SCORES, cfg.mask_score), (UNITS, cfg.mask_unit),
+                           (SOURCES, cfg.mask_source)):
+        require(registry.flag, name, name in registry, registry.expected(name))
+    if not cfg.teacher and needs_teacher(cfg):
         raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
                          "(or --self-mask-from-epoch 1, or --mask-strategy random)")
 
 
+def needs_teacher(cfg):
+    """Whether the masks of some epoch are chosen by the teacher."""
+    return schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch, cfg.mask_source)
+
+
 def warn_of_unused_flags(cfg):
     if cfg.arch in CORRUPTION_OF_ARCH:
-        shares = " ".join(f"--{name.replace('_', '-')} {share}" for name, share in corruption_of(cfg)._asdict().items())
+        shares = " ".join(f"{flag_of(name)} {share}" for name, share in corruption_of(cfg)._asdict().items())
         logger.info(f"masks with --arch {cfg.arch}: {shares}")
-    if cfg.mask_strategy == "random" and cfg.self_mask_from_epoch is not None:
-        logger.warning("--self-mask-from-epoch has no effect with --mask-strategy random")
-    by_teacher = schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch)
+    if cfg.self_mask_from_epoch is not None and not policy_of(cfg).needs_scores:
+        logger.warning(f"--self-mask-from-epoch has no effect with --mask-strategy {cfg.mask_strategy}")
+    by_teacher = needs_teacher(cfg)
     if cfg.entropy_cache and not by_teacher and cfg.self_entropy_every == 1:
         logger.warning("--entropy-cache has no effect: with these flags no mask is chosen by a teacher")
-    if cfg.teacher and not schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch):
+    if cfg.teacher and not by_teacher:
         logger.warning("--teacher chooses no masks with these flags: it only distils, where --kd-weight says so")

@@ -14,8 +14,8 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 
 from .config import plain
-from .masking import schedule
 from .models.positions import Positions
+from .scoring import schedule
 from .system.errors import require
 from .training.cross_entropy import cross_entropy_of_consumed
 

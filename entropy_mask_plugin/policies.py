@@ -1,17 +1,29 @@
 """The parts that a policy is made of, by name:   python -m entropy_mask_plugin.policies"""
 
+from .config import registries
 from .masking.registry import Registry
-from .masking.strategies import STRATEGIES
 
 
 def describe(registry: Registry) -> str:
-    """A line for each part: its name, what it needs, and the first line of its docstring."""
+    """A line for each part: its name, the first line of its docstring, what it needs; and its flags."""
     lines = [registry.flag]
     for name, entry in registry.items():
-        traits = ", ".join(trait for trait, value in entry.traits.items() if value)
+        traits = ", ".join(trait if value is True else f"{trait}: {value}" for trait, value in entry.traits.items()
+                           if value and not callable(value))
         lines.append(f"  {name:<14}{entry.summary}" + (f" [{traits}]" if traits else ""))
+        lines += [f"    --{option.replace('_', '-')} {setting.default}: {setting.help}"
+                  for option, setting in entry.options.items()]
     return "\n".join(lines)
 
 
+def main():
+    import entropy_mask_plugin
+
+    entropy_mask_plugin.register()  # and with it, installed extensions
+    from .models.mixers import MIXERS
+
+    print(*map(describe, (*registries(), MIXERS)), sep="\n")
+
+
 if __name__ == "__main__":
-    print(describe(STRATEGIES))
+    main()

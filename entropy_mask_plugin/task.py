@@ -1,13 +1,12 @@
 """The task: clean blocks of text, and the batch hook that turns each batch into a masked one.
 
-    1. scores   entropy of the teacher's or the model's own predictions on the clean tokens, or none
-    2. masked   the strategy's choice among the maskable positions, corrupted src_tokens and target
+    1. scores   of the teacher's or the model's own predictions on the clean tokens, or none
+    2. masked   the policy's choice among the maskable positions, corrupted src_tokens and target
     3. step     criterion and backward on the masked sample
 
 Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 """
 
-import contextlib
 import functools
 import logging
 import os
@@ -15,48 +14,60 @@ import os
 import torch
 from fairseq import utils
 from fairseq.logging import metrics
-from fairseq.tasks import register_task
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, register_task
 from fairseq.tasks.masked_lm import MaskedLMTask
+from hydra.core.config_store import ConfigStore
 
 from .checkpoints.vocabulary import RECORD, read_dictionary_of_shards
-from .config import EntropyMaskedLMConfig, check_flags, check_policy, corruption_of, plain, warn_of_unused_flags
+from .config import (
+    EntropyMaskedLMConfig,
+    check_flags,
+    check_policy,
+    plain,
+    policy_of,
+    warn_of_unused_flags,
+    with_options,
+)
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
-from .masking import corruption, noise, refinement, schedule
-from .masking.entropy import bf16_pays, projected_entropy
-from .masking.masker import Masker, Vocabulary, When
-from .masking.scores import Scores
+from .masking import corruption, noise
+from .masking.devices import to_device_async
+from .masking.masker import Masker, Vocabulary
 from .masking.statistics import SUMS, mask_statistics
 from .masking.take import number_to_mask, take
-from .models.positions import Positions, to_device_async
+from .masking.when import When
+from .models.positions import Positions
 from .pretrained.initialization import initialize_from, read_source, tell
 from .pretrained.restore import check_shapes, read_restore_file
 from .pretrained.teacher import load_teacher
+from .scoring import schedule
 from .scoring.cache import fingerprint
 from .scoring.cache.building import build
 from .scoring.cache.self_store import SelfEntropyStore
 from .scoring.cache.store import EntropyStore
+from .scoring.precision import autocast
+from .scoring.scorer import Scorer
+from .scoring.sources import SOURCES
 from .system.errors import UsageError, require
 from .training import plateau
 from .training.blocks import load_samples, special_symbols
 
 logger = logging.getLogger(__name__)
 
+TASK = "entropy_masked_lm"
 VALID_MASK_PROB = 0.15  # whatever --mask-prob is, so that validation losses of all runs compare
 
 
-@register_task("entropy_masked_lm", dataclass=EntropyMaskedLMConfig)
+@register_task(TASK, dataclass=with_options(EntropyMaskedLMConfig))
 class EntropyMaskedLMTask(MaskedLMTask):
     """Masked language modelling with masks chosen by entropy."""
 
     def __init__(self, cfg, dictionary=None):
         check_flags(cfg)
-        self.corruption = corruption_of(cfg)
         super().__init__(plain(cfg), dictionary)
         self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
-        self.trains = self.has_warned = False
-        self.specials = special_symbols(self.dictionary)
-        specials = set(self.specials.tolist())
+        self.trains, self.sources = False, {}
+        specials = set(special_symbols(self.dictionary).tolist())
         self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
 
     @classmethod
@@ -107,7 +118,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         samples = load_samples(self.cfg, self.dictionary, split, epoch, combine)
         first = (samples[i]["src_tokens"] for i in range(min(len(samples), 1000)))
-        if not any(self.maskable(tokens).any() for tokens in first):
+        if not any(samples.dataset.maskable(tokens).any() for tokens in first):
             raise UsageError(f"data: {split} in {self.cfg.data} begins with 1,000 sequences without anything to mask, "
                              "expected text in the symbols of dict.txt (is all of it <unk>?)")
         self.datasets[split] = samples
@@ -116,7 +127,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def attach_entropies(self, samples, split, epoch):
         """Let the entropies on disk that may be needed come with each batch."""
-        by_teacher = self.source(epoch) == "teacher" and self.teacher is not None
+        by_teacher = self.source_of(epoch) == "teacher" and self.teacher is not None
         keeps_own = self.cfg.self_entropy_every > 1 and self.trains
         if not (by_teacher or keeps_own):
             return  # the data need not be read for its digest
@@ -135,7 +146,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         store = EntropyStore(os.path.join(self.cfg.entropy_cache, fingerprint.name_of(facts)), facts, blocks.sizes)
         on_gpu = torch.cuda.is_available() and not self.cfg.cpu
         device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-        build(store, blocks, self.max_positions(), lambda clean: self.entropies_of(self.teacher_on(device), clean),
+        build(store, blocks, self.max_positions(), lambda clean: self.scorer.exact(self.teacher_on(device), clean),
               device, self.dictionary.pad())
         return store
 
@@ -144,36 +155,55 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     # ---- the batch hook
 
-    @functools.cached_property
-    def masker(self):
-        """Made when it is asked for: a checkpoint loads without the strategy that it was trained with."""
-        vocabulary = Vocabulary(self.mask_idx, self.dictionary.pad(), self.ordinary)
-        return Masker(self.cfg.mask_strategy, vocabulary, self.cfg.seed, self.corruption.leave_unmasked_prob,
-                      self.corruption.random_token_prob, self.cfg.static_masks)
-
     def begin_epoch(self, epoch, model):
         super().begin_epoch(epoch, model)
         self.epoch = epoch  # set, never counted: fairseq calls this again after a resume in mid-epoch
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """Fairseq's step on a masked sample; the sums of `mask_statistics` join its logging output."""
+        when = When(self.epoch, update_num)
         # A rank that has run out of batches repeats one, of training or of validation, and ignores the gradient.
-        masked, statistics = self.mask_for_training(sample, model, update_num, is_dummy=ignore_grad)
+        scores = None if ignore_grad else self.score(sample, model, when)
+        masked, statistics = self.mask(sample, scores, when)
         loss, sample_size, logging_output = super().train_step(
             masked, model, self.in_precision(criterion), optimizer, update_num, ignore_grad
         )
         return loss, sample_size, {**logging_output, **statistics}
 
     def valid_step(self, sample, model, criterion):
+        """Fairseq's step on random masks, the same for every policy, epoch and run."""
         return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion))
 
-    def mask_for_training(self, sample, model, update_num, is_dummy=False):
+    def score(self, sample, model, when):
+        """`Scores` of this epoch's source on the clean tokens, B x T; None where the strategy needs none."""
+        name = self.source_of(when.epoch)
+        if name is None:
+            return None
+        if name not in self.sources:
+            self.sources[name] = SOURCES[name].fn(self)
+        return self.sources[name](sample, model, when)
+
+    def source_of(self, epoch):
+        """Who scores the tokens in this epoch: a name in SOURCES, or None."""
+        return schedule.source_of(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch, self.cfg.mask_source)
+
+    @functools.cached_property
+    def scorer(self):
+        """What any model says of clean tokens, as --mask-score and the precisions have it."""
+        return Scorer(self.cfg.mask_score, self.cfg.precision, self.cfg.entropy_precision, vars(self.cfg))
+
+    @functools.cached_property
+    def masker(self):
+        """Made when it is asked for: a checkpoint loads without the parts that it was trained with."""
+        vocabulary = Vocabulary(self.mask_idx, self.dictionary.pad(), self.ordinary, self.dictionary.symbols)
+        return Masker(policy_of(self.cfg), vocabulary, self.cfg.seed)
+
+    def mask(self, sample, scores, when):
         """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
-        scores = None if is_dummy else self.scores(sample, model)
         tokens, maskable = sample["net_input"]["src_tokens"], sample["maskable"]
-        k = number_to_mask(torch.tensor(sample["n_maskable"]), self.corruption.mask_prob, self.cfg.mask_count)
-        masked = self.masker(tokens, sample["id"], maskable, to_device_async(k, tokens.device), scores,
-                             When(self.epoch, update_num))
-        new = with_masks(sample, masked.src_tokens, masked.target, Positions(masked.selected, k.numpy()))
+        masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
+        counts = None if masked.counts is None else masked.counts.numpy()
+        new = with_masks(sample, masked.src_tokens, masked.target, Positions(masked.selected, counts))
         statistics = mask_statistics(sum(sample["n_maskable"]), new["selected"].number, maskable, masked.selected,
                                      masked.scores)
         return new, statistics
@@ -187,97 +217,24 @@ class EntropyMaskedLMTask(MaskedLMTask):
         src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
         return with_masks(sample, src_tokens, target, Positions(selected, k.numpy()))
 
-    def maskable(self, tokens):
-        """B x T bool: everything but <pad>, <s>, </s>, <mask>, <unk>."""
-        self.specials = self.specials.to(tokens.device)  # moves once, at the first batch
-        return ~torch.isin(tokens, self.specials)
-
-    def scores(self, sample, model):
-        """`Scores` of this epoch's source on the clean tokens: entropies, nats; None where the strategy needs none."""
-        source = self.source(self.epoch)
-        clean = sample["net_input"]
-        if source == "teacher" and "entropy_bits" in sample:  # from the cache
-            return Scores(sample["entropy_bits"].view(torch.float32))
-        if source == "teacher":
-            return self.scores_of(self.teacher_on(clean["src_tokens"].device), clean)
-        return self.self_scores(sample, model) if source == "self" else None
-
-    def source(self, epoch):
-        return schedule.entropy_source(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch)
-
-    def self_scores(self, sample, model):
-        """`Scores` of the model being trained: the weights before the update, dropout off."""
-        epoch = schedule.epoch_of_self_entropies(self.epoch, self.cfg.self_mask_from_epoch, self.cfg.self_entropy_every,
-                                                 len(utils.split_paths(self.cfg.data)))
-        if epoch != self.epoch and set(sample["self_entropy_epochs"]) == {epoch}:
-            return Scores(sample["self_entropy_bits"].view(torch.float32))
-        if epoch != self.epoch and not self.has_warned:
-            logger.warning(f"self entropies of epoch {epoch} are not all kept any more: some are computed in epoch "
-                           f"{self.epoch}, unlike in a run that was not interrupted")
-            self.has_warned = True
-        keeps = self.cfg.self_entropy_every > 1
-        model.eval()
-        scores = (Scores(self.entropies_of(model, sample["net_input"])) if keeps
-                  else self.scores_of(model, sample["net_input"]))
-        model.train()
-        if keeps:
-            store = self.datasets[self.cfg.train_subset].dataset.self_entropies
-            store.write(sample["id"].tolist(), scores.values.cpu().numpy(), epoch)
-        return scores
-
-    def scores_of(self, model, clean):
-        """`Scores` by a model on the clean tokens: entropies, nats, of a bf16 product where that is cheaper and can be
-        refined."""
-        hidden, weight, bias = self.projection_of(model, clean)
-        # Without syncs, refinement may miss a position where entropies hardly differ. Layers in bf16 do that anyway.
-        is_unsafe = refinement.syncs_are_expensive(hidden.device) and self.layers_in() == "fp32"
-        if self.cfg.entropy_precision == "bf16" or not bf16_pays(hidden.device) or is_unsafe:
-            return Scores(self.projected(hidden, weight, bias))
-        return Scores(projected_entropy(hidden, weight, bias, torch.bfloat16),
-                      lambda at: projected_entropy(hidden[at], weight, bias))
-
-    def entropies_of(self, model, clean):
-        """B x T fp32, nats, of the model on the clean tokens: as exact as --entropy-precision says, everywhere."""
-        return self.projected(*self.projection_of(model, clean))
-
-    def projection_of(self, model, clean):
-        """The hidden states B x T x C that are projected to the vocabulary, weight V x C and bias V."""
-        tokens = clean["src_tokens"]
-        with torch.no_grad(), self.autocast(tokens.device, self.layers_in()):
-            hidden = model.lm_hidden(tokens, has_padding=clean["has_padding"])
-        return hidden, *model.output_projection()
-
-    def projected(self, hidden, weight, bias):
-        product = torch.bfloat16 if self.cfg.entropy_precision == "bf16" else torch.float32
-        return projected_entropy(hidden, weight, bias, product)
-
-    def layers_in(self):
-        """The precision of the layers in an entropy pass."""
-        return self.cfg.entropy_precision or self.cfg.precision
-
-    def teacher_logits(self, net_input, positions):
-        """The teacher's logits, K x V, at chosen `Positions` of the masked sequences."""
-        device = net_input["src_tokens"].device
-        with torch.no_grad(), self.autocast(device, self.cfg.precision):
-            return self.teacher_on(device)(**net_input, masked_tokens=positions)[0]
-
     def teacher_on(self, device):
+        """The teacher, moved to the device at its first use there."""
         if next(self.teacher.parameters()).device != device:  # `to` walks through all of it, 0.3 ms in each update
             self.teacher.to(device)
         return self.teacher
 
-    @staticmethod
-    def autocast(device, precision):
-        if precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+    def teacher_logits(self, net_input, positions):
+        """The teacher's logits, K x V, at chosen `Positions` of the masked sequences."""
+        device = net_input["src_tokens"].device
+        with torch.no_grad(), autocast(device, self.cfg.precision):
+            return self.teacher_on(device)(**net_input, masked_tokens=positions)[0]
 
     def in_precision(self, criterion):
         """The criterion under autocast. Around train_step it would have no effect: fairseq switches autocast off there
         unless --amp is given."""
 
         def compute(model, sample):
-            with self.autocast(sample["target"].device, self.cfg.precision):
+            with autocast(sample["target"].device, self.cfg.precision):
                 return criterion(model, sample)
 
         return compute
@@ -297,8 +254,24 @@ class EntropyMaskedLMTask(MaskedLMTask):
         super().reduce_metrics(logging_outputs, criterion)
         total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in SUMS}
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
-        log_ratio("entropy", total["entropy_sum"], total["n_scored"])
-        log_ratio("entropy_masked", total["entropy_masked_sum"], total["n_scored_selected"])
+        source = self.source_of(self.epoch)
+        is_entropy = self.cfg.mask_score == "entropy" and source is not None and SOURCES[source].traits["reads"]
+        name = "entropy" if is_entropy else "score"
+        log_ratio(name, total["entropy_sum"], total["n_scored"])
+        log_ratio(f"{name}_masked", total["entropy_masked_sum"], total["n_scored_selected"])
+
+
+def add_flags_of_parts():
+    """Let fairseq know of the options of parts that were registered after the task."""
+    known = TASK_DATACLASS_REGISTRY[TASK]
+    config = with_options(known)
+    if config is known:
+        return
+    TASK_DATACLASS_REGISTRY[TASK] = config
+    setattr(EntropyMaskedLMTask, "__dataclass", config)  # as `register_task` does: the parser asks there
+    node = config()
+    node._name = TASK
+    ConfigStore.instance().store(name=TASK, group="task", node=node, provider="fairseq")
 
 
 def with_masks(sample, src_tokens, target, selected):

@@ -27,6 +27,8 @@ from fairseq.trainer import Trainer
 from fairseq_cli import train as fairseq_train
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from entropy_mask_plugin.masking.when import When
+
 torch.set_num_threads(1)  # as in the processes that `run` starts: sums in another order are other sums
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -211,3 +213,13 @@ class LargestOutput(TorchDispatchMode):
 def batch_of(task, ids):
     dataset = task.dataset("train")
     return dataset.collater([dataset[i] for i in ids])
+
+
+def masked_by_policy(task, sample, model, update_num):
+    """The masked sample and the sums for the log, as `train_step` makes them."""
+    when = When(task.epoch, update_num)
+    return task.mask(sample, task.score(sample, model, when), when)
+
+
+def scores_of(task, sample, model):
+    return task.score(sample, model, When(task.epoch, 0))

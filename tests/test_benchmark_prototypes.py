@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 from entropy_mask_plugin import criterion  # noqa: E402
 from entropy_mask_plugin.benchmark import data, steps, variants  # noqa: E402
 from entropy_mask_plugin.benchmark.prototypes import PROTOTYPES, entropy, losses, step  # noqa: E402
-from entropy_mask_plugin.masking import triton_entropy  # noqa: E402
+from entropy_mask_plugin.masking.scores import triton_entropy  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -311,12 +311,11 @@ def test_the_tuned_kernel_takes_the_place_of_the_packages_within_a_step(folder):
 
 
 def test_without_refinement_nothing_is_projected_again(folder, monkeypatch):
-    from entropy_mask_plugin import task
+    from entropy_mask_plugin.scoring import scorer
 
-    types, projected = [], task.projected_entropy
-    monkeypatch.setattr(task, "bf16_pays", lambda device: True)
-    monkeypatch.setattr(task, "projected_entropy", lambda hidden, weight, bias, dtype=torch.float32: types.append(dtype)
-                        or projected(hidden, weight, bias, dtype))
+    types, projected = [], scorer.projected
+    monkeypatch.setattr(scorer, "bf16_pays", lambda device: True)
+    monkeypatch.setattr(scorer, "projected", lambda *arguments: types.append(arguments[-1]) or projected(*arguments))
     variant = build(folder, "self", "bf16")
     variant.step()
     assert torch.float32 in types

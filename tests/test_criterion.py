@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, batch_of, train
+from conftest import TINY, batch_of, masked_by_policy, train
 
 from entropy_mask_plugin.criterion import distillation_loss
 
@@ -27,7 +27,7 @@ def kd_run(make_task, teacher):
 def masked(task, model, part=slice(None)):
     """A masked batch of 12 sentences from the shortest to the longest, or a part of it."""
     by_length = task.dataset("train").ordered_indices()
-    return task.mask_for_training(batch_of(task, by_length[:: len(by_length) // 11][part]), model, 0)[0]
+    return masked_by_policy(task, batch_of(task, by_length[:: len(by_length) // 11][part]), model, 0)[0]
 
 
 def plain_loss(task, model, sample, weight, temperature, positions):

@@ -10,7 +10,7 @@ from conftest import LargestOutput
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entropy_mask_plugin.masking.entropy import entropy, projected_entropy
+from entropy_mask_plugin.masking.scores.entropy import entropy, projected_entropy
 
 # The formula is exact to a few of fp32's 6e-8. Before it, fp32 rounds x = z - max by half a unit in the last place,
 # 2^-19 = 1.9e-6 where 32 <= |x| < 64: the relative error of e^x. Where max is 0, there is nothing to round.

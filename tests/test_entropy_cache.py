@@ -10,11 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, train
+from conftest import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, scores_of, train
 from fairseq import checkpoint_utils
 
 from entropy_mask_plugin.scoring.cache.building import build
 from entropy_mask_plugin.scoring.cache.store import DIGEST_BYTES, EntropyStore
+from entropy_mask_plugin.scoring.scorer import Scorer
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.task import EntropyMaskedLMTask
 
@@ -48,7 +49,7 @@ def test_a_warm_cache_asks_no_teacher(data_bin, teacher, tmp_path, monkeypatch):
     flags = [*HIGH, "--teacher", teacher, "--entropy-cache", str(tmp_path / "cache")]
     cold = train(data_bin, str(tmp_path / "cold"), *flags)
     before = stored(tmp_path / "cache")
-    monkeypatch.setattr("entropy_mask_plugin.task.EntropyMaskedLMTask.projection_of", never)
+    monkeypatch.setattr("entropy_mask_plugin.scoring.scorer.Scorer.projection", never)
     assert same_weights(cold, train(data_bin, str(tmp_path / "warm"), *flags))
     assert stored(tmp_path / "cache") == before
 
@@ -58,8 +59,8 @@ def test_cached_entropies_are_the_teachers_whatever_is_done_to_a_batch(make_task
     task, _, _ = make_task(*flags, "--entropy-cache", str(tmp_path))
     plain, _, _ = make_task(*flags)
     sample = batch_of(task, range(30))
-    found = task.scores(sample, None).values
-    assert torch.allclose(found, plain.scores(batch_of(plain, range(30)), None).exact(), rtol=1e-5)
+    found = scores_of(task, sample, None).values
+    assert torch.allclose(found, scores_of(plain, batch_of(plain, range(30)), None).exact(), rtol=1e-5)
     as_halves = sample["entropy_bits"]  # what --fp16 leaves alone
     assert as_halves.dtype == torch.int32 and torch.equal(as_halves.view(torch.float32), found)
 
@@ -228,7 +229,7 @@ def test_a_cache_that_was_built_ahead_is_the_one_that_the_training_reads(data_bi
                teacher, "--entropy-cache", cache, "--tokens-per-sample", "16", "--cpu"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0 and done.stdout.count(f": {cache}/") == 2, done.stderr
-    monkeypatch.setattr("entropy_mask_plugin.task.EntropyMaskedLMTask.projection_of", never)
+    monkeypatch.setattr("entropy_mask_plugin.scoring.scorer.Scorer.projection", never)
     train(data_bin, str(tmp_path / "run"), *HIGH, "--teacher", teacher, "--entropy-cache", cache)
     done = subprocess.run([*command, "--shorten-method", "random_crop"], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
@@ -241,18 +242,14 @@ def test_a_cache_that_was_built_ahead_is_the_one_that_the_training_reads(data_bi
 def self_masked(data_bin, folder, *more, monkeypatch):
     """(checkpoint, epochs in which self entropies were computed, {epoch: {sample id: its entropies}})."""
     computed, used = [], {}
-    compute, compute_approximate, ask = (getattr(EntropyMaskedLMTask, name) for name in (
-        "entropies_of", "scores_of", "scores"))
+    project, ask, epochs = Scorer.projection, EntropyMaskedLMTask.score, []
 
-    def entropies_of(task, *arguments):
-        computed.append(task.epoch)
-        return compute(task, *arguments)
+    def projection(scorer, *arguments):
+        computed.append(epochs[-1])
+        return project(scorer, *arguments)
 
-    def scores_of(task, *arguments):
-        computed.append(task.epoch)
-        return compute_approximate(task, *arguments)
-
-    def scores(task, sample, *arguments):
+    def score(task, sample, *arguments):
+        epochs.append(task.epoch)
         found = ask(task, sample, *arguments)
         lengths = sample["net_input"]["src_lengths"].tolist()
         rows = {i: row[:n].tolist() for i, row, n in zip(sample["id"].tolist(), found.values, lengths)}
@@ -260,9 +257,8 @@ def self_masked(data_bin, folder, *more, monkeypatch):
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(EntropyMaskedLMTask, "entropies_of", entropies_of)
-        patched.setattr(EntropyMaskedLMTask, "scores_of", scores_of)
-        patched.setattr(EntropyMaskedLMTask, "scores", scores)
+        patched.setattr(Scorer, "projection", projection)
+        patched.setattr(EntropyMaskedLMTask, "score", score)
         checkpoint = train(data_bin, str(folder), "--mask-strategy", "high", "--self-mask-from-epoch", "1", *more)
     return checkpoint, sorted(set(computed)), used
 
@@ -320,14 +316,14 @@ def test_lost_self_entropies_are_computed_again(make_task, tmp_path):
     task, model, _ = make_task(*flags)
     model.train()
     task.begin_epoch(1, model)
-    first = task.scores(batch_of(task, range(9)), model).values
+    first = scores_of(task, batch_of(task, range(9)), model).values
     task.begin_epoch(2, model)
     with torch.no_grad():
         model.lm_head.bias.add_(torch.linspace(0, 9, len(model.lm_head.bias)))
-    assert torch.equal(task.scores(batch_of(task, range(9)), model).values, first)  # kept
-    now = task.scores(batch_of(task, range(7, 12)), model).values  # of some nothing is kept
+    assert torch.equal(scores_of(task, batch_of(task, range(9)), model).values, first)  # kept
+    now = scores_of(task, batch_of(task, range(7, 12)), model).values  # of some nothing is kept
     assert not torch.allclose(now[:2], first[7:9])
-    assert torch.equal(task.scores(batch_of(task, range(7, 12)), model).values, now)
+    assert torch.equal(scores_of(task, batch_of(task, range(7, 12)), model).values, now)
 
 
 @pytest.mark.parametrize("flags, message", [

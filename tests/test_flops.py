@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, batch_of
+from conftest import ROOT, batch_of, masked_by_policy
 from test_trimmed_step import multiplications
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,7 +28,7 @@ def test_a_step_and_an_entropy_pass_cost_what_the_formulas_say(arch, make_task):
                                        "0.5", "--leave-unmasked-prob", "0", "--random-token-prob", "0",
                                        model=[*ARCHS[arch], *SMALL])
     model.train()
-    masked, _ = task.mask_for_training(batch_of(task, range(4)), model, 0)
+    masked, _ = masked_by_policy(task, batch_of(task, range(4)), model, 0)
     src_tokens = masked["net_input"]["src_tokens"]
     most_visible = int(src_tokens.ne(task.mask_idx).sum(1).max())
     shares = Shares(masked["selected"].number / tokens, most_visible / length)
@@ -37,7 +37,7 @@ def test_a_step_and_an_entropy_pass_cost_what_the_formulas_say(arch, make_task):
         loss.backward()
     assert counted.get_total_flops() == pytest.approx(2 * 3 * tokens * macs(model, length, shares), rel=0.02)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        task.entropies_of(model.eval(), batch_of(task, range(4))["net_input"])
+        task.scorer.exact(model.eval(), batch_of(task, range(4))["net_input"])
     assert counted.get_total_flops() == pytest.approx(2 * tokens * macs(model, length, ENTROPY_PASS), rel=0.001)
 
 

@@ -28,7 +28,7 @@ def test_a_run_is_resumed(folder):
 
 
 def test_a_cache_is_read_and_stays_as_it_is(folder, monkeypatch):
-    monkeypatch.setattr("entropy_mask_plugin.task.EntropyMaskedLMTask.projection_of", None)  # no teacher is asked
+    monkeypatch.setattr("entropy_mask_plugin.scoring.scorer.Scorer.projection", None)  # no teacher is asked
     outcome, recorded = record_files.cached(folder), GIVEN["cached"]
     assert outcome["files"] == recorded["files"]
     assert outcome["sha256"] == recorded["sha256"] or not is_like_the_recording_machine

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
-from conftest import TRAINING, batch_of, distance, train, weights
+from conftest import TRAINING, batch_of, distance, masked_by_policy, train, weights
 from fairseq import utils
 from fairseq.logging import metrics
 
-from entropy_mask_plugin.masking import entropy, noise
+from entropy_mask_plugin.masking import noise
+from entropy_mask_plugin.masking.scores import entropy
 from entropy_mask_plugin.system.errors import UsageError
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -66,7 +67,7 @@ def test_an_update_never_waits_for_the_device(way, precision, device, update):
 @pytest.fixture
 def entropies_as_on_a_gpu(monkeypatch):
     """A CPU projects in bf16, too, and refines a fixed number of positions."""
-    for name in ("task.bf16_pays", "masking.refinement.syncs_are_expensive"):
+    for name in ("scoring.scorer.bf16_pays", "masking.devices.syncs_are_expensive"):
         monkeypatch.setattr(f"entropy_mask_plugin.{name}", lambda device: True)
 
 
@@ -126,10 +127,10 @@ def test_the_masks_of_a_batch_are_those_of_a_cpu(precision, least, way, device, 
     task, model, _ = make_task(*flags_of(way, teacher), "--precision", precision)
     model.load_state_dict(torch.load(teacher, weights_only=True)["model"], strict=False)  # entropies that differ
     sample = batch_of(task, range(100))
-    expected = task.mask_for_training(sample, model, 0)[0]["selected"].mask
+    expected = masked_by_policy(task, sample, model, 0)[0]["selected"].mask
     request.getfixturevalue("entropies_as_on_a_gpu")
     there = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)
-    masked = task.mask_for_training(there, model.to(device), 0)[0]["selected"].mask.cpu()
+    masked = masked_by_policy(task, there, model.to(device), 0)[0]["selected"].mask.cpu()
     same = (masked & expected).sum() / expected.sum()
     assert same == 1 if way in ("random", "mask later") else same >= least
 

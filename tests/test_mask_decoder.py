@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import OURS, batch_of, parse, train
+from conftest import OURS, batch_of, masked_by_policy, parse, train
 from test_hbert import lively
 from test_models import AnyTask, build
 
@@ -170,7 +170,7 @@ def test_an_arch_brings_its_masks_unless_they_are_given(flags, expected, data_bi
 def test_half_of_the_tokens_are_predicted_and_four_tenths_hidden(make_task):
     task, model, _ = make_task("--mask-strategy", "random", model=["--arch", "bertlet_3ml", *TINY])
     sample = batch_of(task, range(200))
-    masked, _ = task.mask_for_training(sample, model, 0)
+    masked, _ = masked_by_policy(task, sample, model, 0)
     n = sum(sample["n_maskable"])
     assert masked["selected"].number / n == pytest.approx(0.5, abs=0.02)
     assert masked["net_input"]["src_tokens"].eq(task.mask_idx).sum() / n == pytest.approx(0.4, abs=0.02)

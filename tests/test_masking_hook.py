@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import LargestOutput, batch_of
+from conftest import LargestOutput, batch_of, masked_by_policy, scores_of
 from fairseq import utils
 
 from entropy_mask_plugin.masking.take import number_to_mask, take
@@ -17,7 +17,7 @@ def random_task(make_task):
 
 def masks(task, ids, model=None, update_num=0):
     """{sample id: the clean row and where it is masked}."""
-    sample = task.mask_for_training(batch_of(task, ids), model, update_num)[0]
+    sample = masked_by_policy(task, batch_of(task, ids), model, update_num)[0]
     return {int(i): row.ne(1).nonzero().flatten().tolist() for i, row in zip(sample["id"], sample["target"])}
 
 
@@ -41,11 +41,11 @@ def test_epoch_1_masks_are_the_teachers_and_epoch_2_masks_the_models(make_task, 
     plant(model, flat_for_high_ids)
     sample = batch_of(task, range(20))
     tokens = sample["net_input"]["src_tokens"]
-    maskable = task.maskable(tokens)
+    maskable = sample["maskable"]
     k = number_to_mask(maskable.sum(1), 0.15)
     for epoch, lowest_first in ((1, True), (2, False), (3, False), (2, False), (1, True)):  # also back: no state
         task.begin_epoch(epoch, model)
-        selected = task.mask_for_training(sample, model, 0)[0]["target"].ne(1)
+        selected = masked_by_policy(task, sample, model, 0)[0]["target"].ne(1)
         expected = take(-tokens.float() if lowest_first else tokens.float(), maskable, k)
         # equal tokens tie, so compare the tokens that were chosen, not where
         one, other = (torch.where(chosen, tokens, 0).sort().values for chosen in (selected, expected))
@@ -55,14 +55,14 @@ def test_epoch_1_masks_are_the_teachers_and_epoch_2_masks_the_models(make_task, 
 @pytest.mark.parametrize("bf16_pays, tolerance", [(False, 1e-5), (True, 2e-3)])  # exact near the cut only
 @pytest.mark.parametrize("source", ["teacher", "self"])
 def test_high_and_low_follow_the_entropies_of_the_source(make_task, teacher, source, bf16_pays, tolerance, monkeypatch):
-    monkeypatch.setattr("entropy_mask_plugin.task.bf16_pays", lambda device: bf16_pays)
+    monkeypatch.setattr("entropy_mask_plugin.scoring.scorer.bf16_pays", lambda device: bf16_pays)
     flags = ["--teacher", teacher] if source == "teacher" else ["--self-mask-from-epoch", "1"]
     by_strategy = {}
     for strategy in ("high", "low", "random"):
         task, model, _ = make_task("--mask-strategy", strategy, *flags)
         model.train()
         sample = batch_of(task, range(40))
-        masked, log = task.mask_for_training(sample, model, 0)
+        masked, log = masked_by_policy(task, sample, model, 0)
         reference = task.teacher if source == "teacher" else model.eval()
         p = torch.softmax(reference(sample["net_input"]["src_tokens"])[0].double(), -1)
         entropy = -(p * p.log()).sum(-1)
@@ -70,7 +70,7 @@ def test_high_and_low_follow_the_entropies_of_the_source(make_task, teacher, sou
         by_strategy[strategy] = entropy[selected].mean()
         if strategy != "random":
             assert torch.allclose(log["entropy_masked_sum"].double(), entropy[selected].sum(), rtol=tolerance)
-            of_text = entropy[task.maskable(sample["net_input"]["src_tokens"])].sum()
+            of_text = entropy[sample["maskable"]].sum()
             assert torch.allclose(log["entropy_sum"].double(), of_text, rtol=tolerance)
     assert by_strategy["low"] < by_strategy["random"] < by_strategy["high"]
 
@@ -95,7 +95,7 @@ def test_a_mask_does_not_depend_on_batch_or_order(make_task, teacher):
 def test_a_random_mask_does_not_depend_on_the_device(random_task, device):
     sample = batch_of(random_task, range(30))
     moved = utils.apply_to_sample(lambda tensor: tensor.to(device), sample)  # as fairseq's trainer does it
-    one, other = (random_task.mask_for_training(batch, None, 0)[0]["target"] for batch in (sample, moved))
+    one, other = (masked_by_policy(random_task, batch, None, 0)[0]["target"] for batch in (sample, moved))
     assert torch.equal(one, other.cpu())
 
 
@@ -121,7 +121,7 @@ def test_static_random_masks_and_their_corruption_repeat(make_task):
     samples = []
     for epoch in (1, 2, 5):
         task.begin_epoch(epoch, NoModel())
-        samples.append(task.mask_for_training(batch_of(task, range(30)), None, epoch)[0])
+        samples.append(masked_by_policy(task, batch_of(task, range(30)), None, epoch)[0])
     for sample in samples[1:]:
         assert torch.equal(sample["target"], samples[0]["target"])
         assert torch.equal(sample["net_input"]["src_tokens"], samples[0]["net_input"]["src_tokens"])
@@ -136,7 +136,7 @@ def test_80_10_10_of_the_hook(make_task):
     seen, truth = [], []
     for epoch in range(1, 36):
         task.begin_epoch(epoch, NoModel())
-        masked, _ = task.mask_for_training(sample, None, 0)
+        masked, _ = masked_by_policy(task, sample, None, 0)
         selected = masked["target"].ne(1)
         assert torch.equal(masked["net_input"]["src_tokens"][~selected], clean[~selected])
         seen.append(masked["net_input"]["src_tokens"][selected])
@@ -194,7 +194,7 @@ def test_the_teacher_does_not_move_and_the_model_does(make_task, teacher):
 def test_bf16_reaches_the_entropy_pass_and_entropies_stay_fp32(make_task, teacher):
     task, _, _ = make_task("--mask-strategy", "high", "--teacher", teacher, "--precision", "bf16")
     types, hidden = [], task.teacher.lm_head.dense.register_forward_hook(lambda *io: types.append(io[2].dtype))
-    entropies = task.scores(batch_of(task, range(8)), None).exact()
+    entropies = scores_of(task, batch_of(task, range(8)), None).exact()
     hidden.remove()
     assert types == [torch.bfloat16] and entropies.dtype == torch.float32
 
@@ -227,7 +227,7 @@ def test_mask_count_masks_that_many(make_task):
 def test_the_old_sample_stays_clean(random_task):
     sample = batch_of(random_task, range(30))
     before = sample["net_input"]["src_tokens"].clone()
-    masked, _ = random_task.mask_for_training(sample, None, 0)
+    masked, _ = masked_by_policy(random_task, sample, None, 0)
     random_task.mask_for_validation(sample)
     assert torch.equal(sample["net_input"]["src_tokens"], before) and "target" not in sample
     assert masked["net_input"]["src_tokens"].eq(random_task.mask_idx).any()
@@ -235,7 +235,7 @@ def test_the_old_sample_stays_clean(random_task):
 
 def test_specials_are_never_masked_and_never_a_random_token(make_task):
     task = make_task("--mask-strategy", "random", "--mask-prob", "1", "--random-token-prob", "1")[0]
-    masked = task.mask_for_training(batch_of(task, range(len(task.dataset("train")))), None, 0)[0]
+    masked = masked_by_policy(task, batch_of(task, range(len(task.dataset("train")))), None, 0)[0]
     specials = torch.tensor([task.dictionary.index(s) for s in ("<pad>", "<s>", "</s>", "<unk>", "<mask>")])
     clean = batch_of(task, range(len(task.dataset("train"))))["net_input"]["src_tokens"]
     assert torch.isin(clean, specials).any()
@@ -251,7 +251,7 @@ def test_data_workers_change_nothing(make_task):
         iterator = task.get_batch_iterator(task.dataset("train"), max_sentences=32, num_workers=workers, seed=1,
                                            disable_iterator_cache=True)
         batches = iterator.next_epoch_itr(shuffle=True)
-        seen.append([task.mask_for_training(batch, None, 0)[0]["target"] for batch in batches])
+        seen.append([masked_by_policy(task, batch, None, 0)[0]["target"] for batch in batches])
     assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
 
 

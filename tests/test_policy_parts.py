@@ -8,9 +8,8 @@ import torch
 from conftest import OURS, ROOT, TINY, TRAINING, run
 from fairseq import checkpoint_utils
 
-from entropy_mask_plugin.masking.masker import Masker, Vocabulary, When
+from entropy_mask_plugin.masking import Masker, Policy, Scores, Vocabulary, When
 from entropy_mask_plugin.masking.registry import Entry, Registry
-from entropy_mask_plugin.masking.scores import Scores
 from entropy_mask_plugin.masking.strategies import STRATEGIES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +33,7 @@ def test_a_registry_names_its_parts_and_the_nearest_one():
 
     registry.add("circle", rounds=True)(lambda: None)
     assert list(registry) == ["square", "circle"] and len(registry) == 2 and "square" in registry
-    assert registry["square"] == (square, {"rounds": False}) and registry["square"].summary == "Four sides."
+    assert registry["square"] == (square, {"rounds": False}, {}) and registry["square"].summary == "Four sides."
     assert registry["circle"].traits == {"rounds": True} and registry["circle"].summary == ""
     with pytest.raises(ValueError, match=r"--mask-shape: circel found, expected one of square, circle \(did you mean "):
         registry["circel"]
@@ -52,18 +51,23 @@ def test_every_strategy_says_in_a_line_what_it_does():
     assert all(entry.summary.endswith(".") for entry in STRATEGIES.values())
 
 
-def test_all_strategies_are_listed_by_a_command():
+def test_all_parts_are_listed_by_a_command():
     done = run("entropy_mask_plugin.policies")
-    assert done.returncode == 0 and done.stdout.splitlines()[:2] == [
-        "--mask-strategy", "  high          The most uncertain tokens. [needs_scores, cuts_scores]"]
-    assert len(done.stdout.splitlines()) == 7
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("--")] == [
+        "--mask-source", "--mask-score", "--mask-strategy", "--mask-unit", "--mask-prob", "--mixer-pattern"]
+    assert "  high          The most uncertain tokens. [needs_scores, cuts_scores]" in lines
+    assert "  self          The model being trained: its weights before the update, dropout off. [reads: self]" in lines
 
 
-def masked_by(strategy, fractions=(0.0, 0.0), static=False, scores=None, when=When(1, 0)):
+def masked_by(strategy, fractions=(0.0, 0.0), static=False, scores=None, when=When(1, 0), **settings):
     tokens = torch.arange(4, 44).view(4, 10)
-    maskable, k = torch.ones_like(tokens, dtype=torch.bool), torch.tensor([2, 0, 10, 1])
-    masker = Masker(strategy, Vocabulary(50, 1, torch.arange(4, 44)), 3, *fractions, static=static)
-    return tokens, masker(tokens, torch.arange(4), maskable, k, scores, when)
+    maskable = torch.arange(10) < torch.tensor([[10], [0], [1], [7]])
+    policy = Policy(strategy, leave_unmasked_prob=fractions[0], random_token_prob=fractions[1], static_masks=static,
+                    **settings)
+    masker = Masker(policy, Vocabulary(50, 1, torch.arange(4, 44)), 3)
+    return tokens, masker(tokens, torch.arange(4), maskable, scores, when)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -71,7 +75,7 @@ def masked_by(strategy, fractions=(0.0, 0.0), static=False, scores=None, when=Wh
 def test_the_masker_masks_k_tokens_whatever_it_knows(strategy, has_scores):
     scores = Scores(torch.rand(4, 10, generator=torch.Generator().manual_seed(1))) if has_scores else None
     tokens, masked = masked_by(strategy, scores=scores)
-    assert masked.selected.sum(1).tolist() == [2, 0, 10, 1]
+    assert masked.selected.sum(1).tolist() == masked.counts.tolist() == [2, 0, 1, 1]
     assert torch.equal(masked.src_tokens, tokens.masked_fill(masked.selected, 50))
     assert torch.equal(masked.target, tokens.masked_fill(~masked.selected, 1))
     decides = has_scores and STRATEGIES[strategy].traits["needs_scores"]
@@ -112,7 +116,7 @@ def test_a_strategy_that_does_not_cut_the_ranking_of_the_scores_gets_exact_ones(
     (lambda c: c.cumsum(1), r"priority: torch.int64 of shape \(4, 10\) found, expected floats of shape \(4, 10\)"),
     (lambda c: torch.zeros(4, 1), r"priority: torch.float32 of shape \(4, 1\) found"),
     (lambda c: None, "priority: NoneType found"),
-    (lambda c: c.float().log().mul(0).sub(torch.inf), "--mask-strategy wrong: priority: 40 values that are not finite"),
+    (lambda c: c.float().log().mul(0).sub(torch.inf), "--mask-strategy wrong: priority: 18 values that are not finite"),
 ])
 def test_what_is_no_priority_is_refused(priority, message, register):
     register("wrong", needs_scores=False)(lambda scores, candidates, k, draw: priority(candidates))

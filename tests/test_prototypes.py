@@ -13,7 +13,8 @@ from fairseq import utils
 
 triton = pytest.importorskip("triton")
 
-from entropy_mask_plugin.benchmark.prototypes import KERNELS, entropy, losses, step  # noqa: E402
+from entropy_mask_plugin.benchmark.prototypes import entropy, losses, step  # noqa: E402
+from entropy_mask_plugin.benchmark.prototypes.compilations import KERNELS  # noqa: E402
 from entropy_mask_plugin.models import bert, projection  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

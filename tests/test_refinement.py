@@ -4,14 +4,15 @@ import math
 
 import pytest
 import torch
-from conftest import RANKED, batch_of
+from conftest import RANKED, batch_of, masked_by_policy, scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entropy_mask_plugin.masking import entropy
 from entropy_mask_plugin.masking.refinement import LEAST_NEAR, NEAR, distance_to_cut, refine_near_cut, refine_nearest
+from entropy_mask_plugin.masking.scores import entropy
 from entropy_mask_plugin.masking.strategies import select
 from entropy_mask_plugin.masking.take import number_to_mask
+from entropy_mask_plugin.scoring import scorer
 
 
 def nearest_cut(scores, selected):
@@ -92,14 +93,13 @@ def test_a_row_without_candidates_or_without_a_choice_asks_nothing():
 def test_masks_from_bf16_products_are_those_from_fp32(strategy, make_task, teacher, monkeypatch):
     task, model, _ = make_task("--mask-strategy", strategy, "--teacher", teacher)
     sample, chosen, dtypes = batch_of(task, range(60)), {}, []
-    project = entropy.projected_entropy
-    monkeypatch.setattr("entropy_mask_plugin.task.projected_entropy",
-                        lambda *arguments: dtypes.append(arguments[3:]) or project(*arguments))
+    project = scorer.projected
+    monkeypatch.setattr(scorer, "projected", lambda *arguments: dtypes.append(arguments[-1]) or project(*arguments))
     for pays in (False, True):
-        monkeypatch.setattr("entropy_mask_plugin.task.bf16_pays", lambda device: pays)  # noqa: B023
-        chosen[pays] = task.mask_for_training(sample, model, 0)
+        monkeypatch.setattr("entropy_mask_plugin.scoring.scorer.bf16_pays", lambda device: pays)  # noqa: B023
+        chosen[pays] = masked_by_policy(task, sample, model, 0)
     assert torch.equal(chosen[False][0]["target"], chosen[True][0]["target"])
-    assert dtypes[:2] == [(torch.float32,), (torch.bfloat16,)]
+    assert dtypes[:2] == [torch.float32, torch.bfloat16]
     one, other = (chosen[pays][1]["entropy_sum"] for pays in (False, True))
     assert torch.allclose(one, other, rtol=1e-3)
 
@@ -117,7 +117,7 @@ def test_whether_bf16_pays_is_tried_once(monkeypatch):
 def entropies_with(make_task, teacher, *flags):
     task, _, _ = make_task("--mask-strategy", "high", "--teacher", teacher, *flags)
     sample = batch_of(task, range(60))
-    return task.scores(sample, None).exact(), task.maskable(sample["net_input"]["src_tokens"])
+    return scores_of(task, sample, None).exact(), sample["maskable"]
 
 
 def test_a_pass_all_in_bf16_is_nearly_the_exact_one(make_task, teacher):

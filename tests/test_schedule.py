@@ -2,8 +2,8 @@
 
 import pytest
 
-from entropy_mask_plugin.masking.schedule import distils, entropy_source, epoch_of_self_entropies, needs_teacher
 from entropy_mask_plugin.masking.strategies import STRATEGIES
+from entropy_mask_plugin.scoring.schedule import distils, epoch_of_self_entropies, needs_teacher, source_of
 
 WITH_ENTROPIES = ("high", "low", "mid", "marginal", "alternating")
 EPOCHS = (1, 2, 3, 4, 50)
@@ -23,15 +23,15 @@ def test_these_are_the_strategies():
 @pytest.mark.parametrize("strategy", WITH_ENTROPIES)
 @pytest.mark.parametrize("self_mask_from_epoch, sources", SOURCES)
 def test_entropies_come_from_the_teacher_until_self_masking_starts(strategy, self_mask_from_epoch, sources):
-    assert [entropy_source(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS] == sources
+    assert [source_of(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS] == sources
     assert needs_teacher(strategy, self_mask_from_epoch) == ("teacher" in sources)
     # Asked in another order, as after a resume: the epoch alone decides.
-    assert [entropy_source(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS[::-1]] == sources[::-1]
+    assert [source_of(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS[::-1]] == sources[::-1]
 
 
 @pytest.mark.parametrize("self_mask_from_epoch", [None, 1, 2, 51])
 def test_random_masks_need_no_entropies_and_no_teacher(self_mask_from_epoch):
-    assert {entropy_source("random", epoch, self_mask_from_epoch) for epoch in EPOCHS} == {None}
+    assert {source_of("random", epoch, self_mask_from_epoch) for epoch in EPOCHS} == {None}
     assert needs_teacher("random", self_mask_from_epoch) is False
 
 

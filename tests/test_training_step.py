@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from entropy_mask_plugin.benchmark.host import Operations
 from entropy_mask_plugin.fairseq_fixes import late_log, late_norm
+from entropy_mask_plugin.scoring import scorer
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.training.fused_adamw import FusedAdamW
 
@@ -120,9 +121,9 @@ def test_settings_are_the_original_ones_for_a_checkpoint_that_a_failing_update_w
 
 def test_an_update_asks_the_device_for_nothing(start, late, monkeypatch):
     monkeypatch.setattr(InMemory, "number", lambda self: 1.0)  # that one has long been there
+    monkeypatch.setattr(scorer, "bf16_pays", lambda device: False)  # a CPU refines with syncs, which cost it nothing
     trainer, update = start("--self-mask-from-epoch", "1", "--mask-strategy", "high")
     update()
-    trainer.task.has_warned = True
     with Operations() as watch:
         update()
     # once, fairseq looks at a number that is on the host: isfinite(...).all() of a constant

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, batch_of
+from conftest import TINY, batch_of, masked_by_policy
 from test_models import build
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -112,16 +112,16 @@ class Waiting(TorchDispatchMode):
 ], ids=" ".join)
 @pytest.mark.parametrize("bf16_pays", [False, True])
 def test_a_step_never_makes_the_host_wait_for_the_device(bf16_pays, flags, make_task, teacher, monkeypatch):
-    monkeypatch.setattr("entropy_mask_plugin.task.bf16_pays", lambda device: bf16_pays)
+    monkeypatch.setattr("entropy_mask_plugin.scoring.scorer.bf16_pays", lambda device: bf16_pays)
     # as on a GPU
-    monkeypatch.setattr("entropy_mask_plugin.masking.refinement.syncs_are_expensive", lambda device: True)
+    monkeypatch.setattr("entropy_mask_plugin.masking.devices.syncs_are_expensive", lambda device: True)
     task, model, criterion = make_task("--sample-break-mode", "eos", "--shorten-method", "truncate", "--mask-strategy",
                                        *(teacher if flag == "T" else flag for flag in flags))
     by_length = task.dataset("train").ordered_indices()
     sample = batch_of(task, by_length[:: len(by_length) // 11])
     assert sample["net_input"]["has_padding"]
     with Waiting() as watch:
-        masked, _ = task.mask_for_training(sample, model, 0)
+        masked, _ = masked_by_policy(task, sample, model, 0)
         loss, _, _ = criterion(model, masked)
         loss.backward()
     assert watch.names == ()
@@ -142,7 +142,7 @@ def test_a_step_and_an_entropy_pass_cost_the_flops_that_they_must(arch, width, f
     task, model, criterion = make_task("--mask-strategy", "random", "--tokens-per-sample", "64", model=model)
     vocabulary = len(task.dictionary)
     model.train()
-    masked, _ = task.mask_for_training(batch_of(task, range(3)), model, 0)
+    masked, _ = masked_by_policy(task, batch_of(task, range(3)), model, 0)
     share = masked["selected"].number / tokens
     body, head, step = multiplications(width, ffn, layers, vocabulary, 64, share)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
@@ -150,5 +150,5 @@ def test_a_step_and_an_entropy_pass_cost_the_flops_that_they_must(arch, width, f
         loss.backward()
     assert counted.get_total_flops() == pytest.approx(3 * 2 * tokens * step, rel=0.02)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        task.entropies_of(model.eval(), masked["net_input"])
+        task.scorer.exact(model.eval(), masked["net_input"])
     assert counted.get_total_flops() == pytest.approx(2 * tokens * (body + head), rel=0.001)

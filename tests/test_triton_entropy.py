@@ -5,8 +5,8 @@ import torch
 
 pytest.importorskip("triton")
 
-from entropy_mask_plugin.masking import triton_entropy  # noqa: E402
-from entropy_mask_plugin.masking.entropy import projected_entropy  # noqa: E402
+from entropy_mask_plugin.masking.scores import triton_entropy  # noqa: E402
+from entropy_mask_plugin.masking.scores.entropy import projected_entropy  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import tempfile
-from typing import NamedTuple
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ..masking import triton_entropy, triton_noise
+from ..masking import triton_noise
+from ..masking.scores import triton_entropy
+from .compilation import TRITON_TYPES, Compilation
 from .results import record
 
 TARGETS = {"sm_90": 90, "sm_86": 86, "sm_80": 80}  # H100; RTX 30 and A40, which have less shared memory; A100
@@ -23,23 +24,6 @@ INSTRUCTIONS = {  # of the disassembly
     "async_copies": "LDGSTS|UTMALDG",
     "spills": "LDL|STL",
 }
-TRITON_TYPES = {"torch.bfloat16": "*bf16", "torch.float32": "*fp32"}
-
-
-class Compilation(NamedTuple):
-    """What an ahead-of-time compilation needs.
-
-    types: {argument: Triton's name of its type}; constants: {constexpr: value}; aligned: arguments that are multiples
-    of 16 (pointers: bytes).
-    """
-
-    title: str
-    kernel: object
-    types: dict
-    constants: dict
-    warps: int
-    stages: int
-    aligned: tuple
 
 
 def package_kernels():
@@ -105,6 +89,6 @@ def check(compilation, target):
 
 
 def prototype_kernels():
-    from .prototypes import KERNELS
+    from .prototypes.compilations import KERNELS
 
     return KERNELS

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from ..criterion import distillation_loss
 from ..masking import noise
-from ..masking.entropy import TOLERANCE, plain_projected_entropy
+from ..masking.scores.entropy import TOLERANCE, plain_projected_entropy
 from ..models.projection import MULTIPLE
 from ..training.cross_entropy import cross_entropy_of_consumed
 from .results import attempt, record
@@ -68,7 +68,7 @@ def entropies(small, rate):
 
 def entropies_of(width, dtype, small, rate):
     """Whether the package's are right."""
-    from ..masking.triton_entropy import fused_entropy
+    from ..masking.scores.triton_entropy import fused_entropy
 
     hidden, weight, bias = projection(width, dtype, small)
     good = measured_entropy("package", fused_entropy, hidden, weight, bias, rate)
@@ -81,7 +81,7 @@ def entropies_of(width, dtype, small, rate):
 
 def prototypes_for(dtype):
     """(name, function) of those whose blocks of this type fit into shared memory: as wide as the package's."""
-    from ..masking.triton_entropy import BLOCKS
+    from ..masking.scores.triton_entropy import BLOCKS
     from .prototypes.entropy import TILINGS, entropy_by_value
 
     for tiling in TILINGS:

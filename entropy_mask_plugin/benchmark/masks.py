@@ -9,8 +9,8 @@ import functools
 import torch
 from fairseq import checkpoint_utils
 
-from ..masking.entropy import projected_entropy
 from ..masking.refinement import refine_near_cut, refine_nearest
+from ..masking.scores.entropy import projected_entropy
 from ..masking.strategies import select
 from ..masking.take import number_to_mask
 from ..system.errors import require

@@ -12,8 +12,8 @@ import torch
 from fairseq.logging import metrics
 from tqdm import tqdm
 
-from ..masking.entropy import bf16_pays, projected_entropy
 from ..masking.refinement import refine_near_cut
+from ..masking.scores.entropy import bf16_pays, projected_entropy
 from ..masking.take import number_to_mask, take
 from ..system.machine import peak_memory_bytes
 from .timing import matmul_rate

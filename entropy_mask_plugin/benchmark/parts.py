@@ -15,7 +15,7 @@ from fairseq import tasks, utils
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..masking import corruption, noise, refinement
-from ..masking.entropy import projected_entropy
+from ..masking.scores.entropy import projected_entropy
 from ..masking.strategies import ranked
 from ..masking.take import number_to_mask, take
 from ..models.positions import Positions

@@ -74,7 +74,7 @@ def entropies(setting):
     samples = task.datasets["train"]
     batch = samples.collater([samples[i] for i in range(min(8, setting.sentences))])
     tokens = batch["net_input"]["src_tokens"].to(next(model.parameters()).device)
-    return measure.accuracy_of_entropies(model, tokens, task.maskable(tokens))
+    return measure.accuracy_of_entropies(model, tokens, batch["maskable"].to(tokens.device))
 
 
 def settled(quick, archs, lengths, precisions, variants, batch_tokens, rounds, steps, memory, cpu, out):

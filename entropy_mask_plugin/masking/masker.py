@@ -3,96 +3,102 @@
 Shapes: B sentences, T positions, R tokens that may replace another.
 """
 
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
+import torch
 from torch import Tensor
 
-from . import corruption, refinement
+from . import corruption, devices, refinement
+from .devices import to_device_async
 from .noise import CORRUPTION, REPLACEMENT, SELECTION, Draw
+from .policy import Policy
+from .rates import RATES
 from .scores import Scores
 from .strategies import STRATEGIES, select
-
-
-class When(NamedTuple):
-    """All that a policy knows of time. epoch: from 1; update: from 0."""
-
-    epoch: int
-    update: int
+from .take import number_to_mask
+from .units import UNITS
+from .when import When
 
 
 class Vocabulary(NamedTuple):
-    """mask, padding: ids; ordinary: R int64, the tokens that may replace another (no specials)."""
+    """mask, padding: ids; ordinary: R int64, the tokens that may replace another (no specials); symbols: V names, for
+    units that need them."""
 
     mask: int
     padding: int
     ordinary: Tensor
+    symbols: Sequence[str] = ()
 
 
 class Masked(NamedTuple):
     """src_tokens, target: B x T int64, target is `padding` where nothing is to be predicted; selected: B x T bool;
-    scores: B x T fp32 that decided, None where none did."""
+    counts: B int64 on the host, how many are selected in each row, None where the device alone knows; scores: B x T
+    fp32 that decided, None where none did."""
 
     src_tokens: Tensor
     target: Tensor
     selected: Tensor
+    counts: Optional[Tensor]
     scores: Optional[Tensor]
 
 
 class Masker:
-    """
-    Args:
-        strategy: a name in STRATEGIES.
-        vocabulary: see `Vocabulary`.
-        seed: of all noise.
-        leave_unmasked_prob, random_token_prob: fractions of the selected tokens that become something else than <mask>.
-        static: noise does not depend on the epoch, so that random masks repeat.
+    """Masks batches by a policy.
+
     Raises:
-        ValueError: there is no such strategy.
+        ValueError: the policy names a part that there is not.
     """
 
-    def __init__(self, strategy: str, vocabulary: Vocabulary, seed: int, leave_unmasked_prob: float = 0.0,
-                 random_token_prob: float = 0.0, static: bool = False):
-        self.strategy, self.traits = strategy, STRATEGIES[strategy].traits
-        self.vocabulary, self.seed, self.static = vocabulary, seed, static
-        self.leave_unmasked_prob, self.random_token_prob = leave_unmasked_prob, random_token_prob
+    def __init__(self, policy: Policy, vocabulary: Vocabulary, seed: int):
+        self.policy, self.vocabulary, self.seed = policy, vocabulary, seed
+        self.traits = STRATEGIES[policy.strategy].traits
+        self.unit, self.rate = UNITS[policy.unit].fn, RATES[policy.rate].fn
 
-    def __call__(self, tokens: Tensor, ids: Tensor, maskable: Tensor, k: Tensor, scores: Optional[Scores],
-                 when: When) -> Masked:
-        """Mask k tokens of each sentence.
-
+    def __call__(self, tokens: Tensor, ids: Tensor, maskable: Tensor, scores: Optional[Scores], when: When,
+                 n_maskable: Optional[Sequence[int]] = None) -> Masked:
+        """
         Args:
             tokens: B x T int64, clean.
             ids: B int64, of the sentences: what their noise depends on.
-            maskable: B x T bool; k: B int64, at most as many (`take.number_to_mask`).
+            maskable: B x T bool.
             scores: of a source; None = choose by noise, whatever the strategy.
+            n_maskable: B numbers, the sums of `maskable`, where the host knows them; else it waits for the device.
         """
-        draw = Draw(self.seed, 0 if self.static else when.epoch, ids, tokens.size(1), when.update)
-        selected, values = self.select(scores, maskable, k, draw)
+        policy = self.policy
+        draw = Draw(self.seed, 0 if policy.static_masks else when.epoch, ids, tokens.size(1), when.update)
+        units = self.unit(tokens, maskable, self.vocabulary, draw, **policy.options_of("unit"))
+        n = torch.as_tensor(maskable.sum(1).tolist() if n_maskable is None else n_maskable)
+        fraction = self.rate(policy.mask_prob, when, **policy.options_of("rate"))
+        counts = number_to_mask(n, fraction, policy.mask_count)  # on the host
+        k = to_device_async(counts, tokens.device)
+        selected, values = self.select(scores, maskable, k, draw, units)
         src_tokens, target = corruption.corrupt(tokens, selected, self.vocabulary.mask, self.vocabulary.padding)
-        if self.leave_unmasked_prob or self.random_token_prob:
+        if policy.leave_unmasked_prob or policy.random_token_prob:
             src_tokens = self.with_80_10_10(src_tokens, tokens, selected, draw)
-        return Masked(src_tokens, target, selected, values)
+        return Masked(src_tokens, target, selected, counts if units is None else None, values)
 
-    def select(self, scores: Optional[Scores], maskable: Tensor, k: Tensor,
-               draw: Draw) -> Tuple[Tensor, Optional[Tensor]]:
+    def select(self, scores: Optional[Scores], maskable: Tensor, k: Tensor, draw: Draw,
+               units: Optional[Tensor] = None) -> Tuple[Tensor, Optional[Tensor]]:
         """Which positions, B x T bool, and the scores that decided, B x T fp32, exact wherever they decide."""
+        options = self.policy.options_of("strategy")
 
         def choose(values):
-            return select(self.strategy, values, maskable, k, draw)
+            return select(self.policy.strategy, values, maskable, k, draw, units, **options)
 
         if not self.traits["needs_scores"]:
             return choose(None), None
         if scores is None:
             return choose(draw.noise(SELECTION)), None
-        values = self.refined(scores, maskable, choose) if self.traits["cuts_scores"] else scores.exact()
+        if scores.exact_at is None or units is not None or not self.traits["cuts_scores"]:
+            values = scores.exact()
+        else:
+            values = self.refined(scores, maskable, choose)
         return choose(values), values
 
     @staticmethod
-    def refined(scores: Scores, maskable: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:
-        """B x T fp32: exact near the cuts."""
-        if scores.exact_at is None:
-            return scores.values
-        without_syncs = refinement.syncs_are_expensive(scores.values.device)
+    def refined(scores: Scores, maskable: Tensor, choose: Any) -> Tensor:
+        """B x T fp32: exact near the cuts of `choose`."""
+        without_syncs = devices.syncs_are_expensive(scores.values.device)
         refine = refinement.refine_nearest if without_syncs else refinement.refine_near_cut
         return refine(scores.values, maskable, choose, scores.exact_at)
 
@@ -101,5 +107,5 @@ class Masker:
         if self.vocabulary.ordinary.device != tokens.device:  # it moves once
             self.vocabulary = self.vocabulary._replace(ordinary=self.vocabulary.ordinary.to(tokens.device))
         replacement = corruption.random_tokens(draw.noise(REPLACEMENT), self.vocabulary.ordinary)
-        return corruption.apply_80_10_10(src_tokens, tokens, selected, self.leave_unmasked_prob,
-                                         self.random_token_prob, draw.noise(CORRUPTION), replacement)
+        return corruption.apply_80_10_10(src_tokens, tokens, selected, self.policy.leave_unmasked_prob,
+                                         self.policy.random_token_prob, draw.noise(CORRUPTION), replacement)

@@ -13,11 +13,6 @@ SAFETY = 4.0  # margin, in largest errors seen so far: errors at other positions
 LEAST_MARGIN = 1e-3  # nats
 
 
-def syncs_are_expensive(device):
-    """Whether the host, when it asks for a number, waits there for all that it has asked for before."""
-    return device.type == "cuda"
-
-
 def refine_near_cut(scores, candidates, choose, exact_at):
     """Scores from which `choose` selects the same positions as from exact ones, unless an error somewhere is more than
     SAFETY times the largest that was seen near the cuts.

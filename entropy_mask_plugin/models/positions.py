@@ -7,6 +7,8 @@ Shapes: B sentences, T positions, K chosen positions in all, S the most in one s
 import numpy as np
 import torch
 
+from ..masking.devices import to_device_async
+
 
 class Positions:
     """Where the rows of a batch are wanted.
@@ -59,8 +61,3 @@ def indices_of_slots(mask, slots):
     positions = torch.arange(length, device=mask.device).expand(rows, length)
     indices = mask.new_zeros((rows, slots + 1), dtype=torch.int64).scatter_(1, place, positions)[:, :slots]
     return indices + length * torch.arange(rows, device=mask.device)[:, None]
-
-
-def to_device_async(tensor, device):
-    """The tensor, which is on the host, on the device, where it may arrive after the host has gone on."""
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -9,12 +9,8 @@ import os
 
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.vocabulary import check_vocabulary
-from ..config import recorded_corruption
+from ..config import flag_of, names_with, recorded_corruption
 from ..system.errors import UsageError
-
-POLICY = ("mask_strategy", "mask_prob", "mask_count", "static_masks", "leave_unmasked_prob", "random_token_prob",
-          "teacher", "self_mask_from_epoch", "seed", "tokens_per_sample", "sample_break_mode", "precision",
-          "entropy_precision", "self_entropy_every")
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +41,17 @@ def read_restore_file(task):
 def warn_of_other_flags(state, path, cfg):
     """A run that is continued under another masking policy is neither the one nor the other."""
     before = policy((state.get("cfg") or {}).get("task") or {})
-    for name, value in policy({name: getattr(cfg, name) for name in (*POLICY, "arch")}).items():
+    now = {name: getattr(cfg, name) for name in (*names_with("policy"), "arch") if hasattr(cfg, name)}
+    for name, value in policy(now).items():
         if name in before and before[name] != value:
-            flag = "--" + name.replace("_", "-")
-            logger.warning(f"--save-dir: {path} was trained with {flag} {before[name]} and goes on with {value}; for a "
-                           "new run give a new --save-dir")
+            logger.warning(f"--save-dir: {path} was trained with {flag_of(name)} {before[name]} and resumes with "
+                           f"{value}; for a new run give a new --save-dir")
 
 
 def policy(task):
     """{flag: value} of a task's settings, and of what it left to its arch."""
-    return {**{name: task[name] for name in POLICY if name in task}, **recorded_corruption(task)._asdict()}
+    chosen = {name: task[name] for name in names_with("policy") if name in task}
+    return {**chosen, **recorded_corruption(task)._asdict()}
 
 
 def check_shapes(restored, model):

@@ -15,11 +15,12 @@ from ..checkpoints.reading import read_checkpoint
 from ..config import recorded_corruption
 from ..glue.protocols import model_flags, model_settings
 from ..glue.tasks import TASKS
-from ..masking import schedule
 from ..models.flops import macs_of_step
 from ..reporting.drift import drift
 from ..reporting.flops_table import model_of
 from ..reporting.training_log import LOG, read_run, unigram_entropy
+from ..scoring import schedule
+from ..scoring.sources import SOURCES
 from ..system.atomic_files import read_json, write_json
 from .plan import FINISHED
 
@@ -117,7 +118,9 @@ def flops_per_token(run):
         corruption = corruption._replace(mask_prob=task["mask_count"] / length)
     shards = len(task["data"].split(":"))
     for log in run.train:
-        source = schedule.entropy_source(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"])
+        name = schedule.source_of(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"],
+                                  task.get("mask_source", "teacher"))
+        source = name and SOURCES[name].traits["reads"]
         if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
             source = None  # on disk since the first time
         distils = schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"])

@@ -95,7 +95,7 @@ class Samples(FairseqDataset):
         lengths = [len(block) for block in blocks]
         src_tokens = data_utils.collate_tokens(blocks, self.padding_idx)
         has_padding = sum(lengths) < src_tokens.numel()
-        maskable = ~torch.isin(src_tokens, self.specials)
+        maskable = self.maskable(src_tokens)
         return {
             **self.stored_entropies([sample["id"] for sample in samples]),
             "id": torch.tensor([sample["id"] for sample in samples]),
@@ -105,6 +105,10 @@ class Samples(FairseqDataset):
             "nsentences": len(samples),
             "ntokens": sum(lengths),
         }
+
+    def maskable(self, tokens):
+        """Everything but <pad>, <s>, </s>, <mask> and <unk>: bool, of the shape of the tokens."""
+        return ~torch.isin(tokens, self.specials)
 
     def stored_entropies(self, ids):
         stored = {}

@@ -37,12 +37,3 @@ PROTOTYPES = (
     Prototype("CUDA graphs of the layers", step.replay_layers),
     Prototype("CUDA graphs alone", step.replay_layers, alone=True),
 )
-
-
-def __getattr__(name):
-    """KERNELS, for the stage `compile`: only on request, as it needs Triton, which the prototypes of a CPU do not."""
-    if name != "KERNELS":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import compilations
-
-    return compilations.KERNELS

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..compiling import TRITON_TYPES, Compilation
+from ..compilation import TRITON_TYPES, Compilation
 from . import entropy, losses
 
 WIDTH = 512

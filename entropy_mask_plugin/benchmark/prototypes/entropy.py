@@ -13,8 +13,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ...masking import triton_entropy
-from ...masking.entropy import TOLERANCE, plain_projected_entropy
+from ...masking.scores import triton_entropy
+from ...masking.scores.entropy import TOLERANCE, plain_projected_entropy
 from ..timing import device_ms
 
 logger = logging.getLogger(__name__)

@@ -61,7 +61,7 @@ def fuse_distillation(variant):
 
 
 def tune_entropy_kernel(variant):
-    from ...masking import triton_entropy
+    from ...masking.scores import triton_entropy
     from .entropy import tuned_entropy
 
     patch_steps(variant, triton_entropy, "fused_entropy", tuned_entropy)

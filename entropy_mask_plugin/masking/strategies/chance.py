@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from ..noise import SELECTION, Draw
-from . import STRATEGIES
 from .ranked import high, low
+from .registry import STRATEGIES
 
 
 @STRATEGIES.add("random", needs_scores=False)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..noise import Draw
 from ..take import ranks
-from . import STRATEGIES
+from .registry import STRATEGIES
 
 
 @STRATEGIES.add("high", cuts_scores=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from fairseq import utils
 
+from ...masking.scores import SCORES
 from ...system.digests import digest, digest_of_file
 
 DEFINITION = 1  # of an entropy, see masking/entropy.py; another number where another value is computed
@@ -41,7 +42,16 @@ def facts_of_data(cfg, dictionary, split, epoch, block_sizes):
         "shorten method": f"{cfg.shorten_method} {cfg.shorten_data_split_list}",
         "sizes of the blocks": digest(np.asarray(block_sizes, np.int64).tobytes()),
         "precision": [cfg.entropy_precision or cfg.precision, cfg.entropy_precision == "bf16"],  # layers, projection
+        **facts_of_score(cfg),
     }
+
+
+def facts_of_score(cfg):
+    """{what: value} of a score other than entropy, whose caches are older than other scores."""
+    if cfg.mask_score == "entropy":
+        return {}
+    entry = SCORES[cfg.mask_score]
+    return {"score": cfg.mask_score, "version of the score": entry.traits["version"], **entry.chosen(vars(cfg))}
 
 
 def name_of(facts):

@@ -5,18 +5,20 @@ Shapes: N rows (positions), V vocabulary, C width.
 
 import functools
 import time
+from typing import Optional
 
 import torch
+from torch import Tensor
 
-from .kernels import verified_once
+from ..kernels import verified_once
+from .registry import CHUNK_ROWS, SCORES
 
-CHUNK_ROWS = 256  # of a matrix product: below 64 it gets slow
 PAYS = 1.5
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-3}  # of the kernel, relative
 CACHED_ROWS = 16  # whose fp32 logits stay in the CPU's cache from one operation to the next
 
 
-def entropy(logits):
+def entropy(logits: Tensor, tokens: Optional[Tensor] = None) -> Tensor:
     """Entropy of softmax(logits) over the last dimension, exact in fp32 also for confident predictions.
 
     The textbook logsumexp(z) - sum(p z) cancels: below 1e-5 nats nothing but rounding is left. With the largest
@@ -28,6 +30,7 @@ def entropy(logits):
 
     Args:
         logits: ... x V, any float type; -inf is a probability of zero.
+        tokens: whatever they are.
     Returns:
         ... fp32, nats, between 0 and ln V.
     """
@@ -48,7 +51,7 @@ def _of_sums(r, t):
 
 
 @functools.cache
-def bf16_pays(device):
+def bf16_pays(device: torch.device) -> bool:
     """Whether matrix products with bf16 operands are much faster than with fp32 there. On a CPU, tried once."""
     if device.type == "cuda":
         return has_kernel(device)
@@ -66,7 +69,7 @@ def bf16_pays(device):
     return seconds(torch.float32) > PAYS * seconds(torch.bfloat16)
 
 
-def has_kernel(device):
+def has_kernel(device: torch.device) -> bool:
     """Whether the GPU multiplies bf16 and tf32 on tensor cores, for which the kernel is made."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
@@ -85,7 +88,8 @@ def kernel_is_right(device, dtype):
 
 
 @torch.no_grad()
-def projected_entropy(hidden, weight, bias, dtype=torch.float32, chunk_rows=CHUNK_ROWS):
+def projected_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, dtype=torch.float32,
+                      chunk_rows: int = CHUNK_ROWS) -> Tensor:
     """Entropy of softmax(hidden @ weight.T + bias), without ever holding the logits of more than `chunk_rows` rows.
 
     Args:
@@ -104,7 +108,7 @@ def projected_entropy(hidden, weight, bias, dtype=torch.float32, chunk_rows=CHUN
     return plain_projected_entropy(rows, weight, bias, chunk_rows).view(hidden.shape[:-1])
 
 
-def plain_projected_entropy(rows, weight, bias, chunk_rows=CHUNK_ROWS):
+def plain_projected_entropy(rows: Tensor, weight: Tensor, bias: Tensor, chunk_rows: int = CHUNK_ROWS) -> Tensor:
     """The same in chunks of rows: N x C, V x C, V -> N fp32, nats."""
     r, t = torch.empty(2, len(rows), dtype=torch.float32, device=rows.device)
     memory = torch.empty(min(chunk_rows, len(rows)), len(weight), dtype=rows.dtype, device=rows.device)
@@ -117,3 +121,6 @@ def plain_projected_entropy(rows, weight, bias, chunk_rows=CHUNK_ROWS):
                 of_part = slice(first, first + len(part))
                 r[of_part], t[of_part] = _sums_beside_the_largest(part + bias)
     return _of_sums(r, t)
+
+
+SCORES.add("entropy", unit="nats", version=1, projected=projected_entropy)(entropy)

@@ -1,0 +1,42 @@
+"""A masking policy: which parts it is made of, and their settings."""
+
+from typing import Any, Dict, Mapping, NamedTuple, Optional
+
+from .rates import RATES
+from .registry import Registry
+from .scores import SCORES
+from .strategies import STRATEGIES
+from .units import UNITS
+
+# {field of `Policy`: the registry of its names}
+PARTS: Dict[str, Registry] = {"score": SCORES, "strategy": STRATEGIES, "unit": UNITS, "rate": RATES}
+
+
+class Policy(NamedTuple):
+    """
+    score, strategy, unit, rate: names in the registries of PARTS.
+    mask_prob: fraction of the maskable tokens of each sentence, in (0, 1]; mask_count: a number of tokens instead.
+    leave_unmasked_prob, random_token_prob: fractions of the masked tokens that stay as they are, or become random ones.
+    static_masks: noise does not depend on the epoch, so that random masks repeat.
+    options: {name: value} of the parts.
+    """
+
+    strategy: str = "high"
+    score: str = "entropy"
+    unit: str = "token"
+    rate: str = "constant"
+    mask_prob: float = 0.15
+    mask_count: Optional[int] = None
+    leave_unmasked_prob: float = 0.0
+    random_token_prob: float = 0.0
+    static_masks: bool = False
+    options: Mapping[str, Any] = {}
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether somebody has to score the tokens, which costs a forward pass."""
+        return STRATEGIES[self.strategy].traits["needs_scores"]
+
+    def options_of(self, part: str) -> Dict[str, Any]:
+        """{option: value} of one of the PARTS."""
+        return PARTS[part][getattr(self, part)].chosen(self.options)

@@ -1,0 +1,11 @@
+"""How uncertain is a model about each token? One score a file; `registry` says what a score is.
+
+registry        SCORES, and what a source gives to the tokens of a batch
+entropy         of the prediction, in nats
+triton_entropy  the same on a GPU, without logits in memory
+"""
+
+from . import entropy  # noqa: F401
+from .registry import SCORES, Scores, projected
+
+__all__ = ["SCORES", "Scores", "projected"]

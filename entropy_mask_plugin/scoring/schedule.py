@@ -1,0 +1,45 @@
+"""Whose scores choose the masks, and when: functions of the epoch or update number alone, so nothing is saved.
+
+An epoch is fairseq's: one pass over one shard, counted from 1.
+"""
+
+from typing import Optional
+
+from ..masking.strategies import STRATEGIES
+
+
+def source_of(strategy: str, epoch: int, self_mask_from_epoch: Optional[int] = None,
+              first: str = "teacher") -> Optional[str]:
+    """Who scores the tokens in this epoch (paper, section 2.2).
+
+    Args:
+        strategy: a name in STRATEGIES.
+        self_mask_from_epoch: first epoch of self-masking: 1 = cold start, 2 = the paper's `init`, None = never.
+        first: the source of the epochs before.
+    Returns:
+        a name in SOURCES, or None where the strategy needs no scores.
+    """
+    if not STRATEGIES[strategy].traits["needs_scores"]:
+        return None
+    return "self" if self_mask_from_epoch is not None and epoch >= self_mask_from_epoch else first
+
+
+def epoch_of_self_entropies(epoch: int, self_mask_from_epoch: int, every: int = 1, shards: int = 1) -> int:
+    """The epoch whose self entropies count in this one: itself, where they are computed anew.
+
+    Args:
+        every: compute them in one of so many passes over a shard.
+        shards: epochs that a pass over all the data takes.
+    """
+    passes = (epoch - self_mask_from_epoch) // shards
+    return epoch - passes % every * shards
+
+
+def needs_teacher(strategy: str, self_mask_from_epoch: Optional[int] = None, first: str = "teacher") -> bool:
+    """Whether any epoch takes its scores from the teacher: the first one does, or none."""
+    return source_of(strategy, 1, self_mask_from_epoch, first) == "teacher"
+
+
+def distils(epoch: int, kd_weight: float, kd_start_epoch: int) -> bool:
+    """Whether distillation is on in this epoch."""
+    return kd_weight > 0 and epoch >= kd_start_epoch

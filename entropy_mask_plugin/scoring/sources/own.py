@@ -1,0 +1,42 @@
+"""The model that is being trained."""
+
+import logging
+
+import torch
+
+from ...masking.scores import Scores
+from .. import schedule
+from .registry import SOURCES, Source
+
+logger = logging.getLogger(__name__)
+
+
+@SOURCES.add("self", reads="self")
+class Own(Source):
+    """The model being trained: its weights before the update, dropout off."""
+
+    has_warned = False
+
+    def __call__(self, sample, model, when):
+        cfg = self.task.cfg
+        epoch = schedule.epoch_of_self_entropies(when.epoch, cfg.self_mask_from_epoch, cfg.self_entropy_every,
+                                                 len(cfg.data.split(":")))
+        if epoch != when.epoch and set(sample["self_entropy_epochs"]) == {epoch}:
+            return Scores(sample["self_entropy_bits"].view(torch.float32))
+        if epoch != when.epoch:
+            self.warn(epoch, when.epoch)
+        keeps = cfg.self_entropy_every > 1
+        clean = sample["net_input"]
+        model.eval()
+        scores = Scores(self.task.scorer.exact(model, clean)) if keeps else self.task.scorer(model, clean)
+        model.train()
+        if keeps:
+            store = self.task.datasets[cfg.train_subset].dataset.self_entropies
+            store.write(sample["id"].tolist(), scores.values.cpu().numpy(), epoch)
+        return scores
+
+    def warn(self, epoch, now):
+        if not self.has_warned:
+            logger.warning(f"self entropies of epoch {epoch} are not all kept any more: some are computed in epoch "
+                           f"{now}, unlike in a run that was not interrupted")
+            self.has_warned = True

@@ -1,0 +1,252 @@
+"""One file outside of the package is enough for a part of one's own: strategy, score, source, unit, mixer."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run
+
+from entropy_mask_plugin.masking.registry import Entry
+from entropy_mask_plugin.reporting.training_log import read_run
+from entropy_mask_plugin.scoring.sources import SOURCES, Source
+from entropy_mask_plugin.studies.record import flops_per_token
+
+PARTS = {
+    "strategy": '''
+        """A strategy with an option."""
+
+        import entropy_mask_plugin
+        from entropy_mask_plugin.masking import STRATEGIES, Option
+        from entropy_mask_plugin.masking.noise import SELECTION
+
+
+        BLUR = Option(0.5, "how much noise, in nats", lambda value: value >= 0, "0 or more")
+
+
+        @STRATEGIES.add("blurred", options={"blur": BLUR})
+        def blurred(scores, candidates, k, draw, blur):
+            """The most uncertain tokens, but for noise."""
+            return scores + blur * draw.noise(SELECTION)
+
+
+        entropy_mask_plugin.register()
+    ''',
+    "score": '''
+        """A score."""
+
+        import entropy_mask_plugin
+        from entropy_mask_plugin.masking import SCORES
+
+
+        @SCORES.add("doubt", unit="probability", version=2)
+        def doubt(logits, tokens):
+            """One minus the largest probability."""
+            return 1 - logits.softmax(-1).amax(-1)
+
+
+        entropy_mask_plugin.register()
+    ''',
+    "source": '''
+        """A source that reads no model."""
+
+        import torch
+
+        import entropy_mask_plugin
+        from entropy_mask_plugin.masking import Scores
+        from entropy_mask_plugin.scoring.sources import SOURCES, Source
+
+
+        @SOURCES.add("rarity")
+        class Rarity(Source):
+            """Rare tokens first."""
+
+            def __init__(self, task):
+                super().__init__(task)
+                self.rarity = -torch.tensor(task.dictionary.count).float().clamp(min=1).log()
+
+            def __call__(self, sample, model, when):
+                return Scores(self.rarity[sample["net_input"]["src_tokens"]])
+
+
+        entropy_mask_plugin.register()
+    ''',
+    "unit": '''
+        """A unit."""
+
+        import torch
+
+        import entropy_mask_plugin
+        from entropy_mask_plugin.masking import UNITS
+
+
+        @UNITS.add("pair")
+        def pair(tokens, candidates, vocabulary, draw):
+            """Two neighbours."""
+            return (torch.arange(tokens.size(1), device=tokens.device) // 2).expand_as(tokens)
+
+
+        entropy_mask_plugin.register()
+    ''',
+    "mixer": '''
+        """A mixer."""
+
+        import torch
+
+        import entropy_mask_plugin
+        from entropy_mask_plugin.models.mixers import MIXERS
+
+
+        @MIXERS.add("mean")
+        class Mean(torch.nn.Module):
+            """The mean of all tokens, projected."""
+
+            marker = "mean_proj"
+
+            def __init__(self, embed_dim, num_heads, dropout, norm=None):
+                super().__init__()
+                self.mean_proj, self.norm = torch.nn.Linear(embed_dim, embed_dim), norm or torch.nn.Identity()
+
+            def forward(self, x, attend, positions=None):
+                mixed = self.mean_proj(self.norm(x.mean(1, keepdim=True).expand_as(x)))
+                return mixed if positions is None else positions.of(mixed)
+
+            def value_path(self):
+                return [self.mean_proj.weight]
+
+            @staticmethod
+            def components(tensors):
+                return {"attention out": list(tensors.values())}
+
+            @staticmethod
+            def macs(width, length, present, wanted):
+                return {"projections": wanted * width**2, "attention": 0}
+
+
+        entropy_mask_plugin.register()
+    ''',
+}
+
+
+@pytest.fixture
+def train_with(data_bin, tmp_path):
+    """Run fairseq-train with a part of PARTS in a --user-dir of its own, and flags."""
+
+    def start(part, *flags, save_dir="run", module=None):
+        mine = tmp_path / part
+        mine.mkdir(exist_ok=True)
+        (mine / "__init__.py").write_text(module or dedented(PARTS[part]))
+        training = [str(mine) if flag == PLUGIN else flag for flag in TRAINING]
+        return run("fairseq_cli.train", data_bin, *training, *OURS, *flags, "--max-epoch", "1",
+                   "--save-dir", tmp_path / save_dir)
+
+    return start
+
+
+def dedented(text):
+    return "\n".join(line[8:] for line in text.split("\n")).lstrip("\n")
+
+
+def succeeded(done):
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def error_of(done):
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-1]
+
+
+def settings_of(folder):
+    return torch.load(folder / "checkpoint_last.pt", weights_only=True)["cfg"]["task"]
+
+
+def test_a_strategy_brings_its_flag(train_with, tmp_path):
+    own = ["--mask-strategy", "blurred", "--self-mask-from-epoch", "1"]
+    assert "entropy_masked" in succeeded(train_with("strategy", *TINY, *own, "--blur", "2.5"))
+    assert settings_of(tmp_path / "run")["blur"] == 2.5
+    resumed = succeeded(train_with("strategy", *TINY, *own, "--max-epoch", "2"))
+    assert "was trained with --blur 2.5 and resumes with 0.5" in resumed
+    assert error_of(train_with("strategy", *TINY, *own, "--blur", "-1")) == (
+        "error: --blur: -1.0 found, expected 0 or more")
+
+
+def test_a_strategys_flag_is_a_setting_under_hydra_too(data_bin, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "__init__.py").write_text(dedented(PARTS["strategy"]))
+    done = run(
+        "fairseq_cli.hydra_train", "--config-dir", ROOT / "examples" / "paper", "--config-name", "bertlet",
+        f"common.user_dir={mine}", "common.cpu=true", f"task.data={data_bin}", "task.tokens_per_sample=16",
+        "task.mask_strategy=blurred", "+task.blur=1.5", "task.self_mask_from_epoch=1", "task.teacher=null",
+        "criterion.kd_weight=0", "task.precision=fp32", "+model.encoder_layers=1", "+model.encoder_embed_dim=16",
+        "+model.encoder_ffn_embed_dim=16", "+model.encoder_attention_heads=2", "+model.max_positions=16",
+        "dataset.batch_size=64", "dataset.num_workers=0", "optimization.max_update=2",
+        f"checkpoint.save_dir={tmp_path}/run", cwd=tmp_path)
+    succeeded(done)
+    assert settings_of(tmp_path / "run")["blur"] == 1.5
+
+
+def test_a_score_is_logged_and_cached_under_its_own_name(train_with, teacher, tmp_path):
+    flags = [*TINY, "--teacher", teacher, "--entropy-cache", tmp_path / "cache"]
+    log = succeeded(train_with("score", *flags, "--mask-score", "doubt"))
+    assert "| score_masked 0." in log and "entropy_masked 0" not in log
+    log = succeeded(train_with("score", *flags, save_dir="entropy"))
+    assert "| entropy_masked " in log and "score_masked" not in log
+    facts = [json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*/facts.json")]
+    assert sorted(fact.get("score", "") for fact in facts) == ["", "doubt"]
+    assert {fact.get("version of the score") for fact in facts} == {None, 2}
+
+
+def test_a_source_needs_no_teacher_and_costs_no_pass(train_with, data_bin, tmp_path, monkeypatch):
+    log = succeeded(train_with("source", *TINY, "--mask-source", "rarity"))
+    assert "| score_masked -" in log
+    (tmp_path / "run" / "train.log").write_text(log)
+    of_run = read_run(str(tmp_path / "run"))
+    monkeypatch.setitem(SOURCES._entries, "rarity", Entry(Source, {"reads": None}))
+    (own,) = flops_per_token(of_run)
+    of_run.flags["task"]["mask_strategy"] = "random"
+    assert [own] == list(flops_per_token(of_run))
+    of_run.flags["task"].update(mask_strategy="high", self_mask_from_epoch=1)
+    assert own < next(flops_per_token(of_run))
+    assert error_of(train_with("source", *TINY, "--mask-source", "rarety")) == (
+        "error: --mask-source: rarety found, expected one of teacher, self, rarity (did you mean rarity?)")
+
+
+def test_a_unit_is_masked_as_a_whole(train_with):
+    log = succeeded(train_with("unit", *TINY, "--mask-unit", "pair", "--self-mask-from-epoch", "1"))
+    assert "mask_rate 0.1" in log
+
+
+def test_a_mixer_trains_in_a_pattern(train_with):
+    sizes = ["--arch", "hbertlet", *TINY[2:]]
+    succeeded(train_with("mixer", *sizes, "--mixer-pattern", "mean,self", "--mask-strategy", "random"))
+
+
+def install(folder, name, text):
+    """A package with an extension, as pip leaves it."""
+    (folder / f"{name}.py").write_text(text)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[entry_points]\n[entropy_mask_plugin.extensions]\n{name} = {name}\n")
+
+
+def test_an_installed_package_adds_parts_by_its_entry_point(data_bin, tmp_path):
+    (tmp_path / "site").mkdir()
+    install(tmp_path / "site", "blurring", dedented(PARTS["strategy"]))
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path / "site")]), "OMP_NUM_THREADS": "1"}
+
+    def python(*words):
+        return subprocess.run([sys.executable, "-m", *map(str, words)], capture_output=True, text=True, env=path)
+
+    assert "  blurred       The most uncertain tokens, but for noise. [needs_scores]\n    --blur 0.5: how" in succeeded(
+        python("entropy_mask_plugin.policies"))
+    succeeded(python("fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--mask-strategy", "blurred", "--blur",
+                     "1", "--self-mask-from-epoch", "1", "--max-update", "2", "--save-dir", tmp_path / "run"))
+    install(tmp_path / "site", "broken", "import no_such_module\n")
+    assert error_of(python("entropy_mask_plugin.policies")) == (
+        "error: broken: its extension broken cannot be loaded (ModuleNotFoundError: No module named 'no_such_module'); "
+        "repair or uninstall it")
