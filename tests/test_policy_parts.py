@@ -1,7 +1,6 @@
 """Parts of a policy: registries, the masker, and both outside of the package and of fairseq."""
 
 import re
-import textwrap
 
 import pytest
 import torch
@@ -12,13 +11,11 @@ from entropy_mask_plugin.masking import Masker, Policy, Scores, Vocabulary, When
 from entropy_mask_plugin.masking.registry import Entry, Registry
 from entropy_mask_plugin.masking.strategies import STRATEGIES
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-
-def code_after(heading):
-    """The indented block of README that follows."""
-    block = re.search(r"\n\n((?:    .*\n|\n)+)", README[README.index(heading):])[1]
-    return textwrap.dedent(block)
+def code_after(phrase, page="README.md"):
+    """The Python block that follows the phrase."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.search(r"^```python\n(.*?)^```$", text[text.index(phrase):], re.DOTALL | re.MULTILINE)[1]
 
 
 def test_a_registry_names_its_parts_and_the_nearest_one():
@@ -160,7 +157,7 @@ def test_the_masks_work_in_the_training_loop_of_readme():
 def test_a_strategy_of_ones_own_trains_from_another_user_dir(data_bin, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "__init__.py").write_text(code_after("add a strategy"))
+    (mine / "__init__.py").write_text(code_after("## Add a strategy", "docs/policies.md"))
     flags = [str(mine) if flag == str(ROOT / "entropy_mask_plugin") else flag for flag in TRAINING]
     flags = [*flags, *OURS, *TINY, "--self-mask-from-epoch", "1", "--max-update", "3", "--save-dir", tmp_path / "run"]
     done = run("fairseq_cli.train", data_bin, *flags, "--mask-strategy", "ends")
