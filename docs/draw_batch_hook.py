@@ -52,14 +52,14 @@ def step(ax, y, number, code, *lines):
 def draw(ax):
     middle, width = center((len(TOKENS) - 1) / 2), COLUMN * len(TOKENS)
     step(ax, CLEAN, "", "clean batch", "unmasked tokens from the data loader")
-    step(ax, SOURCE, "1", "scores = source(…)", "teacher, the model itself, or its average",
+    step(ax, SOURCE, "1", "scores = source(…)", "the teacher, or the model itself,",
          "reads the clean tokens (no gradient);", "entropy of its prediction at every position")
     step(ax, INPUT + 0.3, "2", "masked = masker(…)", "the strategy ranks the tokens (here: high),",
          "exactly k of them are taken (here: k = 2)")
     step(ax, STUDENT + 0.1, "3", "train_step(masked)", "forward and backward on the masked batch,",
          "loss at the selected positions only", "(optionally with distillation)")
 
-    box(ax, middle, SOURCE, width - 0.12, 0.46, "source: teacher, self or ema", PALE, GREY, INK, fontweight="bold")
+    box(ax, middle, SOURCE, width - 0.12, 0.46, "source: teacher or self", PALE, GREY, INK, fontweight="bold")
     box(ax, middle, STUDENT, width - 0.12, 0.46, "model being trained", "#e4edf7", BLUE, BLUE, fontweight="bold")
     arrow(ax, middle, CLEAN - 0.23, SOURCE + 0.25)
     arrow(ax, middle, INPUT - 0.23, STUDENT + 0.25)

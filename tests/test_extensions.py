@@ -1,132 +1,60 @@
-"""One file outside of the package is enough for a part of one's own: strategy, score, source, unit, mixer."""
+"""One file outside of the package is enough for a part of one's own: those of docs/policies.md, and a mixer."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run
+from fairseq import checkpoint_utils
 
 from entropy_mask_plugin.masking.registry import Entry
 from entropy_mask_plugin.reporting.training_log import read_run
 from entropy_mask_plugin.scoring.sources import SOURCES, Source
 from entropy_mask_plugin.studies.record import flops_per_token
 
+PAGE = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8").split("## Add a part")[1]
 PARTS = {
-    "strategy": '''
-        """A strategy with an option."""
+    **dict(zip(("strategy", "score", "source", "unit"), re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))),
+    "mixer": '''"""A mixer."""
 
-        import entropy_mask_plugin
-        from entropy_mask_plugin.masking import STRATEGIES, Option
-        from entropy_mask_plugin.masking.noise import SELECTION
+import torch
 
-
-        BLUR = Option(0.5, "how much noise, in nats", lambda value: value >= 0, "0 or more")
+import entropy_mask_plugin
+from entropy_mask_plugin.models.mixers import MIXERS
 
 
-        @STRATEGIES.add("blurred", options={"blur": BLUR})
-        def blurred(scores, candidates, k, draw, blur):
-            """The most uncertain tokens, but for noise."""
-            return scores + blur * draw.noise(SELECTION)
+@MIXERS.add("mean")
+class Mean(torch.nn.Module):
+    """The mean of all tokens, projected."""
+
+    marker = "mean_proj"
+
+    def __init__(self, embed_dim, num_heads, dropout, norm=None):
+        super().__init__()
+        self.mean_proj, self.norm = torch.nn.Linear(embed_dim, embed_dim), norm or torch.nn.Identity()
+
+    def forward(self, x, attend, positions=None):
+        mixed = self.mean_proj(self.norm(x.mean(1, keepdim=True).expand_as(x)))
+        return mixed if positions is None else positions.of(mixed)
+
+    def value_path(self):
+        return [self.mean_proj.weight]
+
+    @staticmethod
+    def components(tensors):
+        return {"attention out": list(tensors.values())}
+
+    @staticmethod
+    def macs(width, length, present, wanted):
+        return {"projections": wanted * width**2, "attention": 0}
 
 
-        entropy_mask_plugin.register()
-    ''',
-    "score": '''
-        """A score."""
-
-        import entropy_mask_plugin
-        from entropy_mask_plugin.masking import SCORES
-
-
-        @SCORES.add("doubt", unit="probability", version=2)
-        def doubt(logits, tokens):
-            """One minus the largest probability."""
-            return 1 - logits.softmax(-1).amax(-1)
-
-
-        entropy_mask_plugin.register()
-    ''',
-    "source": '''
-        """A source that reads no model."""
-
-        import torch
-
-        import entropy_mask_plugin
-        from entropy_mask_plugin.masking import Scores
-        from entropy_mask_plugin.scoring.sources import SOURCES, Source
-
-
-        @SOURCES.add("rarity")
-        class Rarity(Source):
-            """Rare tokens first."""
-
-            def __init__(self, task):
-                super().__init__(task)
-                self.rarity = -torch.tensor(task.dictionary.count).float().clamp(min=1).log()
-
-            def __call__(self, sample, model, when):
-                return Scores(self.rarity[sample["net_input"]["src_tokens"]])
-
-
-        entropy_mask_plugin.register()
-    ''',
-    "unit": '''
-        """A unit."""
-
-        import torch
-
-        import entropy_mask_plugin
-        from entropy_mask_plugin.masking import UNITS
-
-
-        @UNITS.add("pair")
-        def pair(tokens, candidates, vocabulary, draw):
-            """Two neighbours."""
-            return (torch.arange(tokens.size(1), device=tokens.device) // 2).expand_as(tokens)
-
-
-        entropy_mask_plugin.register()
-    ''',
-    "mixer": '''
-        """A mixer."""
-
-        import torch
-
-        import entropy_mask_plugin
-        from entropy_mask_plugin.models.mixers import MIXERS
-
-
-        @MIXERS.add("mean")
-        class Mean(torch.nn.Module):
-            """The mean of all tokens, projected."""
-
-            marker = "mean_proj"
-
-            def __init__(self, embed_dim, num_heads, dropout, norm=None):
-                super().__init__()
-                self.mean_proj, self.norm = torch.nn.Linear(embed_dim, embed_dim), norm or torch.nn.Identity()
-
-            def forward(self, x, attend, positions=None):
-                mixed = self.mean_proj(self.norm(x.mean(1, keepdim=True).expand_as(x)))
-                return mixed if positions is None else positions.of(mixed)
-
-            def value_path(self):
-                return [self.mean_proj.weight]
-
-            @staticmethod
-            def components(tensors):
-                return {"attention out": list(tensors.values())}
-
-            @staticmethod
-            def macs(width, length, present, wanted):
-                return {"projections": wanted * width**2, "attention": 0}
-
-
-        entropy_mask_plugin.register()
-    ''',
+entropy_mask_plugin.register()
+''',
 }
 
 
@@ -134,19 +62,15 @@ PARTS = {
 def train_with(data_bin, tmp_path):
     """Run fairseq-train with a part of PARTS in a --user-dir of its own, and flags."""
 
-    def start(part, *flags, save_dir="run", module=None):
+    def start(part, *flags, save_dir="run"):
         mine = tmp_path / part
         mine.mkdir(exist_ok=True)
-        (mine / "__init__.py").write_text(module or dedented(PARTS[part]))
+        (mine / "__init__.py").write_text(PARTS[part])
         training = [str(mine) if flag == PLUGIN else flag for flag in TRAINING]
         return run("fairseq_cli.train", data_bin, *training, *OURS, *flags, "--max-epoch", "1",
                    "--save-dir", tmp_path / save_dir)
 
     return start
-
-
-def dedented(text):
-    return "\n".join(line[8:] for line in text.split("\n")).lstrip("\n")
 
 
 def succeeded(done):
@@ -173,10 +97,20 @@ def test_a_strategy_brings_its_flag(train_with, tmp_path):
         "error: --blur: -1.0 found, expected 0 or more")
 
 
+def test_a_checkpoint_loads_without_its_strategy_which_training_asks_for(train_with, tmp_path):
+    succeeded(train_with("strategy", *TINY, "--mask-strategy", "blurred", "--self-mask-from-epoch", "1"))
+    checkpoint = str(tmp_path / "run" / "checkpoint_last.pt")
+    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([checkpoint])  # this process does not have it
+    assert model.eval()(torch.arange(4, 14)[None])[0].isfinite().all()
+    assert error_of(train_with("strategy", *TINY, "--mask-strategy", "blured")) == (
+        "error: --mask-strategy: blured found, expected one of high, low, mid, marginal, random, alternating, blurred "
+        "(did you mean blurred?)")
+
+
 def test_a_strategys_flag_is_a_setting_under_hydra_too(data_bin, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "__init__.py").write_text(dedented(PARTS["strategy"]))
+    (mine / "__init__.py").write_text(PARTS["strategy"])
     done = run(
         "fairseq_cli.hydra_train", "--config-dir", ROOT / "examples" / "paper", "--config-name", "bertlet",
         f"common.user_dir={mine}", "common.cpu=true", f"task.data={data_bin}", "task.tokens_per_sample=16",
@@ -236,7 +170,7 @@ def install(folder, name, text):
 
 def test_an_installed_package_adds_parts_by_its_entry_point(data_bin, tmp_path):
     (tmp_path / "site").mkdir()
-    install(tmp_path / "site", "blurring", dedented(PARTS["strategy"]))
+    install(tmp_path / "site", "blurring", PARTS["strategy"])
     path = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path / "site")]), "OMP_NUM_THREADS": "1"}
 
     def python(*words):

@@ -4,8 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import OURS, ROOT, TINY, TRAINING, run
-from fairseq import checkpoint_utils
+from conftest import ROOT, run
 
 from entropy_mask_plugin.masking import Masker, Policy, Scores, Vocabulary, When
 from entropy_mask_plugin.masking.registry import Entry, Registry
@@ -152,20 +151,3 @@ def test_the_masks_work_in_the_training_loop_of_readme():
     assert names["selected"].sum(1).tolist() == [3, 3, 3] and names["loss"] > 0
     exact = torch.special.entr(model.eval()(tokens).logits.softmax(-1)).sum(-1)
     assert names["entropies"].shape == exact.shape and torch.allclose(names["entropies"], exact, rtol=1e-4)
-
-
-def test_a_strategy_of_ones_own_trains_from_another_user_dir(data_bin, tmp_path):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "__init__.py").write_text(code_after("## Add a strategy", "docs/policies.md"))
-    flags = [str(mine) if flag == str(ROOT / "entropy_mask_plugin") else flag for flag in TRAINING]
-    flags = [*flags, *OURS, *TINY, "--self-mask-from-epoch", "1", "--max-update", "3", "--save-dir", tmp_path / "run"]
-    done = run("fairseq_cli.train", data_bin, *flags, "--mask-strategy", "ends")
-    assert done.returncode == 0, done.stderr
-    checkpoint = str(tmp_path / "run" / "checkpoint_last.pt")
-    (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([checkpoint])  # without the strategy
-    assert model.eval()(torch.arange(4, 14)[None])[0].isfinite().all()
-    done = run("fairseq_cli.train", data_bin, *flags, "--mask-strategy", "end")
-    assert done.returncode == 1 and done.stderr.splitlines()[-1] == (
-        "error: --mask-strategy: end found, expected one of high, low, mid, marginal, random, alternating, ends "
-        "(did you mean ends?)")
