@@ -4,6 +4,8 @@ registers the task, the criterion and the archs; elsewhere `register()` does, an
 import functools
 import sys
 
+__version__ = "0.2.0.dev0"
+
 
 @functools.cache
 def register():
