@@ -27,6 +27,7 @@ setup(
     ],
     packages=find_packages(include=["entropy_mask_plugin", "entropy_mask_plugin.*"]),
     package_data={"entropy_mask_plugin": ["py.typed"], "entropy_mask_plugin.studies": ["page.html"]},
+    entry_points={"console_scripts": ["entropy-mask = entropy_mask_plugin.cli:main"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",  # the first whose torch.load refuses pickles that run code unless told otherwise

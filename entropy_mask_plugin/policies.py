@@ -1,4 +1,4 @@
-"""The parts that a policy is made of, by name:   python -m entropy_mask_plugin.policies"""
+"""The parts that a policy is made of, by name:   entropy-mask policies, or python -m entropy_mask_plugin.policies"""
 
 from .masking.registry import Registry
 from .masking.strategies import STRATEGIES
@@ -13,5 +13,9 @@ def describe(registry: Registry) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main() -> None:
     print(describe(STRATEGIES))
+
+
+if __name__ == "__main__":
+    main()
