@@ -1,16 +1,33 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+root = Path(__file__).parent
+init = (root / "entropy_mask_plugin" / "__init__.py").read_text(encoding="utf-8")  # not imported: that may need torch
+
 setup(
     name="entropy-mask-plugin",
-    version="0.1.0",
+    version=re.search(r'^__version__ = "(.+)"$', init, re.MULTILINE).group(1),
     description="Entropy-aware masking for masked language modelling, as a fairseq plug-in",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(root / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    keywords="masked language modelling, pretraining, BERT, fairseq, masking policies, knowledge distillation",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["entropy_mask_plugin", "entropy_mask_plugin.*"]),
-    package_data={"entropy_mask_plugin.studies": ["page.html"]},
+    package_data={"entropy_mask_plugin": ["py.typed"], "entropy_mask_plugin.studies": ["page.html"]},
+    entry_points={"console_scripts": ["entropy-mask = entropy_mask_plugin.cli:main"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",  # the first whose torch.load refuses pickles that run code unless told otherwise
@@ -22,13 +39,13 @@ setup(
         "protobuf>=4.21",  # sentencepiece's own description of its models needs it
         "huggingface_hub>=0.24",
         "pyyaml>=6",
-        "datasets>=3.0",
-        "jinja2>=3.1",
-        "matplotlib>=3.8",
-        "scipy>=1.15",
-        "scikit-learn>=1.4",
-        "tabulate>=0.9",
         "tqdm>=4.60",
     ],
-    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "transformers>=4.48"]},
+    extras_require={  # entropy_mask_plugin/system/extras.py knows which modules they are
+        "corpus": ["datasets>=3.0"],
+        "glue": ["scipy>=1.15", "scikit-learn>=1.4"],
+        "report": ["jinja2>=3.1", "matplotlib>=3.8", "tabulate>=0.9"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "transformers>=4.48", "ruff>=0.9",
+                "pyright>=1.1.390"],
+    },
 )

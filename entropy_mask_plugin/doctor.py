@@ -1,9 +1,8 @@
-"""Would training work here?   python -m entropy_mask_plugin.doctor [--data DIR] [--teacher CHECKPOINT-OR-FOLDER]
+"""Would training work here?   entropy-mask doctor, or python -m entropy_mask_plugin.doctor
 
-One sentence for each finding, with the repair. Exit status 1 when training would fail.
+One line per problem, with its fix. Exit status 1 when training would fail.
 """
 
-import argparse
 import glob
 import importlib
 import importlib.metadata
@@ -11,6 +10,7 @@ import logging
 import os
 import sys
 
+from .system import extras
 from .system.errors import UsageError
 
 OK, NOTE, ERROR = "ok", "note", "ERROR"
@@ -18,14 +18,11 @@ INSTALL = "run scripts/install.sh"
 OLDEST = {"torch": (2, 6), "numpy": (1, 26)}
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m entropy_mask_plugin.doctor", description=__doc__.split("\n")[0])
-    parser.add_argument("--data", metavar="DIR", help="data-bin, or several separated by colons, to be trained on")
-    parser.add_argument("--teacher", metavar="PATH", help="checkpoint or Hugging Face folder to be used as --teacher")
-    args = parser.parse_args(arguments)
+def print_findings(data, teacher):
+    """Returns the exit status."""
     logging.disable(logging.WARNING)  # fairseq's own, while it is imported
     failed = False
-    for kind, sentence in findings(args.data, args.teacher):
+    for kind, sentence in findings(data, teacher):
         print(f"{kind:>5}  {sentence}", flush=True)
         failed |= kind == ERROR
     return int(failed)
@@ -38,7 +35,8 @@ def findings(data, teacher):
     installed = [package(name, ERROR, INSTALL) for name in ("torch", "numpy", "fairseq", "sentencepiece", "tokenizers",
                                                             "safetensors")]
     yield from installed
-    yield package("datasets", NOTE, "only needed to fetch public data")
+    for extra in ("corpus", "glue", "report"):
+        yield optional(extra)
     if any(kind == ERROR for kind, _ in installed):
         return
     yield plug_in()
@@ -71,6 +69,14 @@ def package(name, otherwise, repair):
         oldest = ".".join(map(str, OLDEST[name]))
         return ERROR, f"{name} {version} is too old, expected {oldest} or newer: {repair}"
     return OK, f"{name} {version}"
+
+
+def optional(extra):
+    """Is what only some commands need there?"""
+    missing = extras.missing_modules(extra)
+    if missing:
+        return NOTE, f"[{extra}] {', '.join(missing)} not installed: {extras.install(extra)} ({extras.PURPOSES[extra]})"
+    return OK, f"[{extra}] {', '.join(extras.MODULES[extra])}"
 
 
 def version_of(name, module):
@@ -135,7 +141,7 @@ def data_bins(data):
     try:
         dictionary = read_dictionary_of_shards(folders)
     except UsageError as error:
-        yield ERROR, f"{error}: make it with scripts/prepare_corpus.py"
+        yield ERROR, f"{error}: make it with entropy-mask prepare-corpus"
         return
     yield OK, f"data: {len(dictionary) + 1:,} symbols, <mask> included"
     for i, folder in enumerate(folders):
@@ -146,7 +152,7 @@ def data_bins(data):
                 yield ERROR, f"data: {split} of {folder} is damaged ({first_line(error)}): make it again"
                 continue
             if samples is None or not len(samples):
-                yield ERROR, f"data: {folder} has no {split} split: make it with scripts/prepare_corpus.py"
+                yield ERROR, f"data: {folder} has no {split} split: make it with entropy-mask prepare-corpus"
             elif os.path.getsize(os.path.join(folder, f"{split}.bin")) < int(samples.sizes.sum()) * 2:  # 2 bytes or 4
                 yield ERROR, f"data: {split}.bin of {folder} is truncated: make it again"
             else:
@@ -169,7 +175,7 @@ def teacher_of(path, data):
     try:
         yield teacher_for(path, data) if data else teacher_alone(path)
     except UsageError as error:
-        repair = ": prepare the data with its tokenizer (prepare_corpus.py --tokenizer or --bert-vocab)"
+        repair = ": prepare the data with its tokenizer (prepare-corpus --tokenizer or --bert-vocab)"
         yield ERROR, f"{error}{repair if 'another vocabulary' in str(error) else ''}"
 
 
@@ -210,4 +216,6 @@ def first_line(error):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from .cli import run_command
+
+    sys.exit(run_command("doctor", prog="python -m entropy_mask_plugin.doctor"))

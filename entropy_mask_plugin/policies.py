@@ -1,4 +1,4 @@
-"""The parts that a policy is made of, by name:   python -m entropy_mask_plugin.policies"""
+"""The parts that a policy is made of, by name:   entropy-mask policies, or python -m entropy_mask_plugin.policies"""
 
 from .config import registries
 from .masking.registry import Registry
@@ -16,7 +16,7 @@ def describe(registry: Registry) -> str:
     return "\n".join(lines)
 
 
-def main():
+def main() -> None:
     import entropy_mask_plugin
 
     entropy_mask_plugin.register()  # and with it, installed extensions

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the Python environment of this project:   bash scripts/install.sh [--venv DIR]     (default: .venv beside scripts/)
 # A second call takes seconds. A torch that is already there, in DIR or in the python that runs this, is kept.
-# Settings: PYTHON (default python3), TORCH (default torch==2.13.0), EXTRAS (default test).
+# Settings: PYTHON (default python3), TORCH (default torch==2.13.0), EXTRAS (default: all of setup.py).
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -15,7 +15,7 @@ while [ $# -gt 0 ]; do
 done
 PYTHON=${PYTHON:-python3}
 TORCH=${TORCH:-torch==2.13.0}
-EXTRAS=${EXTRAS:-test}
+EXTRAS=${EXTRAS:-corpus,glue,report,dev}
 
 say() { printf '\n== %s\n' "$*"; }
 usable_torch='import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6))'
@@ -37,7 +37,7 @@ pip() { "$python" -m pip --disable-pip-version-check "$@"; } # not -q: its progr
 
 # What is installed is written down when all of it is there: the next call has nothing to do until this changes.
 stamp=$venv/entropy-mask-plugin.installed
-wanted=$(cat "$root/setup.py" "$root/scripts/install.sh"; echo "$root $EXTRAS")
+wanted=$(cat "$root/setup.py" "$root/scripts/install.sh"; grep __version__ "$root/entropy_mask_plugin/__init__.py"; echo "$root $EXTRAS")
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$python" -c "$usable_torch" 2>/dev/null; then
     say "already installed: nothing to do"
     exit 0

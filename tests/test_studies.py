@@ -2,7 +2,6 @@
 
 import contextlib
 import html
-import importlib.util
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from test_glue_run import write_glue
 from test_glue_table import planted, write_settings, write_unit
 from test_huggingface import make_folder
 
+from entropy_mask_plugin import cli
 from entropy_mask_plugin.config import Corruption, corruption_of
 from entropy_mask_plugin.glue.metrics import Predictions, official_score
 from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS, is_constant
@@ -50,31 +50,23 @@ def options(data_bin, glue, out="run", **more):
 # ---- commands
 
 
-def parser_of(script):
-    spec = importlib.util.spec_from_file_location(script, ROOT / "scripts" / f"{script}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.parse
-
-
 @pytest.mark.parametrize("arch", ["bertlet", "bert_base"])
 @pytest.mark.parametrize("scale", SCALES)
-def test_every_command_of_every_study_is_understood(scale, arch, data_bin, glue, monkeypatch):
+def test_every_command_of_every_study_is_understood(scale, arch, data_bin, glue):
     wanted = plan_of(options(data_bin, glue, scale=scale, arch=arch))
     steps = {step.folder: step for steps in wanted.values() for step in steps}
     assert len(wanted) == len(ROWS) and len(steps) > len(wanted)
-    parsers = {name: parser_of(name) for name in ("finetune_glue", "build_entropy_cache")}
     trainings = 0
     for step in steps.values():
         assert "{" not in step.line()
-        if step.command[1] == "-m":
-            assert step.command[2] == "fairseq_cli.train"
-            cfg = parse(step.command[3:])
+        module, *words = step.command[2:]
+        if module == "fairseq_cli.train":
+            cfg = parse(words)
             assert cfg.task.tokens_per_sample == SCALES[scale].length and cfg.model._name == arch
             trainings += 1
         else:
-            monkeypatch.setattr(sys, "argv", list(step.command[1:]))
-            parsers[os.path.basename(step.command[1])[:-3]]()
+            assert module == "entropy_mask_plugin.cli" and words[0] in ("glue", "build-entropy-cache")
+            cli.parse(words[0], words[1:])
     assert trainings == 1 + sum(row.flags is not None for row in ROWS.values())
 
 
@@ -349,7 +341,7 @@ def test_a_hugging_face_bert_can_be_the_teacher(place, glue, tmp_path):
     assert subprocess.run(first.words(), capture_output=True).returncode == 0
     assert run.run_study(wanted) == []
     record = json.loads((tmp_path / "run" / "high" / "all-mask" / "seed1" / "record.json").read_text())
-    assert len(record["commands"]) == 4 and "import_hf_bert.py" in record["commands"][0]
+    assert len(record["commands"]) == 4 and "import-hf-bert" in record["commands"][0]
     imported = Options(out=str(tmp_path / "other"), teacher=str(tmp_path / "run" / "teacher" / "imported"), **asked)
     steps = plan_of(imported)[unit]
     assert [step.kind for step in steps] == ["entropies", "pretraining", "fine-tuning"]

@@ -4,5 +4,5 @@ data       a data-bin of made-up text, and a teacher whose entropies vary like a
 variants   what is compared: flags of fairseq-train, and transformers
 measure    rounds in rotating order, ratios within a round, memory, accuracy of the entropies
 report     Markdown, JSON and a picture
-stages     what else can be measured, each in a process with a time limit: scripts/benchmark.py --stages
+stages     what else can be measured, each in a process with a time limit: entropy-mask benchmark --stages
 """

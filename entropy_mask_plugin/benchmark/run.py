@@ -15,7 +15,7 @@ SPARE_BATCHES = 24  # an epoch has so many more than are needed: a new one would
 
 
 class Asked(NamedTuple):
-    """The flags of scripts/benchmark.py."""
+    """The flags of the command `benchmark`."""
 
     archs: List[str]
     lengths: List[int]

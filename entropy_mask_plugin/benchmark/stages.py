@@ -1,4 +1,4 @@
-"""The stages of `scripts/benchmark.py --stages`: each in a process of its own, with a limit of its own.
+"""The stages of `entropy-mask benchmark --stages`: each in a process of its own, with a limit of its own.
 
 What a stage measures is a line of DIR/results.jsonl the moment it is known, and what it prints is in DIR/log: a run
 that is cut off leaves its figures, and a stage that fails does not keep the next ones from running.
@@ -15,10 +15,7 @@ import threading
 import time
 from typing import NamedTuple, Optional, Tuple
 
-import torch
-
 from ..system.errors import require
-from . import summary
 from .results import LOG, record
 
 # Logging before fairseq, one of whose modules would set DEBUG for everybody.
@@ -67,6 +64,8 @@ class Options(NamedTuple):
 def run_stages(names, out, options, budget=None):
     """Run the stages in this order. options: `Options`, whose seconds each stage gets anew. Returns {name: "passed",
     "failed", "cut off" or "no time left"}."""
+    from . import summary  # needs what --help does not
+
     for name in names:
         require("--stages", name, name in STAGES, "some of " + ", ".join(STAGES))
     require("--budget", budget, budget is None or budget > 0, "a number of seconds")
@@ -104,6 +103,8 @@ def environment(name, out):
     variables = {**os.environ, "BENCHMARK_OUT": os.path.abspath(out), "PYTHONWARNINGS": "ignore",
                  "PYTHONUNBUFFERED": "1"}
     variables.pop("TRITON_INTERPRET", None)
+    import torch
+
     if STAGES[name].interpreted and not torch.cuda.is_available():
         variables["TRITON_INTERPRET"] = "1"
     return variables
@@ -116,6 +117,8 @@ def log_line(out, line):
 
 
 def describe_machine(options):
+    import torch
+
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     for package in ("fairseq", "triton", "transformers"):
         try:

@@ -13,6 +13,7 @@ from fairseq.data import iterators
 from fairseq.trainer import Trainer
 from torch.utils.data import DataLoader
 
+from ..system.extras import require_extras
 from .data import SPECIALS_BEFORE, VOCABULARY, parsed, sharpened
 
 SIZES = {"bertlet": (4, 512, 2048, 8), "bert_base": (12, 768, 3072, 12)}  # layers, width, FFN, heads
@@ -120,6 +121,7 @@ class WithTransformers:
     """`BertForMaskedLM` and the masks of `DataCollatorForLanguageModeling`, as in its run_mlm example."""
 
     def __init__(self, setting):
+        require_extras("dev")
         from transformers import BertConfig, BertForMaskedLM
 
         layers, width, ffn, heads = SIZES[setting.arch]

@@ -11,7 +11,7 @@ NO_HEAD = "masked-LM head"  # in extra_state of an imported bare encoder: why it
 
 
 def file_or_huggingface_folder(path, flag):
-    """The path; of a folder that scripts/import_hf_bert.py made, that of the model.pt in it.
+    """The path; of a folder that `entropy-mask import-hf-bert` made, that of the model.pt in it.
 
     Raises:
         UsageError: a folder that is neither.

@@ -11,5 +11,5 @@
     build.py                    the stages in order, each finished once
     progress.py                 what a waiting person sees
 
-Nothing is imported here: `scripts/prepare_corpus.py` calls `build.prepare_corpus`.
+Nothing is imported here: `entropy-mask prepare-corpus` calls `build.prepare_corpus`.
 """

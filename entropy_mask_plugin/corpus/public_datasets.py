@@ -7,6 +7,7 @@ import sys
 from typing import Callable, List, NamedTuple, Optional
 
 from ..system.errors import UsageError
+from ..system.extras import require_extras
 from ..system.text import one_line
 from .sources import Document
 
@@ -102,18 +103,20 @@ class PublicDatasetSource:
 
 
 def fetched(name, dataset, stream):
+    require_extras("corpus")
     try:
         import datasets
 
         rows = datasets.load_dataset(**dataset.arguments, streaming=stream)
         return {split: rows[split] for split in dataset.splits}
-    except Exception as error:  # the network, the hub, its client and a missing package each have their own kinds
+    except Exception as error:  # the network, the hub, its client each have their own kinds
         reason = one_line(f"cannot be fetched ({type(error).__name__}: {error}"[:300]) + ")"
         raise UsageError(f"--dataset {name}: {reason}, expected a network, a filled cache or --dataset-dir") from error
 
 
 def local(name, dataset, folder, stream):
     """Splits of a folder: what `save_to_disk` wrote, or files whose names say the split."""
+    require_extras("corpus")
     import datasets
 
     if not os.path.isdir(folder):

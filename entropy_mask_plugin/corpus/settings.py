@@ -15,7 +15,7 @@ from .wordpiece import WordPieceTokenizer
 
 @dataclass
 class Settings:
-    """The flags of scripts/prepare_corpus.py. One of text, dataset and docstrings says where documents come from."""
+    """The flags of the command `prepare-corpus`. One of text, dataset and docstrings says where documents come from."""
 
     out: str
     text: Optional[List[str]] = None

@@ -7,6 +7,7 @@ import os
 from typing import List, NamedTuple
 
 from ..system.errors import UsageError
+from ..system.extras import require_extras
 from ..system.text import one_line
 from .tasks import HIGHEST_SCORE, TASKS
 
@@ -116,8 +117,9 @@ def read_from_hub(name, limit=None):
     """The same splits from `nyu-mll/glue` through the package `datasets`.
 
     Raises:
-        UsageError: no network and nothing in the cache, or examples without labels.
+        UsageError: the package is not installed, no network and nothing in the cache, or examples without labels.
     """
+    require_extras("corpus")
     import datasets
 
     task = TASKS[name]

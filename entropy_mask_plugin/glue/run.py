@@ -30,7 +30,7 @@ FLAG = "--checkpoint"
 
 @dataclass
 class Settings:
-    """The flags of scripts/finetune_glue.py."""
+    """The flags of the command `glue`."""
 
     checkpoint: str
     out: str

@@ -1,4 +1,4 @@
-"""The table of scripts/flops.py."""
+"""The table of the command `flops`."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ PUBLISHED_LENGTH = 128
 
 
 def report(args):
-    """Markdown. `args`: what scripts/flops.py takes."""
+    """Markdown. `args`: the flags of that command."""
     require("--arch", args.arch, issubclass(models.ARCH_MODEL_REGISTRY.get(args.arch, object), BertModel),
             "one of this plug-in's archs")
     require("--length", args.length, args.length >= 2, "2 or more")

@@ -12,7 +12,7 @@ from ..system.digests import digest, digest_of_file
 from ..system.errors import UsageError
 from ..system.machine import cpu_name, versions
 from ..system.processes import PACKAGE
-from .plan import FINISHED, SCRIPTS
+from .plan import FINISHED
 
 PACKAGES = ("torch", "fairseq-fixed", "numpy", "scikit-learn", "entropy-mask-plugin")  # that decide a result
 NAMES = {"more flags": "other flags after --", "data": "other --data", "glue": "other --glue",
@@ -48,7 +48,7 @@ def commit():
         return None
     if head.returncode or git("ls-files", "--error-unmatch", "__init__.py").returncode:
         return None
-    places = ("--", PACKAGE, SCRIPTS)
+    places = ("--", PACKAGE)
     top = git("rev-parse", "--show-toplevel").stdout.strip()
     new = git("ls-files", "--others", "--exclude-standard", "--full-name", *places).stdout.splitlines()
     changes = git("diff", "HEAD", *places).stdout + " ".join(digest_of_file(os.path.join(top, name)) for name in new)

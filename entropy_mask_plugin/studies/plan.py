@@ -4,7 +4,7 @@
     RUN/entropies/                              the cache of its entropies
     RUN/glue/                                   binarised tasks
     RUN/ROW/CORRUPTION/seedN/pretraining/       what fairseq-train leaves, train.log
-    RUN/ROW/CORRUPTION/seedN/fine-tuning/       what finetune_glue.py leaves
+    RUN/ROW/CORRUPTION/seedN/fine-tuning/       what the command `glue` leaves
     RUN/ROW/CORRUPTION/seedN/record.json        when both are finished
 """
 
@@ -26,7 +26,7 @@ from ..system.processes import PACKAGE
 from .rows import CORRUPTIONS, ROWS, STUDIES, rows_of
 from .scales import SCALES
 
-SCRIPTS = os.path.join(os.path.dirname(PACKAGE), "scripts")
+CLI = ("python", "-m", "entropy_mask_plugin.cli")
 FINISHED = "finished.json"  # of a step, in its folder
 TEACHER_SEED = 1000  # no student's: they would share its first weights
 OWNED = {  # flags that the plan goes by, and what to use instead
@@ -42,7 +42,7 @@ OWNED = {  # flags that the plan goes by, and what to use instead
 
 @dataclass
 class Options:
-    """The flags of scripts/reproduce.py."""
+    """The flags of the command `studies`."""
 
     studies: list
     scale: str
@@ -179,8 +179,7 @@ def teacher_steps(options):
         flags = ["--mask-strategy", "random", *CORRUPTIONS["80-10-10"].split()]
         return [Step("teacher", "the teacher", training_command(options, flags, 0, TEACHER_SEED, folder), folder)]
     if os.path.isdir(options.teacher):
-        command = ("python", os.path.join(SCRIPTS, "import_hf_bert.py"), "--hf", options.teacher, "--out",
-                   os.path.join(folder, "imported"))
+        command = (*CLI, "import-hf-bert", "--hf", options.teacher, "--out", os.path.join(folder, "imported"))
         marks = (os.path.join("imported", "model.pt"),)  # the import's folder appears whole or not at all
         return [Step("teacher", "the teacher, from Hugging Face's format", command, folder, marks)]
     return []
@@ -189,7 +188,7 @@ def teacher_steps(options):
 def cache_step(options, corpus):
     words = [*shlex.split(options.sizes.pretraining), *options.more]
     precisions = [word for flag in ("--precision", "--entropy-precision") for word in last_value(words, flag)]
-    command = ("python", os.path.join(SCRIPTS, "build_entropy_cache.py"), options.data[corpus], "--teacher",
+    command = (*CLI, "build-entropy-cache", options.data[corpus], "--teacher",
                teacher_of(options), "--entropy-cache", options.path("entropies"), "--tokens-per-sample",
                str(options.sizes.length), *precisions, *cpu(options))
     name = "the teacher's entropies" + (f" of corpus {corpus + 1}" if corpus else "")
@@ -228,7 +227,7 @@ def steps_of(options, unit):
     folder = os.path.join(unit.folder(options), "fine-tuning")
     data = options.path("glue", "teacher" if flags is None else "data")  # a given teacher may be of another length
     yield Step("fine-tuning", f"{unit}: fine-tuning", (
-        "python", os.path.join(SCRIPTS, "finetune_glue.py"), "--checkpoint", checkpoint, "--glue", options.glue,
+        *CLI, "glue", "--checkpoint", checkpoint, "--glue", options.glue,
         "--tasks", ",".join(options.tasks), "--seeds", str(unit.seed), "--data", data, "--out", folder,
         *shlex.split(options.sizes.tuning), *shlex.split(row.tuning), "--",
         *shlex.split(options.sizes.tuning_training), *cpu(options)), folder,

@@ -13,7 +13,7 @@ class Row(NamedTuple):
     """
     flags: of fairseq-train; None = this row pretrains nothing.
     pretraining: the row whose pretrained model is fine-tuned, where it is another one; TEACHER = the teacher.
-    tuning: flags of finetune_glue.py.
+    tuning: flags of the command `glue`.
     corpus: which of the corpora of --data it is pretrained on, from 0.
     against: the row that it is compared with.
     paper: its row in the paper's tables, without the name of the model; None = the paper has no table of it.

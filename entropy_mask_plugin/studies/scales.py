@@ -10,7 +10,7 @@ class Scale(NamedTuple):
     length: tokens of a block.
     epochs, max_updates: of a pretraining; None = no other end than the epochs'.
     pretraining: flags of fairseq-train.
-    tuning: flags of finetune_glue.py.
+    tuning: flags of the command `glue`.
     tuning_training: flags of the fairseq-train in it.
     tasks: of GLUE.
     """

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,15 @@ def gpus() -> List[str]:
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
 
 
+def python_path() -> str:
+    """The PYTHONPATH with which processes find this package, also where it is not installed."""
+    root, given = os.path.dirname(PACKAGE), list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    # site-packages would come before the standard library, and hide modules of it behind backports.
+    if root in given or root in (*site.getsitepackages(), site.getusersitepackages()):
+        return os.pathsep.join(given)
+    return os.pathsep.join([root, *given])
+
+
 @contextlib.contextmanager
 def running(command: Sequence[str], output: Any, **options: Any) -> Iterator[subprocess.Popen]:
     """Start a process in a group of its own; where the block ends with an exception, the group is killed.
@@ -112,7 +122,7 @@ def run_logged(command: Sequence[str], log: str, threads: int, device: Optional[
         ProcessFailed: it did not end well.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore",
-                   "PYTHONPATH": os.pathsep.join([os.path.dirname(PACKAGE), os.environ.get("PYTHONPATH", "")])}
+                   "PYTHONPATH": python_path()}
     if device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = device
     with open(log, "a", encoding="utf-8") as file, running(command, file, env=environment) as process:

@@ -1,0 +1,41 @@
+"""Compute a teacher's entropies ahead of the trainings that will read them.
+
+    %(prog)s corpora/mine/bin --teacher teacher.pt --entropy-cache cache
+
+Give the flags of the training: other block lengths are other entropies. Rerun the same
+command to resume; two at once share the work.
+"""
+
+
+def add_arguments(parser):
+    from dataclasses import fields, make_dataclass
+
+    from fairseq.dataclass.utils import gen_parser_from_dataclass
+
+    from ..config import EntropyMaskedLMConfig, names_with, with_options
+
+    parser.add_argument("data", help="data-bin; several shards separated by colons")
+    parser.add_argument("--teacher", required=True, metavar="PATH")
+    parser.add_argument("--entropy-cache", required=True, metavar="DIR")
+    parser.add_argument("--train-subset", default="train", help="as in the training (default: %(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU where there is a GPU")
+    training = parser.add_argument_group("as in the training")
+    decisive = [(field.name, field.type, field) for field in fields(with_options(EntropyMaskedLMConfig))
+                if field.name in names_with("scores") and "help" in field.metadata]
+    gen_parser_from_dataclass(training, make_dataclass("Decisive", decisive, bases=(EntropyMaskedLMConfig.__base__,))())
+
+
+def run(args):
+    from fairseq import utils
+
+    from ..config import EntropyMaskedLMConfig, with_options
+    from ..pretrained.teacher import load_teacher
+    from ..task import EntropyMaskedLMTask
+
+    cfg = with_options(EntropyMaskedLMConfig)(**vars(args), seed=1, tpu=False)
+    task = EntropyMaskedLMTask.setup_task(cfg, from_checkpoint=True)  # no training: nothing to go on from
+    task.teacher = load_teacher(args.teacher, task)
+    for epoch, _ in enumerate(utils.split_paths(args.data), 1):
+        task.load_dataset(args.train_subset, epoch, combine=True)  # as the training does
+        store = task.datasets[args.train_subset].dataset.entropies
+        print(f"{int(store.ends[-1]):,} tokens of {utils.split_paths(args.data)[epoch - 1]}: {store.folder}")

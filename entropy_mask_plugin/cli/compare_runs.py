@@ -1,0 +1,44 @@
+"""Compare training runs: a table, and their learning curves.
+
+    %(prog)s RUN ... --dict DATA-BIN/dict.txt [--out DIR]
+
+RUN is a --save-dir of fairseq-train whose output went to RUN/train.log (`fairseq-train … | tee -a RUN/train.log`).
+Prints a table; with --out also writes comparison.md and comparison.png there.
+"""
+
+from pathlib import Path
+
+
+def add_arguments(parser):
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run")
+    parser.add_argument("--dict", required=True, metavar="FILE", help="dict.txt of the data-bin that they trained on")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where comparison.md and comparison.png go")
+    parser.add_argument("--fine-tuned", type=Path, metavar="DIR",
+                        help="folder with a run of entropy-mask glue for each RUN, of the same name: adds their scores")
+    parser.add_argument("--against", default="updates", metavar="AXIS",
+                        help="what the curves are drawn over: updates (default), or hours of training, also of resumed "
+                             "runs")
+
+
+def run(args):
+    from ..reporting import comparison, training_log
+    from ..system.atomic_files import write_text
+    from ..system.errors import require
+    from ..system.extras import require_extras
+
+    require("--against", args.against, args.against in comparison.AGAINST, "one of " + ", ".join(comparison.AGAINST))
+    runs = [training_log.read_run(folder) for folder in args.runs]
+    plateau = training_log.unigram_entropy(args.dict)
+    tuned = {}
+    if args.fine_tuned:
+        require_extras("glue")
+        from ..glue.cells import read_runs
+
+        tuned = {run.name: read_runs([str(args.fine_tuned / run.name)])[0] for run in runs}
+    text = "\n".join([comparison.table(runs, plateau, tuned), *comparison.plateau_warnings(runs, plateau)])
+    print(text)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_text(args.out / "comparison.md", (text + "\n"))
+        comparison.draw(runs, plateau, str(args.out / "comparison.png"), args.against)
+        print(f"\npicture: {args.out / 'comparison.png'}")
