@@ -36,7 +36,7 @@ MISTAKES = [
     (["--mask-strategy", "random", "--encoder-attention-heads", "5"], "--encoder-attention-heads: 5 found"),
     (["--mask-strategy", "random", "--encoder-attention-heads", "0"], "--encoder-attention-heads: 0 found"),
     (["--mask-strategy", "random", "--encoder-layers", "0"], "--encoder-layers: 0 found, expected 1 or more"),
-    (["--mask-strategy", "random", "--dropout", "2"], "--dropout: 2.0 found, expected a share in [0, 1)"),
+    (["--mask-strategy", "random", "--dropout", "2"], "--dropout: 2.0 found, expected a probability in [0, 1)"),
     (["--mask-strategy", "random", "--kd-temperature", "inf"], "--kd-temperature: inf found"),
 ]
 
@@ -202,4 +202,4 @@ def test_a_run_that_goes_on_with_other_masks_says_so(data_bin, tmp_path, caplog)
     with caplog.at_level("WARNING"):
         train(data_bin, str(tmp_path), "--mask-strategy", "random", "--mask-prob", "0.3", "--max-update", "2")
     (warning,) = [record.message for record in caplog.records if "was trained with" in record.message]
-    assert "was trained with --mask-prob 0.15 and goes on with 0.3" in warning
+    assert "was trained with --mask-prob 0.15 and resumes with 0.3" in warning
