@@ -86,12 +86,12 @@ def add_tokenizer(group):
 def main():
     arguments = parse(None)  # before the imports, which take seconds
     from entropy_mask_plugin.corpus.build import prepare_corpus
-    from entropy_mask_plugin.corpus.settings import Settings
+    from entropy_mask_plugin.corpus.settings import CorpusSettings
     from entropy_mask_plugin.system.errors import show_usage_errors_as_one_line
 
     show_usage_errors_as_one_line()
     begin = time.monotonic()
-    prepare_corpus(Settings(**vars(arguments)))
+    prepare_corpus(CorpusSettings(**vars(arguments)))
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{time.monotonic() - begin:,.0f} seconds, {megabytes:,.0f} MB of memory at most, fairseq-preprocess apart",
           file=sys.stderr)  # the last line of standard output is the path
