@@ -221,7 +221,7 @@ def test_wikitext_without_its_rare_words_is_warned_of_once(tmp_path, capsys):
         (tmp_path / f"wiki.{split}.tokens").write_text("= One =\nThe <unk> lobster .\n= Two =\nA crab .\n")
     source = PublicDatasetSource("wikitext-2", str(tmp_path))
     assert [len(list(source.documents())) for _ in range(2)] == [6, 6]
-    assert capsys.readouterr().err.count("3 lines with <unk> for rare words; the raw version of the data set") == 1
+    assert capsys.readouterr().err.count("3 lines with <unk> for rare words; the raw version of the dataset") == 1
 
 
 def test_wikitext_can_be_detokenized_and_is_not_unless_asked():
