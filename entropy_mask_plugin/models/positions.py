@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class SelectedPositions:
-    """The positions of a batch at which something is computed, and the tensors between its three layouts:
+    """The positions of a batch at which something is computed; converts tensors between three layouts:
 
         B x T, selected in []      gather -> K      pad -> B x S
           p [a] q [b]              a b c            a b             unpad: B x S -> K, drops the padding
