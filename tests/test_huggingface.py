@@ -204,7 +204,7 @@ MISTAKES = [
     (lambda f: edit_vocabulary(f, lambda lines: lines[:-2]),
      r"the tokenizer has (\d+), config.json has \d+, the embedding has \d+\), expected the same in each"),
     (lambda f: spoil(f, vocab_size=7000), r"config.json has 7000, the embedding has"),
-    (lambda f: ((f / "config.json").unlink(), (f / "model.pt").touch()), r"no Hugging Face folder but an imported one"),
+    (lambda f: ((f / "config.json").unlink(), (f / "model.pt").touch()), r"is an imported folder, not a Hugging Face one"),
     (lambda f: ((f / "model.safetensors").unlink(),
                 (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')),
      r"model-1.safetensors is missing, expected it in the folder of the index that names it"),
