@@ -5,6 +5,7 @@ Shapes: B sentences, T positions, V vocabulary, K selected positions, P position
 
 import math
 from dataclasses import dataclass, field
+from typing import Any, Dict, List, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +13,19 @@ from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
+from torch import Tensor, nn
 
 from .config import plain
-from .models.positions import Positions
+from .models.positions import SelectedPositions
 from .scoring import schedule
 from .system.errors import require
-from .training.cross_entropy import cross_entropy_of_consumed
+from .training.cross_entropy import inplace_cross_entropy
 
 
 @dataclass
 class EntropyMaskedLMCriterionConfig(FairseqDataclass):
+    """The flags of `--criterion entropy_masked_lm`."""
+
     kd_weight: float = field(
         default=0.0, metadata={"help": "w in (1-w) MLM + w KD, in [0, 1]; 0 = no distillation, the paper's is 0.5"}
     )
@@ -41,25 +45,37 @@ class EntropyMaskedLMCriterionConfig(FairseqDataclass):
 class EntropyMaskedLMCriterion(FairseqCriterion):
     """Masked language modelling with optional distillation from the task's teacher.
 
-    The loss is a sum over the selected tokens and sample_size their number, as fairseq wants it. A sequence's KD sum
-    over its n compared positions counts as its k selected ones, k/n each: a weight that only the sequence decides, so
-    the balance of the two losses is the same for every --update-freq, number of workers and batch.
+    The loss is a sum over the selected tokens and sample_size their number, as fairseq expects. Each of the n positions
+    that a sequence with k selected tokens compares with the teacher has the weight k/n in the KD loss. That weight
+    depends on the sequence alone, so the balance of the two losses does not change with --update-freq, the number of
+    workers or the batch.
+
+    Raises:
+        UsageError: a flag out of its range, see `check_criterion_flags`.
     """
 
-    def __init__(self, cfg, task):
+    def __init__(self, cfg: EntropyMaskedLMCriterionConfig, task: Any):
         super().__init__(task)
-        check_flags(cfg, task)
-        self.cfg = plain(cfg)
+        check_criterion_flags(cfg, task)
+        self.cfg: Any = plain(cfg)
 
-    def forward(self, model, sample, reduce=True):
-        """Returns the loss (a sum, nats), sample_size, and sums for the log."""
+    def forward(self, model: nn.Module, sample: dict, reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
+        """The loss of a masked batch.
+
+        Args:
+            model: one of this plug-in's or of fairseq's masked language models.
+            sample: a batch as `EntropyMaskedLMTask.mask_for_training` returns it.
+            reduce: unused; the loss is always a sum.
+        Returns:
+            the loss (a sum, nats, 0-dim), sample_size K, and sums for the log.
+        """
         selected = sample["selected"]
-        target = selected.of(sample["target"])  # K
+        target = selected.gather(sample["target"])  # K
         if self.distils():
             loss, mlm_loss, kd_loss, n_correct = self.with_distillation(model, sample["net_input"], selected, target)
         else:
-            logits, _ = model(**sample["net_input"], masked_tokens=wanted(model, selected))  # K x V
-            loss, n_correct = cross_entropy_of_consumed(logits, target)
+            logits, _ = model(**sample["net_input"], masked_tokens=as_model_argument(model, selected))  # K x V
+            loss, n_correct = inplace_cross_entropy(logits, target)
             mlm_loss, kd_loss = loss, torch.zeros_like(loss)
         return loss, selected.number, {
             "loss": mlm_loss.detach(),  # without the KD term, so that curves compare
@@ -71,56 +87,66 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
             "sample_size": selected.number,
         }
 
-    def with_distillation(self, model, net_input, selected, target):
-        """(loss, MLM loss, KD loss, correct predictions), all of them sums."""
+    def with_distillation(
+        self, model: nn.Module, net_input: dict, selected: SelectedPositions, target: Tensor
+    ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(1 - w) MLM + w KD (paper, section 3.6). target: K int64.
+
+        Returns:
+            loss, MLM loss, KD loss (nats) and number of correct predictions: 0-dim sums over the batch.
+        """
         compares_all = self.cfg.kd_positions == "all"
-        positions = Positions(net_input["src_tokens"].ne(self.padding_idx)) if compares_all else selected
-        logits, _ = model(**net_input, masked_tokens=wanted(model, positions))  # P x V
-        mlm_logits = logits[positions.of(selected.mask)] if compares_all else logits  # K x V
+        positions = SelectedPositions(net_input["src_tokens"].ne(self.padding_idx)) if compares_all else selected
+        logits, _ = model(**net_input, masked_tokens=as_model_argument(model, positions))  # P x V
+        mlm_logits = logits[positions.gather(selected.mask)] if compares_all else logits  # K x V
         mlm_loss = F.cross_entropy(mlm_logits.float(), target, reduction="sum")
-        share = selected.mask.sum(1) / positions.mask.sum(1).clamp(min=1)  # B
-        weight = positions.of(share[:, None].expand_as(positions.mask))  # P
-        teacher_logits = self.task.teacher_logits(net_input, positions)
+        ratio_of_row = selected.mask.sum(1) / positions.mask.sum(1).clamp(min=1)  # B, k/n
+        weight = positions.gather(ratio_of_row[:, None].expand_as(positions.mask))  # P
+        teacher_logits = self.task.teacher_logits(net_input, positions)  # P x V
         kd_loss = (weight * distillation_loss(logits, teacher_logits, self.cfg.kd_temperature)).sum()
         loss = (1 - self.cfg.kd_weight) * mlm_loss + self.cfg.kd_weight * kd_loss
         return loss, mlm_loss, kd_loss, mlm_logits.argmax(dim=-1).eq(target).sum()
 
-    def distils(self):
-        """Validation loss is the MLM term alone."""
+    def distils(self) -> bool:
+        """Whether the KD term is computed; the validation loss is the MLM term alone."""
         return self.training and schedule.distils(self.task.epoch, self.cfg.kd_weight, self.cfg.kd_start_epoch)
 
     @staticmethod
-    def reduce_metrics(logging_outputs):
-        """Losses in bits per selected token."""
+    def reduce_metrics(logging_outputs: List[Dict[str, Any]]) -> None:
+        """Log the losses in bits per selected token."""
         total = {key: sum(log.get(key, 0) for log in logging_outputs)
                  for key in ("loss", "kd_loss", "kd_sample_size", "n_correct", "sample_size")}
         n = total["sample_size"]
         metrics.log_scalar("loss", ratio(total["loss"], n) / math.log(2), n, round=3)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["loss"].avg))
         metrics.log_scalar("accuracy", ratio(total["n_correct"], n), n, round=4)
-        if total["kd_sample_size"] > 0:  # in epochs without distillation there is no such number
+        if total["kd_sample_size"] > 0:  # undefined in epochs without distillation
             kd_loss = total["kd_loss"] / total["kd_sample_size"] / math.log(2)
             metrics.log_scalar("kd_loss", kd_loss, total["kd_sample_size"], round=3)
 
     @staticmethod
-    def logging_outputs_can_be_summed():
+    def logging_outputs_can_be_summed() -> bool:
+        """Every logged value is a sum, so that fairseq adds them over workers instead of gathering them."""
         return True
 
 
-def wanted(model, positions):
-    """The positions as the model takes them: fairseq's own models know masks only."""
+def as_model_argument(model: nn.Module, positions: SelectedPositions) -> Union[SelectedPositions, Tensor]:
+    """The positions as the model takes them: fairseq's own models know bool masks (B x T) only."""
     return positions if hasattr(model, "lm_hidden") else positions.mask
 
 
-def ratio(total, count):
-    return total / count if count > 0 else math.nan  # nothing was masked: a loss of 0 would mislead
+def ratio(total: float, count: float) -> float:
+    """total / count, nan for 0 / 0: where nothing was masked, a loss of 0 would mislead."""
+    return total / count if count > 0 else math.nan
 
 
-def distillation_loss(student_logits, teacher_logits, temperature):
+def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """T^2 KL(teacher_T || student_T), with P_T = softmax(logits / T) (Hinton, Vinyals, Dean 2015).
 
     Args:
-        student_logits, teacher_logits: P x V.
+        student_logits: P x V, any float type.
+        teacher_logits: P x V, any float type.
+        temperature: T > 0.
     Returns:
         P, fp32, nats.
     """
@@ -129,8 +155,12 @@ def distillation_loss(student_logits, teacher_logits, temperature):
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
 
 
-def check_flags(cfg, task):
-    """Raise a UsageError that names the first flag out of its range."""
+def check_criterion_flags(cfg: EntropyMaskedLMCriterionConfig, task: Any) -> None:
+    """Check every flag of the criterion.
+
+    Raises:
+        UsageError: names the first flag out of its range.
+    """
     require("--task", type(task).__name__, hasattr(task, "teacher_logits"),
             "entropy_masked_lm, which --criterion entropy_masked_lm needs")
     require("--kd-weight", cfg.kd_weight, 0 <= cfg.kd_weight <= 1, "a weight in [0, 1]")

@@ -35,9 +35,9 @@ from .masking.masker import Masker, Vocabulary
 from .masking.statistics import SUMS, mask_statistics
 from .masking.take import number_to_mask, take
 from .masking.when import When
-from .models.positions import Positions
-from .pretrained.initialization import initialize_from, read_source, tell
-from .pretrained.restore import check_shapes, read_restore_file
+from .models.positions import SelectedPositions
+from .pretrained.initialization import initialize_from, log_copied_tensors, read_source
+from .pretrained.restore import check_restored_shapes, read_restore_file
 from .pretrained.teacher import load_teacher
 from .scoring import schedule
 from .scoring.cache import fingerprint
@@ -80,7 +80,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
             warn_of_unused_flags(cfg)
             task.trains, task.restored = True, read_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
-            logger.info(plateau.beginning(task.unigram_entropy()))
+            logger.info(plateau.unigram_message(task.unigram_entropy()))
         return task
 
     @classmethod
@@ -95,7 +95,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if self.cfg.init_from and self.trains and not from_checkpoint:
             self.initialize(model)
         if self.restored is not None and not from_checkpoint:
-            check_shapes(self.restored, model)
+            check_restored_shapes(self.restored, model)
         return model
 
     def initialize(self, model):
@@ -106,7 +106,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         require("--init-from", type(model).__name__, hasattr(model, "lm_hidden"), "an --arch of this plug-in")
         layers = self.cfg.init_layers and [int(layer) for layer in self.cfg.init_layers.split(",")]
         source = read_source(self.cfg.init_from, self)
-        tell(source, initialize_from(source, model, layers))
+        log_copied_tensors(source, initialize_from(source, model, layers))
 
     def build_criterion(self, cfg, from_checkpoint=False):
         name = cfg._name  # fairseq's default would average over all tokens, the masked and the others
@@ -203,7 +203,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         tokens, maskable = sample["net_input"]["src_tokens"], sample["maskable"]
         masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
         counts = None if masked.counts is None else masked.counts.numpy()
-        new = with_masks(sample, masked.src_tokens, masked.target, Positions(masked.selected, counts))
+        new = with_masks(sample, masked.src_tokens, masked.target, SelectedPositions(masked.selected, counts))
         statistics = mask_statistics(sum(sample["n_maskable"]), new["selected"].number, maskable, masked.selected,
                                      masked.scores)
         return new, statistics
@@ -215,7 +215,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         k = number_to_mask(torch.tensor(sample["n_maskable"]), VALID_MASK_PROB)
         selected = take(priority, sample["maskable"], to_device_async(k, tokens.device))
         src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
-        return with_masks(sample, src_tokens, target, Positions(selected, k.numpy()))
+        return with_masks(sample, src_tokens, target, SelectedPositions(selected, k.numpy()))
 
     def teacher_on(self, device):
         """The teacher, moved to the device at its first use there."""
@@ -224,7 +224,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         return self.teacher
 
     def teacher_logits(self, net_input, positions):
-        """The teacher's logits, K x V, at chosen `Positions` of the masked sequences."""
+        """The teacher's logits, K x V, at chosen `SelectedPositions` of the masked sequences."""
         device = net_input["src_tokens"].device
         with torch.no_grad(), autocast(device, self.cfg.precision):
             return self.teacher_on(device)(**net_input, masked_tokens=positions)[0]
@@ -248,7 +248,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
     def post_validate(self, model, stats, agg):
         loss, unigram = float(stats["loss"]), self.unigram_entropy()
         if plateau.is_on_plateau(loss, unigram):
-            logger.warning(plateau.sentence(loss, unigram))
+            logger.warning(plateau.plateau_warning(loss, unigram))
 
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)
@@ -275,7 +275,7 @@ def add_flags_of_parts():
 
 
 def with_masks(sample, src_tokens, target, selected):
-    """The sample with other tokens, a target and the `Positions` to be predicted."""
+    """The sample with other tokens, a target and the `SelectedPositions` to be predicted."""
     return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
             "selected": selected}
 

@@ -36,7 +36,7 @@ MISTAKES = [
     (["--mask-strategy", "random", "--encoder-attention-heads", "5"], "--encoder-attention-heads: 5 found"),
     (["--mask-strategy", "random", "--encoder-attention-heads", "0"], "--encoder-attention-heads: 0 found"),
     (["--mask-strategy", "random", "--encoder-layers", "0"], "--encoder-layers: 0 found, expected 1 or more"),
-    (["--mask-strategy", "random", "--dropout", "2"], "--dropout: 2.0 found, expected a share in [0, 1)"),
+    (["--mask-strategy", "random", "--dropout", "2"], "--dropout: 2.0 found, expected a probability in [0, 1)"),
     (["--mask-strategy", "random", "--kd-temperature", "inf"], "--kd-temperature: inf found"),
 ]
 

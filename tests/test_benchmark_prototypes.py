@@ -282,25 +282,25 @@ def test_a_step_with_a_loss_in_one_kernel_is_the_packages(name, apply, kernel, f
 
 
 def test_a_patch_holds_in_the_steps_of_its_variant_alone(folder):
-    original, calls = criterion.cross_entropy_of_consumed, []
+    original, calls = criterion.inplace_cross_entropy, []
     patched, other = build(folder, "random"), build(folder, "random")
-    step.patch_steps(patched, criterion, "cross_entropy_of_consumed",
+    step.patch_steps(patched, criterion, "inplace_cross_entropy",
                      lambda *arguments: calls.append(1) or original(*arguments))
     other.step()
     assert not calls
     patched.step()
     assert calls
-    assert criterion.cross_entropy_of_consumed is original
+    assert criterion.inplace_cross_entropy is original
 
 
 def test_a_patch_is_taken_back_where_a_step_fails(folder):
-    original, variant = criterion.cross_entropy_of_consumed, build(folder, "random")
-    step.patch_steps(variant, criterion, "cross_entropy_of_consumed", None)
+    original, variant = criterion.inplace_cross_entropy, build(folder, "random")
+    step.patch_steps(variant, criterion, "inplace_cross_entropy", None)
     trainer = variant.trainer
     sample, _ = trainer._prepare_sample(next(variant.batches)[0])
     with pytest.raises(TypeError):
         trainer.task.train_step(sample, trainer.model, trainer.criterion, trainer.optimizer, 0)
-    assert criterion.cross_entropy_of_consumed is original
+    assert criterion.inplace_cross_entropy is original
 
 
 def test_the_tuned_kernel_takes_the_place_of_the_packages_within_a_step(folder):

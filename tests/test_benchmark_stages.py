@@ -24,7 +24,7 @@ from entropy_mask_plugin.benchmark import (
     variants,
 )
 from entropy_mask_plugin.system.errors import UsageError
-from entropy_mask_plugin.training.cross_entropy import cross_entropy_of_consumed
+from entropy_mask_plugin.training.cross_entropy import inplace_cross_entropy
 
 TINY = stages.Options(("bertlet",), 60.0, True)
 
@@ -137,11 +137,11 @@ def test_a_wrong_kernel_fails_its_stage(error, out):
     logits, target = torch.randn(3, 7), torch.tensor([0, 3, 6])
 
     def wrong(logits, target):
-        loss, correct = cross_entropy_of_consumed(logits, target)
+        loss, correct = inplace_cross_entropy(logits, target)
         return loss * (1 + error), correct
 
     right, failing = (results.attempt("cross_entropy", lambda f=f: kernels.of_cross_entropy(f, logits, target, True))
-                      for f in (cross_entropy_of_consumed, wrong))
+                      for f in (inplace_cross_entropy, wrong))
     assert right and not failing and "loss_differs" in results.read(out)[1]["failed"]
 
 

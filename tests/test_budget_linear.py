@@ -89,7 +89,7 @@ def test_a_run_whose_time_is_over_does_nothing_more(clock, data_bin, tmp_path, c
     before, clock.now = open(checkpoint, "rb").read(), 1e6
     with caplog.at_level("INFO"), pytest.raises(SystemExit) as ended:
         train(data_bin, str(tmp_path), *FLAGS)
-    assert ended.value.code == 0 and "--stop-time-hours 0.2 are over" in caplog.text
+    assert ended.value.code == 0 and "--stop-time-hours 0.2 is reached" in caplog.text
     assert open(checkpoint, "rb").read() == before
 
 
@@ -129,7 +129,7 @@ def test_ranks_agree_on_the_time():
 
 @pytest.mark.parametrize("flags, message", [
     (["--stop-time-hours", "0"], "--lr-scheduler budget_linear: expected --stop-time-hours"),
-    (["--warmup-share", "1"], "--warmup-share: 1.0 found, expected a share in"),
+    (["--warmup-share", "1"], "--warmup-share: 1.0 found, expected a fraction in"),
     (["--end-learning-rate", "-1"], "--end-learning-rate: -1.0 found"),
     (["--end-learning-rate", "0.5"], r"--end-learning-rate: 0.5 found, expected 0 to --lr \(0.02\)"),
     (["--lr", "0.1,0.2"], "--lr: 0.1, 0.2 found, expected one number"),

@@ -24,7 +24,7 @@ from entropy_mask_plugin.corpus.docstrings import Docstrings
 from entropy_mask_plugin.corpus.encoding import EncodedText, encode_corpus
 from entropy_mask_plugin.corpus.index import read_sizes, write_index
 from entropy_mask_plugin.corpus.public_datasets import PublicDatasetSource, detokenize_wikitext
-from entropy_mask_plugin.corpus.settings import Settings
+from entropy_mask_plugin.corpus.settings import CorpusSettings
 from entropy_mask_plugin.corpus.sources import Document, TextFiles, documents_of_file, one_line
 from entropy_mask_plugin.corpus.splits import digest_of, split_of, validation_limit
 from entropy_mask_plugin.corpus.survey import LineSample, survey
@@ -77,10 +77,10 @@ def without_fairseq(monkeypatch):
 
 
 def encode(source, tokenizer, limit, shards, workers, folder):
-    """The text encoded to `folder`; returns (counts, occurrences of the pieces)."""
+    """The text encoded to `folder`; returns (counts, occurrences of each token)."""
     text = EncodedText(str(folder), tokenizer, limit, shards)
     encode_corpus(text, source, workers)
-    return text.counts, text.pieces
+    return text.counts, text.token_counts
 
 
 def contents(folder):
@@ -166,8 +166,8 @@ def test_a_dataset_that_cannot_be_fetched_is_named_in_one_line(monkeypatch, tmp_
         raise ConnectionError("no\nroute")
 
     monkeypatch.setattr(datasets, "load_dataset", no_network)
-    with pytest.raises(UsageError, match=r"^--dataset wikitext-2: cannot be fetched \(ConnectionError: no route\)"):
-        prepare_corpus(Settings(out=str(tmp_path / "out"), dataset="wikitext-2"))
+    with pytest.raises(UsageError, match=r"^--dataset wikitext-2: cannot be downloaded \(ConnectionError: no route\)"):
+        prepare_corpus(CorpusSettings(out=str(tmp_path / "out"), dataset="wikitext-2"))
     assert not (tmp_path / "out").exists()
 
 
@@ -199,7 +199,7 @@ def test_a_local_copy_is_read_whatever_its_kind_and_without_a_network(tmp_path):
     (tmp_path / "original" / "wiki.test.raw").unlink()
     with pytest.raises(UsageError, match="--dataset-dir: no file of the split 'test' found in .*original"):
         PublicDatasetSource("wikitext-2", str(tmp_path / "original"))
-    with pytest.raises(UsageError, match="--dataset-dir: nowhere is no folder, expected one that holds wikitext-2"):
+    with pytest.raises(UsageError, match="--dataset-dir: nowhere is not a folder, expected one that holds wikitext-2"):
         PublicDatasetSource("wikitext-2", "nowhere")
 
 
@@ -221,7 +221,7 @@ def test_wikitext_without_its_rare_words_is_warned_of_once(tmp_path, capsys):
         (tmp_path / f"wiki.{split}.tokens").write_text("= One =\nThe <unk> lobster .\n= Two =\nA crab .\n")
     source = PublicDatasetSource("wikitext-2", str(tmp_path))
     assert [len(list(source.documents())) for _ in range(2)] == [6, 6]
-    assert capsys.readouterr().err.count("3 lines with <unk> for rare words; the raw version of the data set") == 1
+    assert capsys.readouterr().err.count("3 lines with <unk> for rare words; the raw version of the dataset") == 1
 
 
 def test_wikitext_can_be_detokenized_and_is_not_unless_asked():
@@ -234,11 +234,11 @@ def test_a_detokenized_copy_is_another_corpus(tmp_path, without_fairseq):
     folder = str(local_copies(tmp_path)["parquet"])
     asked = dict(dataset="wikitext-2", dataset_dir=folder, vocab_size=55)
     for name, extra in (("plain", {}), ("words", dict(detokenize=True))):
-        prepare_corpus(Settings(out=str(tmp_path / name), **asked, **extra))
+        prepare_corpus(CorpusSettings(out=str(tmp_path / name), **asked, **extra))
     assert any("@" in line for line in encoded_lines(tmp_path / "plain"))
     assert not any("@" in line for line in encoded_lines(tmp_path / "words"))
     with pytest.raises(UsageError, match="holds another corpus .*detokenized"):
-        prepare_corpus(Settings(out=str(tmp_path / "plain"), **asked, detokenize=True))
+        prepare_corpus(CorpusSettings(out=str(tmp_path / "plain"), **asked, detokenize=True))
 
 
 @pytest.mark.parametrize("wrong, reason", [
@@ -249,7 +249,7 @@ def test_a_detokenized_copy_is_another_corpus(tmp_path, without_fairseq):
 ])
 def test_flags_of_datasets_need_one(wrong, reason):
     with pytest.raises(UsageError, match=reason):
-        Settings(out="out", **wrong)
+        CorpusSettings(out="out", **wrong)
 
 
 def test_docstrings_become_paragraphs_without_examples_repeats_and_crumbs(tmp_path):
@@ -384,7 +384,7 @@ def foreign_tokenizer(**options):
     return model.getvalue()
 
 
-@pytest.mark.parametrize("symbol, reason", [("<mask>", "<mask> is an ordinary piece"), ("a b", "contains white space")])
+@pytest.mark.parametrize("symbol, reason", [("<mask>", "<mask> is an ordinary token"), ("a b", "contains white space")])
 def test_a_tokenizer_that_fairseq_would_misread_is_refused(symbol, reason):
     with pytest.raises(UsageError, match=rf"--tokenizer x: .*{reason}"):
         SentencePieceTokenizer(foreign_tokenizer(user_defined_symbols=[symbol]), "--tokenizer x")
@@ -428,7 +428,7 @@ def test_a_line_that_encodes_to_nothing_does_not_end_a_document(tokenizer, tmp_p
 
 
 def test_the_dictionary_counts_the_training_text(text, tokenizer_file, tmp_path, without_fairseq):
-    prepare_corpus(Settings(out=str(tmp_path), text=[text], tokenizer=tokenizer_file, valid_fraction=0.2))
+    prepare_corpus(CorpusSettings(out=str(tmp_path), text=[text], tokenizer=tokenizer_file, valid_fraction=0.2))
     expected = Counter(piece for line in encoded_lines(tmp_path) for piece in line.split())
     counted = dict(line.rsplit(" ", 1) for line in (tmp_path / "dict.txt").read_text(encoding="utf-8").splitlines())
     assert {piece: int(count) for piece, count in counted.items() if count != "0"} == expected
@@ -449,8 +449,8 @@ def test_the_dictionary_counts_the_training_text(text, tokenizer_file, tmp_path,
     (dict(shards=1000), "--shards 1000: fewer documents"),
     (dict(workers=0), "--workers: 0 found, expected"),
     (dict(seed=-1), "--seed: -1 found, expected"),
-    (dict(text=["/nowhere"]), "--text /nowhere: is no file"),
-    (dict(text=["/"]), "--text /: is no file"),
+    (dict(text=["/nowhere"]), "--text /nowhere: is not a file"),
+    (dict(text=["/"]), "--text /: is not a file"),
     (dict(docstrings=True), "expected one of --text, --dataset and --docstrings"),
     (dict(tokenizer="/nowhere"), "--tokenizer /nowhere: No such file"),
     (dict(vocab_size=77), "--vocab-size 77: .*a dictionary of 400 entries"),
@@ -460,30 +460,30 @@ def test_the_dictionary_counts_the_training_text(text, tokenizer_file, tmp_path,
 def test_a_mistake_ends_in_one_line_that_names_the_flag(wrong, reason, text, tokenizer_file, tmp_path, without_fairseq):
     arguments = dict(out=str(tmp_path / "out"), text=[text], tokenizer=tokenizer_file, workers=1)
     with pytest.raises(UsageError, match=rf"^[^\n]*{reason}[^\n]*$"):
-        prepare_corpus(Settings(**{**arguments, **wrong}))
+        prepare_corpus(CorpusSettings(**{**arguments, **wrong}))
     assert not (tmp_path / "out" / "bin").exists() and not (tmp_path / "out" / "corpus.json").exists()
 
 
 def test_an_empty_text_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(UsageError, match="empty.txt: no text found"):
-        prepare_corpus(Settings(out=str(tmp_path / "out"), text=[str(tmp_path / "empty.txt")]))
+        prepare_corpus(CorpusSettings(out=str(tmp_path / "out"), text=[str(tmp_path / "empty.txt")]))
 
 
 def test_a_finished_corpus_is_neither_repeated_nor_overwritten(text, tmp_path, without_fairseq, capsys, monkeypatch):
     settings = dict(out=str(tmp_path / "out"), text=[text], vocab_size=VOCABULARY)
-    path = prepare_corpus(Settings(**settings))
+    path = prepare_corpus(CorpusSettings(**settings))
     before = contents(tmp_path)
-    monkeypatch.setattr(build, "run_stages", None)
-    assert prepare_corpus(Settings(**settings, workers=1)) == path
+    monkeypatch.setattr(build, "run_corpus_stages", None)
+    assert prepare_corpus(CorpusSettings(**settings, workers=1)) == path
     assert "already there" in capsys.readouterr().out
-    with pytest.raises(UsageError, match=r"holds another corpus \(--seed: 1 there, 2 asked for\)"):
-        prepare_corpus(Settings(**settings, seed=2))
+    with pytest.raises(UsageError, match=r"holds another corpus \(--seed: 1 there, 2 requested\)"):
+        prepare_corpus(CorpusSettings(**settings, seed=2))
     assert contents(tmp_path) == before
 
 
 def test_a_text_that_changed_but_not_in_size_is_another_corpus(tmp_path, tokenizer_file, without_fairseq):
-    settings = Settings(out=str(tmp_path / "out"), text=[str(tmp_path / "text.txt")], tokenizer=tokenizer_file)
+    settings = CorpusSettings(out=str(tmp_path / "out"), text=[str(tmp_path / "text.txt")], tokenizer=tokenizer_file)
     write_text(tmp_path / "text.txt", [["bada"], ["dada"]])
     prepare_corpus(settings)
     write_text(tmp_path / "text.txt", [["bada"], ["kaka"]])
@@ -491,19 +491,19 @@ def test_a_text_that_changed_but_not_in_size_is_another_corpus(tmp_path, tokeniz
         prepare_corpus(settings)
 
 
-def test_an_unfinished_corpus_goes_on_or_starts_again_with_other_parameters(
+def test_an_unfinished_corpus_resumes_or_starts_again_with_other_parameters(
     text, tmp_path, without_fairseq, monkeypatch, capsys
 ):
     settings = dict(out=str(tmp_path / "out"), text=[text])
     with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
         interrupted.setattr(build, "data_bin_stage", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        prepare_corpus(Settings(**settings, vocab_size=VOCABULARY))
+        prepare_corpus(CorpusSettings(**settings, vocab_size=VOCABULARY))
     with monkeypatch.context() as continued:
-        continued.setattr(build, "trained", None)
+        continued.setattr(build, "trained_tokenizer", None)
         continued.setattr(build, "encode_corpus", None)
-        prepare_corpus(Settings(**settings, vocab_size=VOCABULARY))
+        prepare_corpus(CorpusSettings(**settings, vocab_size=VOCABULARY))
     os.rename(tmp_path / "out" / "corpus.json", tmp_path / "out" / "unfinished.json")
-    prepare_corpus(Settings(**settings, vocab_size=200))
+    prepare_corpus(CorpusSettings(**settings, vocab_size=200))
     assert "starting again" in capsys.readouterr().out
     assert len((tmp_path / "out" / "dict.txt").read_text().splitlines()) == 200 - 5
     assert not list(tmp_path.glob("out/*.partial")) and not (tmp_path / "out" / "unfinished.json").exists()
@@ -512,13 +512,13 @@ def test_an_unfinished_corpus_goes_on_or_starts_again_with_other_parameters(
 def test_files_of_someone_else_are_not_overwritten(text, tmp_path):
     (tmp_path / "dict.txt").write_text("precious")
     with pytest.raises(UsageError, match="holds dict.txt but no corpus.json"):
-        prepare_corpus(Settings(out=str(tmp_path), text=[text]))
+        prepare_corpus(CorpusSettings(out=str(tmp_path), text=[text]))
     assert contents(tmp_path) == {"dict.txt": b"precious"}
 
 
 def test_two_runs_do_not_write_to_one_folder(text, tmp_path):
     with exclusive_lock(str(tmp_path)), pytest.raises(UsageError, match="another run is writing there"):
-        prepare_corpus(Settings(out=str(tmp_path), text=[text]))
+        prepare_corpus(CorpusSettings(out=str(tmp_path), text=[text]))
 
 
 def error_in_child(work):
@@ -544,7 +544,8 @@ def prepare_with_small_files(settings, largest):
 
 def test_a_full_disk_leaves_nothing_half_written_at_any_stage(tmp_path, monkeypatch):
     documents = made_documents(400)
-    settings = Settings(out=str(tmp_path / "out"), text=[write_text(tmp_path / "text.txt", documents)], vocab_size=200)
+    text = write_text(tmp_path / "text.txt", documents)
+    settings = CorpusSettings(out=str(tmp_path / "out"), text=[text], vocab_size=200)
 
     def left():
         return sorted(os.listdir(settings.out)) if os.path.exists(settings.out) else []
@@ -615,13 +616,14 @@ def test_a_killed_run_goes_on_and_ends_like_a_straight_one(text, corpus, tmp_pat
     killed.wait()
     assert (out / "unfinished.json").exists() and not (out / "bin").exists() and not (out / "corpus.json").exists()
     stages = {name: (out / name).stat().st_mtime_ns for name in ("tokenizer.model", "encoded")}
-    prepare_corpus(Settings(out=str(out), text=[text], vocab_size=VOCABULARY, valid_fraction=0.2, workers=1))
+    prepare_corpus(CorpusSettings(out=str(out), text=[text], vocab_size=VOCABULARY, valid_fraction=0.2, workers=1))
     assert {name: (out / name).stat().st_mtime_ns for name in stages} == stages
     assert contents(out) == contents(corpus)
 
 
 def test_shards_hold_each_training_document_once_and_the_first_one_the_validation(text, corpus, tmp_path):
-    path = prepare_corpus(Settings(out=str(tmp_path), text=[text], vocab_size=VOCABULARY, valid_fraction=0.2, shards=2))
+    settings = CorpusSettings(out=str(tmp_path), text=[text], vocab_size=VOCABULARY, valid_fraction=0.2, shards=2)
+    path = prepare_corpus(settings)
     assert path == f"{tmp_path}/bin/shard0:{tmp_path}/bin/shard1"
     documents = ["\n".join(encoded_lines(tmp_path, f"shard{shard}/train")).split("\n\n") for shard in range(2)]
     assert abs(len(documents[0]) - len(documents[1])) <= 1
@@ -638,7 +640,7 @@ def test_a_stream_made_in_parts_gives_the_same_data_bin_and_keeps_no_text(text, 
     for split in ("train", "validation", "test"):
         datasets.Dataset.from_dict({"text": rows}).to_parquet(copy / f"{split}.parquet")
     asked = dict(dataset="wikitext-2", dataset_dir=str(copy), tokenizer=tokenizer_file, shards=2)
-    prepare_corpus(Settings(out=str(tmp_path / "plain"), **asked))
+    prepare_corpus(CorpusSettings(out=str(tmp_path / "plain"), **asked))
 
     def look(encoded, *arguments, **named):
         held.append(sum(map(os.path.getsize, glob.glob(f"{encoded}/**/*.txt", recursive=True))))
@@ -647,7 +649,7 @@ def test_a_stream_made_in_parts_gives_the_same_data_bin_and_keeps_no_text(text, 
     whole = sum(map(os.path.getsize, glob.glob(f"{tmp_path}/plain/encoded/**/*.txt", recursive=True)))
     monkeypatch.setattr(parts, "binarize", look)
     monkeypatch.setattr(parts, "PART_BYTES", whole * 3 // 5)
-    prepare_corpus(Settings(out=str(tmp_path / "stream"), stream=True, **asked))
+    prepare_corpus(CorpusSettings(out=str(tmp_path / "stream"), stream=True, **asked))
     assert len(held) == 2 and max(held) < 0.65 * whole and sum(held) == whole
     expected = {name: content for name, content in contents(tmp_path / "plain").items() if "encoded" not in name}
     assert contents(tmp_path / "stream") == expected

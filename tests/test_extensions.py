@@ -39,7 +39,7 @@ class Mean(torch.nn.Module):
 
     def forward(self, x, attend, positions=None):
         mixed = self.mean_proj(self.norm(x.mean(1, keepdim=True).expand_as(x)))
-        return mixed if positions is None else positions.of(mixed)
+        return mixed if positions is None else positions.gather(mixed)
 
     def value_path(self):
         return [self.mean_proj.weight]

@@ -158,7 +158,7 @@ def test_the_pattern_can_be_given():
 @pytest.mark.parametrize("pattern, message", [
     ("self,additive", "--mixer-pattern: 2 mixers found, expected one for each of the 4 layers"),
     ("self,self,self,fourier", "--mixer-pattern: fourier found, expected one of self, additive"),
-    ("", "--mixer-pattern:  found, expected self or additive"),
+    ("", "--mixer-pattern:  found, expected one of self, additive"),
 ])
 def test_a_pattern_that_does_not_fit_is_named(pattern, message):
     with pytest.raises(UsageError, match=message):
@@ -202,7 +202,7 @@ class Mean(torch.nn.Module):
 
     def forward(self, x, attend, positions=None):
         mixed = self.mean_proj(self.norm(x.mean(1, keepdim=True).expand_as(x)))
-        return mixed if positions is None else positions.of(mixed)
+        return mixed if positions is None else positions.gather(mixed)
 
     def value_path(self):
         return [self.mean_proj.weight]
@@ -222,7 +222,7 @@ def test_another_mixer_is_scaled_counted_and_reported_by_what_it_says_itself(mon
     model = build(model=flags)
     gamma = math.sqrt(math.log(2 * 4))
     assert math.isclose(model.encoder.layers[1].self_attn.mean_proj.weight.std(), 0.02 * gamma, rel_tol=0.02)
-    layer = flops.terms_of_layer(model.encoder.layers[1], 16, 1.0, 0.5, 1.0)
+    layer = flops.layer_terms(model.encoder.layers[1], 16, 1.0, 0.5, 1.0)
     assert layer == {"feed-forward": 0.5 * 2 * 240 * 20, "projections": 0.5 * 240**2, "attention": 0}
     state = model.state_dict()
     parts = [component for part, component in drift.components(state) if part == "layer 1"]

@@ -194,20 +194,21 @@ MISTAKES = [
     (lambda f: spoil(f, num_hidden_layers=2), r"bert.encoder.layer.2.* expected none"),
     (lambda f: spoil(f, num_hidden_layers=4), r"bert.encoder.layer.3.* is missing"),
     (lambda f: (f / "config.json").unlink(), r"config.json: No such file"),
-    (lambda f: (f / "config.json").write_text("{"), r"config.json is no JSON"),
+    (lambda f: (f / "config.json").write_text("{"), r"config.json is not JSON"),
     (lambda f: (f / "vocab.txt").unlink(), r"has no vocabulary, expected tokenizer.json or vocab.txt"),
     (lambda f: (f / "model.safetensors").unlink(), r"has no weights, expected model.safetensors or pytorch_model.bin"),
-    (lambda f: cut(f / "model.safetensors"), r"model.safetensors is truncated or no safetensors file"),
+    (lambda f: cut(f / "model.safetensors"), r"model.safetensors is truncated or not a safetensors file"),
     (lambda f: only_pickle(f, pickle.dumps({"a": RunsCode()})), r"pytorch_model.bin .*refused, nothing in it was run"),
     (lambda f: only_pickle(f, b"not a pickle"), r"pytorch_model.bin"),
     (lambda f: spoil_tensor(f, QUERY, lambda t: t[:, :-1]), rf"{QUERY} is \(36, 35\), expected \(36, 36\)"),
     (lambda f: edit_vocabulary(f, lambda lines: lines[:-2]),
      r"the tokenizer has (\d+), config.json has \d+, the embedding has \d+\), expected the same in each"),
     (lambda f: spoil(f, vocab_size=7000), r"config.json has 7000, the embedding has"),
-    (lambda f: ((f / "config.json").unlink(), (f / "model.pt").touch()), r"no Hugging Face folder but an imported one"),
+    (lambda f: ((f / "config.json").unlink(), (f / "model.pt").touch()),
+     r"is an imported folder, not a Hugging Face one"),
     (lambda f: ((f / "model.safetensors").unlink(),
                 (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')),
-     r"model-1.safetensors is missing, expected it beside the index that names it"),
+     r"model-1.safetensors is missing, expected it in the folder of the index that names it"),
     (lambda f: edit_vocabulary(f, lambda lines: lines[:-1] + [lines[-2]]), r"found again at id \d+"),
     (lambda f: edit_vocabulary(f, lambda lines: [x.replace("[MASK]", "x") for x in lines]), r"has no \[MASK\]"),
     (lambda f: edit_vocabulary(f, lambda lines: lines[:-1] + ["<pad>"]), r"<pad> is an ordinary token"),
@@ -297,9 +298,9 @@ def test_nothing_is_overwritten(tiny, tmp_path):
 
 def test_a_name_that_is_no_folder_and_not_on_the_hub_ends_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UsageError, match="--hf: no/such-model is no folder and cannot be fetched"):
+    with pytest.raises(UsageError, match="--hf: no/such-model is not a folder and cannot be downloaded"):
         import_bert("no/such-model", str(tmp_path / "in"))
-    with pytest.raises(UsageError, match="--hf: ./nowhere is no folder, expected"):
+    with pytest.raises(UsageError, match="--hf: ./nowhere is not a folder, expected"):
         import_bert("./nowhere", str(tmp_path / "in"))
 
 

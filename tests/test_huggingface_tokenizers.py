@@ -16,7 +16,7 @@ from fairseq.data.data_utils import load_indexed_dataset
 
 from entropy_mask_plugin.corpus.build import prepare_corpus
 from entropy_mask_plugin.corpus.docstrings import Docstrings
-from entropy_mask_plugin.corpus.settings import Settings
+from entropy_mask_plugin.corpus.settings import CorpusSettings
 from entropy_mask_plugin.corpus.sources import one_line
 from entropy_mask_plugin.corpus.tokenizer_training import SCORE_UNIT, train_tokenizer
 from entropy_mask_plugin.corpus.wordpiece import WordPieceTokenizer
@@ -210,7 +210,8 @@ def test_a_wordpiece_corpus_has_the_dictionary_and_the_files_of_its_vocabulary(t
     folder = write_vocabulary(tmp_path / "v", False)
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"Return the value number {i}, {'x' * 200}." for i in range(20)), encoding="utf-8")
-    prepare_corpus(Settings(out=str(tmp_path / "out"), text=[str(text)], bert_vocab=str(folder), valid_fraction=0.2))
+    out = str(tmp_path / "out")
+    prepare_corpus(CorpusSettings(out=out, text=[str(text)], bert_vocab=str(folder), valid_fraction=0.2))
     pieces = [line.rsplit(" ", 1) for line in (tmp_path / "out" / "dict.txt").read_text(encoding="utf-8").splitlines()]
     tokens = make_bert_vocabulary()
     assert [piece for piece, _ in pieces] == [t for t in tokens if not re.fullmatch(r"\[[A-Z]+\]", t)]
@@ -220,11 +221,11 @@ def test_a_wordpiece_corpus_has_the_dictionary_and_the_files_of_its_vocabulary(t
     assert (tmp_path / "out" / "vocab.txt").read_bytes() == (folder / "vocab.txt").read_bytes()
     assert (tmp_path / "out" / "tokenizer.json").exists()
     with pytest.raises(UsageError, match="--vocab-size 7: .* makes a dictionary of"):
-        prepare_corpus(Settings(out=str(tmp_path / "b"), text=[str(text)], bert_vocab=str(folder), vocab_size=7))
+        prepare_corpus(CorpusSettings(out=str(tmp_path / "b"), text=[str(text)], bert_vocab=str(folder), vocab_size=7))
     with pytest.raises(UsageError, match="--tokenizer and --bert-vocab: both found"):
-        Settings(out=str(tmp_path / "b"), text=[str(text)], bert_vocab=str(folder), tokenizer="x")
+        CorpusSettings(out=str(tmp_path / "b"), text=[str(text)], bert_vocab=str(folder), tokenizer="x")
     with pytest.raises(UsageError, match="--bert-vocab: .*nowhere has no vocabulary"):
-        prepare_corpus(Settings(out=str(tmp_path / "b"), text=[str(text)], bert_vocab=str(tmp_path / "nowhere")))
+        prepare_corpus(CorpusSettings(out=str(tmp_path / "b"), text=[str(text)], bert_vocab=str(tmp_path / "nowhere")))
 
 
 def test_fairseq_reads_a_data_bin_of_berts_size_with_the_ids_of_the_vocabulary(tmp_path):
@@ -233,7 +234,7 @@ def test_fairseq_reads_a_data_bin_of_berts_size_with_the_ids_of_the_vocabulary(t
     (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     documents = [f"Return the value number {i} of the list." for i in range(20)]
     (tmp_path / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    prepare_corpus(Settings(out=str(tmp_path / "out"), text=[str(tmp_path / "text.txt")],
+    prepare_corpus(CorpusSettings(out=str(tmp_path / "out"), text=[str(tmp_path / "text.txt")],
                             bert_vocab=str(tmp_path / "vocab.txt"), valid_fraction=0.2))
     flags = [*TRAINING, *OURS, *TINY, "--mask-strategy", "random"]
     task = tasks.setup_task(parse([tmp_path / "out" / "bin", *flags]).task)
@@ -252,7 +253,7 @@ def test_a_sentencepiece_model_goes_out_fills_masks_and_comes_in_again(lines, tm
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(lines[:400]), encoding="utf-8")
     corpus = tmp_path / "corpus"
-    prepare_corpus(Settings(out=str(corpus), text=[str(text)], vocab_size=400, valid_fraction=0.1))
+    prepare_corpus(CorpusSettings(out=str(corpus), text=[str(text)], vocab_size=400, valid_fraction=0.1))
     checkpoint = train(str(corpus / "bin"), str(tmp_path / "run"), "--mask-strategy", "random", "--max-update", "3",
                        model=TINY, task=OURS)
     export_bert(checkpoint, str(tmp_path / "out"))  # the tokenizer is found beside the data-bin

@@ -163,7 +163,7 @@ def test_what_does_not_fit_is_named(flags, model, message, teacher, make_task):
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ("nowhere.pt", "--init-from: nowhere.pt does not exist"), ("HALF", "truncated or no checkpoint"),
+    ("nowhere.pt", "--init-from: nowhere.pt does not exist"), ("HALF", "truncated or not a checkpoint"),
 ])
 def test_a_source_that_cannot_be_read_is_named(wrong, message, teacher, make_task, tmp_path):
     if wrong == "HALF":

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 
 from entropy_mask_plugin.models import projection
 from entropy_mask_plugin.models.projection import MULTIPLE, padded_projection
-from entropy_mask_plugin.training.cross_entropy import cross_entropy_of_consumed
+from entropy_mask_plugin.training.cross_entropy import inplace_cross_entropy
 
 LOSSES = {
-    "in the logits' place": lambda logits, target: cross_entropy_of_consumed(logits, target)[0],
+    "in the logits' place": lambda logits, target: inplace_cross_entropy(logits, target)[0],
     "elsewhere": lambda logits, target: F.cross_entropy(logits.float(), target, reduction="sum"),
 }
 

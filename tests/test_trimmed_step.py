@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from entropy_mask_plugin.models.positions import Positions
-from entropy_mask_plugin.training.cross_entropy import cross_entropy_of_consumed
+from entropy_mask_plugin.models.positions import SelectedPositions
+from entropy_mask_plugin.training.cross_entropy import inplace_cross_entropy
 
 CHOSEN = {
     "some in each row": lambda tokens, draw: draw < 0.3,
@@ -37,15 +37,15 @@ def draw():
 def test_positions_are_those_of_the_mask_in_its_order(chosen, tokens, draw):
     mask = CHOSEN[chosen](tokens, draw)
     x = torch.arange(80).view(5, 16)
-    for positions in (Positions(mask), Positions(mask, mask.sum(1).tolist())):
-        assert positions.number == mask.sum() and torch.equal(positions.of(x), x[mask])
-        assert torch.equal(positions.of_slots(positions.slotted(x[..., None]))[:, 0], x[mask])
+    for positions in (SelectedPositions(mask), SelectedPositions(mask, mask.sum(1).tolist())):
+        assert positions.number == mask.sum() and torch.equal(positions.gather(x), x[mask])
+        assert torch.equal(positions.unpad(positions.pad(x[..., None]))[:, 0], x[mask])
 
 
 def test_counts_that_are_not_the_masks_are_refused():
     mask = torch.tensor([[True, False, True], [False, False, True]])
-    with pytest.raises(ValueError, match=r"\[2 1\] positions are chosen in the rows, expected \[2 2\]"):
-        Positions(mask, [2, 2])
+    with pytest.raises(ValueError, match=r"\[2 1\] selected positions per row found, expected \[2 2\]"):
+        SelectedPositions(mask, [2, 2])
 
 
 @pytest.mark.parametrize("layout", [[], ["--encoder-normalize-before"]])
@@ -59,10 +59,10 @@ def test_loss_and_gradients_are_those_of_a_step_that_computes_everything(chosen,
     expected.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    positions = Positions(mask, mask.sum(1).tolist())
+    positions = SelectedPositions(mask, mask.sum(1).tolist())
     logits, _ = model(tokens, masked_tokens=positions, has_padding=True)
     assert torch.allclose(logits, everything[mask], rtol=1e-5, atol=1e-6)
-    loss, correct = cross_entropy_of_consumed(logits, positions.of(target))
+    loss, correct = inplace_cross_entropy(logits, positions.gather(target))
     assert correct == everything[mask].argmax(-1).eq(target[mask]).sum()
     assert torch.allclose(loss, expected, rtol=1e-5)
     loss.backward()
@@ -80,13 +80,13 @@ def test_cross_entropy_is_torchs_and_so_is_its_gradient(rows, dtype, tolerance):
     expected = F.cross_entropy(plain.float(), target, reduction="sum")
     (expected * 0.25).backward()
     leaf = logits.clone().requires_grad_()
-    loss, correct = cross_entropy_of_consumed(leaf * 1, target)
+    loss, correct = inplace_cross_entropy(leaf * 1, target)
     (loss * 0.25).backward()
     assert torch.allclose(loss, expected, rtol=1e-5) and correct == logits.argmax(-1).eq(target).sum()
     assert torch.allclose(leaf.grad, plain.grad, rtol=tolerance, atol=tolerance * 0.25)
     with torch.no_grad():
         untouched = logits.clone()
-        assert torch.allclose(cross_entropy_of_consumed(untouched, target)[0], expected, rtol=1e-5)
+        assert torch.allclose(inplace_cross_entropy(untouched, target)[0], expected, rtol=1e-5)
         assert torch.equal(untouched, logits)
 
 

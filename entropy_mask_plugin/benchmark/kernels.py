@@ -16,7 +16,7 @@ from ..criterion import distillation_loss
 from ..masking import noise
 from ..masking.scores.entropy import TOLERANCE, plain_projected_entropy
 from ..models.projection import MULTIPLE
-from ..training.cross_entropy import cross_entropy_of_consumed
+from ..training.cross_entropy import inplace_cross_entropy
 from .results import attempt, record
 from .timing import DEVICE, ON_GPU, device_ms, host_ms, matmul_rate
 from .variants import VOCABULARY
@@ -130,7 +130,7 @@ def cross_entropies(small):
     for stride in (symbols, -(-symbols // MULTIPLE) * MULTIPLE):
         logits = (4 * draws(stride)(rows, stride)).to(torch.float32 if small else torch.bfloat16)[:, :symbols]
         target = torch.arange(rows, device=DEVICE) * 7 % symbols
-        for form, function in (("package", cross_entropy_of_consumed), ("prototype", fused_cross_entropy)):
+        for form, function in (("package", inplace_cross_entropy), ("prototype", fused_cross_entropy)):
             right = attempt("cross_entropy", partial(of_cross_entropy, function, logits, target, small), form=form,
                             stride=stride)
             good &= right or form == "prototype"

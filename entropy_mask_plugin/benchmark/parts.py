@@ -18,7 +18,7 @@ from ..masking import corruption, noise, refinement
 from ..masking.scores.entropy import projected_entropy
 from ..masking.strategies import ranked
 from ..masking.take import number_to_mask, take
-from ..models.positions import Positions
+from ..models.positions import SelectedPositions
 from . import data, variants
 from .results import attempt
 from .timing import DEVICE, ON_GPU, device_ms, host_ms
@@ -68,7 +68,7 @@ def masking(batch):
         "k": lambda: number_to_mask(torch.tensor(batch["n_maskable"]), 0.15),
         "high": lambda: take(scores, maskable, there),
         "marginal": lambda: take(ranked.marginal(scores, maskable, there, None), maskable, there),
-        "Positions": lambda: Positions(selected, k.numpy()),
+        "SelectedPositions": lambda: SelectedPositions(selected, k.numpy()),
         "corrupt": lambda: corruption.corrupt(tokens, selected, 4, 1),
     })
 

@@ -101,9 +101,10 @@ def of_datasheet(rate):
 def macs(name, model, length):
     """Multiplications and additions of one token, forward and backward, as the method needs them."""
     if name == variants.TRANSFORMERS:  # logits at every position
-        return 3 * flops.macs(model, length, flops.Shares(1.0, 1.0))
+        return 3 * flops.macs(model, length, flops.Fractions(1.0, 1.0))
     if name == variants.FAIRSEQ:  # logits at the masked positions, all layers everywhere
-        everywhere, masked = (flops.terms(model, length, flops.Shares(share, 1.0)) for share in (1.0, PAPERS.mask_prob))
+        everywhere, masked = (flops.terms(model, length, flops.Fractions(predicted, 1.0))
+                              for predicted in (1.0, PAPERS.mask_prob))
         return 3 * sum((masked if key[0] == "head" else everywhere)[key] for key in everywhere)
     source = "teacher" if "fly" in name else "self" if "self" in name else None
     return flops.macs_of_step(model, length, BERTS if "80/10/10" in name else PAPERS, model, source, "KD" in name)

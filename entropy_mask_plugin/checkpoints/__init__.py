@@ -1,1 +1,1 @@
-"""Files that somebody else may have written: read without running what is in them, and whose vocabulary they have."""
+"""Reading checkpoints from untrusted sources without running code in them, and identifying their vocabulary."""

@@ -1,17 +1,18 @@
-"""Reading a checkpoint that somebody else may have written, without running what is in it."""
+"""Reading a checkpoint from an untrusted source, without running code in it."""
 
 import os
 import pickle
+from typing import Any
 
 import torch
 
 from ..system.errors import UsageError, require
 
-NO_HEAD = "masked-LM head"  # in extra_state of an imported bare encoder: why it cannot be a teacher
+NO_HEAD = "masked-LM head"  # key in extra_state of an imported encoder without a head: why it cannot be a teacher
 
 
-def file_or_huggingface_folder(path, flag):
-    """The path; of a folder that `entropy-mask import-hf-bert` made, that of the model.pt in it.
+def file_or_huggingface_folder(path: str, flag: str) -> str:
+    """The path itself, or for a folder written by `entropy-mask import-hf-bert`, the model.pt in it.
 
     Raises:
         UsageError: a folder that is neither.
@@ -23,14 +24,14 @@ def file_or_huggingface_folder(path, flag):
     return os.path.join(path, "model.pt")
 
 
-def read_checkpoint(path, flag):
-    """A fairseq checkpoint as a dict, memory-mapped: only what is looked at is read.
+def read_checkpoint(path: str, flag: str) -> dict:
+    """A fairseq checkpoint as a dict, memory-mapped: only the tensors that are used are read from disk.
 
     Args:
         path: a file written by fairseq-train.
         flag: the command-line flag that names it, for messages.
     Raises:
-        UsageError: missing, a folder, truncated, not a fairseq checkpoint, or a pickle that wants to run code.
+        UsageError: missing, a folder, truncated, not a fairseq checkpoint, or a pickle that would run code.
     """
     if os.path.isdir(path):
         raise UsageError(f"{flag}: {path} is a folder, expected a checkpoint file written by fairseq-train")
@@ -38,31 +39,34 @@ def read_checkpoint(path, flag):
         raise UsageError(f"{flag}: {path} does not exist, expected a checkpoint file written by fairseq-train")
     state = load_safely(path, flag)
     if not (isinstance(state, dict) and "model" in state and (isinstance(state.get("cfg"), dict) or state.get("args"))):
-        raise UsageError(f"{flag}: {path} is no fairseq checkpoint, expected a dict with 'model' and 'cfg'")
+        raise UsageError(f"{flag}: {path} is not a fairseq checkpoint, expected a dict with 'model' and 'cfg'")
     return state
 
 
-def load_safely(path, flag):
-    """torch.load of tensors and plain values.
+def load_safely(path: str, flag: str) -> Any:
+    """torch.load for files of tensors and plain values only.
 
+    Args:
+        path: of an existing file.
+        flag: the command-line flag that names it, for messages.
     Raises:
-        UsageError: truncated, something else, or a pickle that wants to run code.
+        UsageError: truncated, another format, or a pickle that would run code.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except pickle.UnpicklingError as error:
         reason = "holds more than tensors and plain values" if "global" in str(error).lower() else "cannot be read"
         raise UsageError(f"{flag}: {path} {reason}; refused, nothing in it was run ({_first_line(error)})") from None
-    except Exception as error:  # a file that is something else can trip the unpickler anywhere
-        raise UsageError(f"{flag}: {path} is truncated or no checkpoint ({_first_line(error)})") from None
+    except Exception as error:  # a file of another format can trip the unpickler anywhere
+        raise UsageError(f"{flag}: {path} is truncated or not a checkpoint ({_first_line(error)})") from None
 
 
-def _is_zip(path):
+def _is_zip(path: str) -> bool:
     """Only torch's zip format can be memory-mapped; checkpoints older than torch 1.6 are plain pickles."""
     with open(path, "rb") as file:
         return file.read(2) == b"PK"
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].split(". ")[0][:200] if lines else type(error).__name__

@@ -1,29 +1,34 @@
-"""Whose ids are these? A checkpoint is worthless without the symbols that its ids stand for, so our task records them
-in every one, and compares them before it uses one."""
+"""Which symbols do a checkpoint's token ids stand for? Our task records them in every checkpoint, and compares them
+with its own before it uses one."""
 
 import argparse
 import logging
 import os
 import pathlib
+from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any, List, Optional
 
 from fairseq import utils
 from fairseq.data import Dictionary
 
 from ..system.errors import UsageError
 
-RECORD = "vocabulary"  # in a checkpoint's extra_state
+RECORD = "vocabulary"  # key in a checkpoint's extra_state
 
 logger = logging.getLogger(__name__)
 
 
-def check_vocabulary(state, path, flag, task):
-    """Refuse a checkpoint whose ids mean other symbols than the data's.
+def check_vocabulary(state: dict, path: str, flag: str, task: Any) -> None:
+    """Refuse a checkpoint whose ids stand for other symbols than the data's.
 
     Args:
-        state: the checkpoint; path, flag: where it is and which flag names it.
+        state: the checkpoint.
+        path: its file.
+        flag: the command-line flag that names it, for messages.
+        task: whose `source_dictionary` it must have.
     Raises:
-        UsageError: with both sizes and, where the symbols are known, the first that differs.
+        UsageError: gives both sizes and, where the checkpoint's symbols are available, the first that differs.
     """
     theirs = symbols_of_checkpoint(state, path)
     if theirs is None:
@@ -32,14 +37,16 @@ def check_vocabulary(state, path, flag, task):
         check_symbols(theirs, path, flag, task)
 
 
-def check_symbols(theirs, path, flag, task):
+def check_symbols(theirs: List[str], path: str, flag: str, task: Any) -> None:
+    """Raise a UsageError unless `theirs` are the symbols of the task's dictionary, in its order."""
     ours = task.source_dictionary.symbols
     if theirs != ours:
         raise UsageError(f"{flag}: {path} has another vocabulary than the data: {first_difference(theirs, ours)}")
 
 
-def check_size(state, path, flag, expected):
-    logger.warning(f"{flag}: {path} does not say its vocabulary: only its size can be compared with the data's")
+def check_size(state: dict, path: str, flag: str, expected: int) -> None:
+    """Raise a UsageError unless the checkpoint's token embedding has the expected number of rows."""
+    logger.warning(f"{flag}: {path} does not record its vocabulary: only its size can be compared with the data's")
     for name, tensor in state["model"].items():
         if name.endswith("embed_tokens.weight") and len(tensor) != expected:
             raise UsageError(
@@ -47,22 +54,22 @@ def check_size(state, path, flag, expected):
             )
 
 
-def first_difference(theirs, ours):
+def first_difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
     """One clause with both sizes and the first id at which two lists of symbols differ."""
     at, their, our = next((i, a, b) for i, (a, b) in enumerate(zip_longest(theirs, ours)) if a != b)
     sizes = f", expected {len(ours)};" if len(theirs) != len(ours) else " as expected, but"
     return f"{len(theirs)} symbols{sizes} at id {at} it has {their!r}, expected {our!r}"
 
 
-def symbols_of_checkpoint(state, path):
-    """The symbols that a checkpoint was trained with: its own record, or the dict.txt beside it or in the data-bin it
-    was trained on. None where there is none of these."""
+def symbols_of_checkpoint(state: dict, path: str) -> Optional[List[str]]:
+    """The symbols that a checkpoint was trained with: its own record, or else the dict.txt in its folder or in the
+    data-bin that it was trained on; None = none of these exists."""
     recorded = (state.get("extra_state") or {}).get(RECORD)
     if recorded:
         return recorded
     data = data_bin(state, path)
-    of_data = [data, os.path.join(data, "input0")] if data else []  # the second is sentence_prediction's
-    for folder in (os.path.dirname(path), *of_data):
+    data_folders = [data, os.path.join(data, "input0")] if data else []  # the second is sentence_prediction's
+    for folder in (os.path.dirname(path), *data_folders):
         file = os.path.join(folder, "dict.txt")
         if os.path.exists(file):
             theirs = Dictionary.load(file)
@@ -71,10 +78,10 @@ def symbols_of_checkpoint(state, path):
     return None
 
 
-def data_bin(state, path):
-    """The first folder of the data that a checkpoint was trained on; "" where it does not say it.
+def data_bin(state: dict, path: str) -> str:
+    """The first data folder that a checkpoint was trained on; "" where it records none.
 
-    Written relative to the folder where training ran, it is also looked for from the folders above the checkpoint.
+    A path relative to the working directory of the training is also tried relative to the checkpoint's parent folders.
     """
     task = (state.get("cfg") or {}).get("task") or state.get("args") or {}
     data = vars(task).get("data") if isinstance(task, argparse.Namespace) else task.get("data")
@@ -85,8 +92,12 @@ def data_bin(state, path):
     return next(filter(os.path.isdir, above), folder)
 
 
-def read_dictionary_of_shards(folders):
-    """The dictionary of the first data-bin; the others must have the same."""
+def read_dictionary_of_shards(folders: Sequence[str]) -> Dictionary:
+    """The dictionary that all data-bin folders share.
+
+    Raises:
+        UsageError: missing, empty, or not the same in all of them.
+    """
     first = read_dictionary(folders[0])
     for folder in folders[1:]:
         other = read_dictionary(folder)
@@ -96,7 +107,12 @@ def read_dictionary_of_shards(folders):
     return first
 
 
-def read_dictionary(folder):
+def read_dictionary(folder: str) -> Dictionary:
+    """The dict.txt of a data-bin, with fairseq's special symbols.
+
+    Raises:
+        UsageError: missing or empty.
+    """
     file = os.path.join(folder, "dict.txt")
     if not os.path.exists(file):
         raise UsageError(f"data: {file} does not exist, expected a folder written by fairseq-preprocess")

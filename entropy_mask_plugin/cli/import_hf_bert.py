@@ -33,4 +33,4 @@ def run(args):
         print("no masked-LM head found: model.pt has a fresh one, good to be trained further and fine-tuned, "
               "no good as a teacher")
     print(f"for fairseq-train: --finetune-from-model {os.path.join(args.out, 'model.pt')} "
-          + " ".join(importing.model_flags(bert.config)))
+          + " ".join(importing.architecture_flags(bert.config)))

@@ -74,10 +74,10 @@ def add_tokenizer(group):
 
 def run(args):
     from ..corpus.build import prepare_corpus
-    from ..corpus.settings import Settings
+    from ..corpus.settings import CorpusSettings
 
     begin = time.monotonic()
-    prepare_corpus(Settings(**vars(args)))
+    prepare_corpus(CorpusSettings(**vars(args)))
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{time.monotonic() - begin:,.0f} seconds, {megabytes:,.0f} MB of memory at most, fairseq-preprocess apart",
           file=sys.stderr)  # the last line of standard output is the path

@@ -2,14 +2,15 @@
 
     sources.py, docstrings.py, public_datasets.py   where documents come from
     splits.py                   which documents are for validation
-    survey.py                   pass 1: what the source holds, a sample for the tokenizer
-    tokenizer.py                training or checking a SentencePiece model, and fairseq's dictionary
-    wordpiece.py                the same for BERT's vocabularies
-    encoding.py                 pass 2: documents to pieces
-    binarize.py                 pieces to a data-bin, by fairseq-preprocess
-    settings.py, folder.py      what is asked for; what is already there
-    build.py                    the stages in order, each finished once
-    progress.py                 what a waiting person sees
+    survey.py                   pass 1: a digest of the source, a sample for the tokenizer
+    tokenizer_training.py       trains a SentencePiece model
+    wordpiece.py                BERT's vocabularies instead
+    encoding.py                 pass 2: documents to subword tokens
+    binarize.py                 subword tokens to a data-bin, with fairseq-preprocess
+    parts.py, index.py          the same in parts, for small disks; the data-bin's index files
+    settings.py, folder.py      the requested corpus; the stages already finished
+    build.py                    the stages in order, each run once
+    progress.py                 progress bars
 
 Nothing is imported here: `entropy-mask prepare-corpus` calls `build.prepare_corpus`.
 """

@@ -1,7 +1,6 @@
-"""The .idx file of a data-bin: where in the .bin each line begins.
+"""The .idx file of a data-bin: the offset of each line in the .bin file.
 
-fairseq's own writer adds up sizes in int32 under numpy 2 when several processes have made the parts: from 2 GiB on, its
-pointers are wrong.
+With numpy 2 and several processes, fairseq's own writer adds up sizes in int32: its offsets are wrong beyond 2 GiB.
 
     header (magic, version, type of the ids, n lines)  +  n sizes (int32, in ids)  +  n pointers (int64, in bytes)
 """
@@ -15,15 +14,15 @@ MAGIC, VERSION = b"MMIDIDX\0\0", 1
 TYPE_CODES = {2: 8, 4: 4}  # bytes of an id -> fairseq's code: uint16, int32
 
 
-def read_sizes(path):
-    """(n) int32: ids of each line."""
+def read_sizes(path: str) -> np.ndarray:
+    """(n) int32: the number of ids in each line."""
     with open(path, "rb") as file:
         *_, lines = HEADER.unpack(file.read(HEADER.size))
         return np.fromfile(file, np.int32, lines)
 
 
-def write_index(path, sizes, width):
-    """sizes: (n) int32, ids of each line; width: bytes of an id."""
+def write_index(path: str, sizes: np.ndarray, width: int) -> None:
+    """Write an .idx file. sizes: (n) int32, ids per line; width: bytes per id."""
     ends = np.cumsum(sizes, dtype=np.int64) * width
     with open(path, "wb") as file:
         file.write(HEADER.pack(MAGIC, VERSION, TYPE_CODES[width], len(sizes)))

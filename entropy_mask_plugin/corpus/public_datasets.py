@@ -1,32 +1,33 @@
-"""The paper's data sets through the package `datasets`: downloaded, streamed, or from a folder on this machine."""
+"""The paper's datasets through the package `datasets`: downloaded, streamed, or from a local folder."""
 
 import glob
 import os
 import re
 import sys
-from typing import Callable, List, NamedTuple, Optional
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ..system.errors import UsageError
 from ..system.extras import require_extras
 from ..system.text import one_line
 from .sources import Document
 
-LEVEL_ONE_HEADING = re.compile(r"= (?!=).*[^=] =")  # WikiText: "= Title =", while sections have "= = Section = ="
-WIKITEXT = re.compile(r"wikitext-\d+(-raw)?-v1")  # its configurations, folders in a copy of the hub's repository
+LEVEL_ONE_HEADING = re.compile(r"= (?!=).*[^=] =")  # WikiText: "= Title ="; sections are "= = Section = ="
+WIKITEXT = re.compile(r"wikitext-\d+(-raw)?-v1")  # its configurations: folders in a copy of the hub's repository
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".jsonl": "json", ".json": "json", ".txt": "text", ".raw": "text",
-            ".tokens": "text"}  # of `datasets`, by how a file's name ends
+            ".tokens": "text"}  # builder of `datasets` by file name extension
 
 
 class PublicDataset(NamedTuple):
-    """How to fetch a dataset, and where its documents begin."""
+    """How to load a dataset, and where its documents begin."""
 
     arguments: dict  # of datasets.load_dataset
     splits: dict  # official name -> ours; None = no official splits
     begins_document: Callable[[str, List[str]], bool]  # (this line, lines of the document so far)
-    detokenize: Optional[Callable[[str], str]] = None  # to how the text was before its authors cut it into words
+    detokenize: Optional[Callable[[str], str]] = None  # undoes the authors' word tokenization
 
 
-def detokenize_wikitext(line):
+def detokenize_wikitext(line: str) -> str:
     """"the 15 @-@ year @-@ old ( born 1 @,@ 990 ) 's" -> "the 15-year-old (born 1,990)'s", "= = Plot = =" -> "Plot"."""
     line = re.sub(r"^(= )+(.*?)( =)+$", r"\2", line)
     line = re.sub(r" @([-,.])@ ", r"\1", line)
@@ -36,7 +37,8 @@ def detokenize_wikitext(line):
     return re.sub(r"([(\[{$£]) ", r"\1", line)
 
 
-def wikitext(name):
+def wikitext(name: str) -> PublicDataset:
+    """A configuration of WikiText."""
     return PublicDataset(
         {"path": "Salesforce/wikitext", "name": name},
         {"train": "train", "validation": "valid", "test": "test"},
@@ -48,8 +50,8 @@ def wikitext(name):
 PUBLIC_DATASETS = {
     "wikitext-2": wikitext("wikitext-2-raw-v1"),
     "wikitext-103": wikitext("wikitext-103-raw-v1"),
-    # The parquet branch, since datasets >= 4 runs no loading scripts. Its sentences carry no mark of the books:
-    # 512 consecutive ones make a document.
+    # The parquet branch, since datasets >= 4 runs no loading scripts. It does not say where a book ends:
+    # 512 consecutive sentences make a document.
     "bookcorpus": PublicDataset(
         {"path": "bookcorpus/bookcorpus", "revision": "refs/convert/parquet"},
         {"train": None},
@@ -63,64 +65,67 @@ class PublicDatasetSource:
 
     Args:
         name: its key.
-        folder: where it is on this machine; None = the hub, or its cache.
+        folder: a local copy; None = the hub, or its cache.
         stream: read it over the network each time instead of storing it.
-        detokenize: undo the cutting into words, where the dataset has `detokenize`.
+        detokenize: undo the word tokenization, if the dataset has `detokenize`.
     Raises:
-        UsageError: it cannot be fetched, or the folder lacks a split.
+        UsageError: it cannot be downloaded, or the folder lacks a split.
     """
 
     unit = "row"
 
-    def __init__(self, name, folder=None, stream=False, detokenize=False):
+    def __init__(self, name: str, folder: Optional[str] = None, stream: bool = False, detokenize: bool = False):
         self.dataset = PUBLIC_DATASETS[name]
         self.detokenize = self.dataset.detokenize if detokenize else None
         identity = os.path.abspath(folder) if folder else " ".join(self.dataset.arguments.values())
         self.description = {f"--dataset {name}": identity + (", detokenized" if detokenize else "")}
-        self.rows = local(name, self.dataset, folder, stream) if folder else fetched(name, self.dataset, stream)
+        self.rows = local(name, self.dataset, folder, stream) if folder else downloaded(name, self.dataset, stream)
         self.warned = False
         lengths = [number_of_rows(rows) for rows in self.rows.values()]
-        self.length = None if None in lengths else sum(lengths)
+        self.length = None if None in lengths else sum(number for number in lengths if number is not None)
 
-    def documents(self):
-        before, cut = 0, 0
+    def documents(self) -> Iterator[Document]:
+        """The documents, from the start at each call."""
+        before, unknown = 0, 0
         for official, split in self.dataset.splits.items():
             position = 0
             for lines, position in documents_of_rows(texts(self.rows[official]), self.dataset.begins_document):
-                cut += sum("<unk>" in line for line in lines)
+                unknown += sum("<unk>" in line for line in lines)
                 if self.detokenize:
                     lines = [self.detokenize(line) for line in lines]
                 yield Document(split, lines, before + position)
             before += position
-        self.warn_of_unknown_words(cut)
+        self.warn_of_unknown_words(unknown)
 
-    def warn_of_unknown_words(self, lines):
-        """WikiText exists with its rare words replaced by "<unk>", which a tokenizer of pieces cuts like a word."""
+    def warn_of_unknown_words(self, lines: int) -> None:
+        """One version of WikiText has "<unk>" for rare words, which a subword tokenizer splits like any word. lines:
+        number of lines with "<unk>"."""
         if lines and not self.warned:
             print(f"warning: {' '.join(self.description)}: {lines:,} lines with <unk> for rare words; the raw version "
-                  "of the data set has the words", file=sys.stderr)
+                  "of the dataset has the words", file=sys.stderr)
         self.warned = True
 
 
-def fetched(name, dataset, stream):
+def downloaded(name: str, dataset: PublicDataset, stream: bool) -> Dict[str, Any]:
+    """{official split: rows} from the hub or its cache."""
     require_extras("corpus")
     try:
         import datasets
 
         rows = datasets.load_dataset(**dataset.arguments, streaming=stream)
         return {split: rows[split] for split in dataset.splits}
-    except Exception as error:  # the network, the hub, its client each have their own kinds
-        reason = one_line(f"cannot be fetched ({type(error).__name__}: {error}"[:300]) + ")"
+    except Exception as error:  # the network, the hub, its client and a missing package raise many types
+        reason = one_line(f"cannot be downloaded ({type(error).__name__}: {error}"[:300]) + ")"
         raise UsageError(f"--dataset {name}: {reason}, expected a network, a filled cache or --dataset-dir") from error
 
 
-def local(name, dataset, folder, stream):
-    """Splits of a folder: what `save_to_disk` wrote, or files whose names say the split."""
+def local(name: str, dataset: PublicDataset, folder: str, stream: bool) -> Dict[str, Any]:
+    """{official split: rows} of a folder written by `save_to_disk`, or with files whose names contain the split."""
     require_extras("corpus")
     import datasets
 
     if not os.path.isdir(folder):
-        raise UsageError(f"--dataset-dir: {folder} is no folder, expected one that holds {name}")
+        raise UsageError(f"--dataset-dir: {folder} is not a folder, expected one that holds {name}")
     try:
         if os.path.exists(os.path.join(folder, "dataset_dict.json")):
             rows = datasets.load_from_disk(folder)
@@ -134,13 +139,23 @@ def local(name, dataset, folder, stream):
                 for split, paths in files.items()}
     except UsageError:
         raise
-    except Exception as error:  # damaged files, other columns, a split that is not there
+    except Exception as error:  # damaged files, other columns, a missing split
         reason = one_line(f"{type(error).__name__}: {error}")[:300]
         raise UsageError(f"--dataset-dir: {folder} cannot be read as {name} ({reason})") from error
 
 
-def files_of_split(folder, split, config, name, is_only_split):
-    """The files below `folder` that hold a split of a dataset: `train-00000-of-00002.parquet`, `wiki.valid.raw`, …"""
+def files_of_split(folder: str, split: str, config: Optional[str], name: str, is_only_split: bool) -> List[str]:
+    """The files below `folder` of a dataset's split: `train-00000-of-00002.parquet`, `wiki.valid.raw`, …
+
+    Args:
+        folder: is searched recursively.
+        split: official name.
+        config: of the dataset, if it has several; others are refused.
+        name: of the dataset, for messages.
+        is_only_split: whether file names may lack the split.
+    Raises:
+        UsageError: no such file, or files of several formats.
+    """
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), "**", "*"), recursive=True))
     below = [path for path in paths if ending(path) in BUILDERS and os.path.isfile(path)]
     named = {part for path in below for part in path.split(os.sep) if WIKITEXT.fullmatch(part)}
@@ -148,40 +163,43 @@ def files_of_split(folder, split, config, name, is_only_split):
         raise UsageError(f"--dataset-dir: {folder} holds {', '.join(sorted(named))}, expected {config}")
     below = [path for path in below if config and f"{os.sep}{config}{os.sep}" in path] or below
     words = {"validation": r"valid(ation)?|dev"}.get(split, split)
-    found = [path for path in below if re.search(rf"(^|[\W_])({words})([\W_]|$)", os.path.relpath(path, folder))]
-    if not found and is_only_split:
-        found = below
-    kinds = {ending(path) for path in found}
+    files = [path for path in below if re.search(rf"(^|[\W_])({words})([\W_]|$)", os.path.relpath(path, folder))]
+    if not files and is_only_split:
+        files = below
+    kinds = {ending(path) for path in files}
     if len(kinds) != 1:
-        what = "no file" if not found else f"files of several kinds ({', '.join(sorted(kinds))})"
-        raise UsageError(f"--dataset-dir: {what} of the split '{split}' found in {folder}, expected {name} as parquet, "
-                         f"arrow, json or text, with {split} in the names")
-    return found
+        problem = "no file" if not files else f"files of several kinds ({', '.join(sorted(kinds))})"
+        raise UsageError(f"--dataset-dir: {problem} of the split '{split}' found in {folder}, expected {name} as "
+                         f"parquet, arrow, json or text, with {split} in the names")
+    return files
 
 
-def ending(path):
+def ending(path: str) -> str:
+    """The extension of a file name, with its dot."""
     return os.path.splitext(path)[1]
 
 
-def number_of_rows(rows):
-    """None where a stream does not know it."""
+def number_of_rows(rows: Any) -> Optional[int]:
+    """The rows of a split; None = unknown, as for some streams."""
     if hasattr(rows, "__len__"):
         return len(rows)
     split = (rows.info.splits or {}).get(rows.split)
     return split.num_examples if split else None
 
 
-def texts(rows):
-    """Raises `UsageError` for a damaged file, a lost network, or rows without text."""
+def texts(rows: Any) -> Iterator[str]:
+    """The column "text"; raises a UsageError for a damaged file, a lost network, or rows without that column."""
     try:
         for batch in rows.iter(batch_size=1000):  # row by row is 20 times slower
             yield from batch["text"]
-    except Exception as error:  # each kind of file and of network has its own
+    except Exception as error:  # file formats and networks raise many types
         reason = one_line(f"{type(error).__name__}: {error}")[:300]
         raise UsageError(f"--dataset: its rows cannot be read ({reason}), expected a column 'text'") from error
 
 
-def documents_of_rows(rows, begins_document):
+def documents_of_rows(
+    rows: Iterable[str], begins_document: Callable[[str, List[str]], bool]
+) -> Iterator[Tuple[List[str], int]]:
     """Yield (lines, number of rows read)."""
     lines, number = [], 0
     for number, row in enumerate(rows, 1):

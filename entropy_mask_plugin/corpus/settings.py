@@ -1,21 +1,27 @@
-"""What is asked for, checked before any work."""
+"""The requested corpus, checked before any work."""
 
 import os
 from dataclasses import dataclass
-from typing import List, Optional
+from typing import Any, Dict, List, Optional, Union
 
-from ..huggingface.sentencepiece_model import FEWEST_ENTRIES, read_tokenizer
+from ..huggingface.sentencepiece_model import FEWEST_ENTRIES, SentencePieceTokenizer, read_tokenizer
 from ..system.digests import digest
 from ..system.errors import UsageError, require
 from .docstrings import Docstrings
 from .public_datasets import PUBLIC_DATASETS, PublicDatasetSource
-from .sources import TextFiles
+from .sources import DocumentSource, TextFiles
 from .wordpiece import WordPieceTokenizer
+
+CorpusTokenizer = Union[SentencePieceTokenizer, WordPieceTokenizer]
 
 
 @dataclass
-class Settings:
-    """The flags of the command `prepare-corpus`. One of text, dataset and docstrings says where documents come from."""
+class CorpusSettings:
+    """The flags of `entropy-mask prepare-corpus`. One of text, dataset and docstrings names the source.
+
+    Raises:
+        UsageError: a flag out of its range, or flags that contradict each other.
+    """
 
     out: str
     text: Optional[List[str]] = None
@@ -26,13 +32,13 @@ class Settings:
     docstrings: bool = False
     tokenizer: Optional[str] = None
     bert_vocab: Optional[str] = None
-    vocab_size: Optional[int] = None  # entries of fairseq's dictionary; 30000, or what the given tokenizer has
+    vocab_size: Optional[int] = None  # entries of fairseq's dictionary; None = 30000, or the given tokenizer's size
     valid_fraction: float = 0.05
-    workers: Optional[int] = None  # all cores of this process
+    workers: int = None  # type: ignore[assignment]  # None = as many as this process has cores
     seed: int = 1
     shards: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.tokenizer and self.bert_vocab:
             raise UsageError("--tokenizer and --bert-vocab: both found, expected one of them")
         if self.vocab_size is None and not (self.tokenizer or self.bert_vocab):
@@ -50,23 +56,25 @@ class Settings:
         require("--seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
         require("--dataset", self.dataset, self.dataset is None or self.dataset in PUBLIC_DATASETS,
                 f"one of {', '.join(PUBLIC_DATASETS)}")
-        for flag, given in (("--dataset-dir", self.dataset_dir), ("--stream", self.stream)):
-            require(flag, "no --dataset", not given or self.dataset, "it together with --dataset")
+        for flag, value in (("--dataset-dir", self.dataset_dir), ("--stream", self.stream)):
+            require(flag, "no --dataset", not value or self.dataset, "it together with --dataset")
         require("--detokenize", f"--dataset {self.dataset}",
                 not self.detokenize or (self.dataset and PUBLIC_DATASETS[self.dataset].detokenize),
                 "--dataset wikitext-2 or wikitext-103")
 
-    def source(self):
+    def source(self) -> DocumentSource:
+        """Where the documents come from; raises a UsageError if it cannot be read."""
         if self.text:
             return TextFiles(self.text)
         if self.dataset:
             return PublicDatasetSource(self.dataset, self.dataset_dir, self.stream, self.detokenize)
         return Docstrings()
 
-    def given_tokenizer(self):
+    def given_tokenizer(self) -> Optional[CorpusTokenizer]:
+        """The user's tokenizer; None = train one. Raises a UsageError if it cannot be read or has another size."""
         if not (self.tokenizer or self.bert_vocab):
             return None
-        given = read_tokenizer(self.tokenizer) if self.tokenizer else WordPieceTokenizer(self.bert_vocab)
+        given = read_tokenizer(self.tokenizer) if self.tokenizer else WordPieceTokenizer(str(self.bert_vocab))
         if self.vocab_size not in (None, given.dictionary_size):
             raise UsageError(
                 f"--vocab-size {self.vocab_size}: {given.origin} makes a dictionary of {given.dictionary_size} "
@@ -75,8 +83,8 @@ class Settings:
         return given
 
 
-def parameters(settings, source, given):
-    """Everything that decides the result; the number of workers does not."""
+def parameters(settings: CorpusSettings, source: DocumentSource, given: Optional[CorpusTokenizer]) -> Dict[str, Any]:
+    """Everything that the result depends on: not the number of workers."""
     return {
         **source.description,
         "--tokenizer": settings.tokenizer and os.path.abspath(settings.tokenizer),

@@ -1,8 +1,10 @@
-"""Training a SentencePiece model whose dictionary has exactly the size asked for; see
+"""Training a SentencePiece model whose dictionary has exactly the requested size; see
 `huggingface.sentencepiece_model`."""
 
 import io
 import re
+from collections.abc import Iterable
+from typing import Any, Dict
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
@@ -10,20 +12,28 @@ from sentencepiece import sentencepiece_model_pb2
 from ..huggingface.sentencepiece_model import FAIRSEQ_SPECIALS
 from ..system.errors import UsageError
 
-SCORE_UNIT = 2.0**-8  # exact in fp32 up to a sum of 2**16: a line of some 8,000 pieces
-TRAINING = dict(
-    model_type="unigram",  # encodes four times as fast as bpe in as many pieces, and trains in seconds
+SCORE_UNIT = 2.0**-8  # exact in fp32 up to a sum of 2**16: a line of some 8,000 tokens
+TRAINING: Dict[str, Any] = dict(
+    model_type="unigram",  # encodes four times as fast as bpe, to as many tokens, and trains in seconds
     control_symbols=["<pad>", "<mask>"],
-    # SentencePiece cuts its specials out of the text it trains on: their letters may be nowhere else.
+    # SentencePiece removes its special symbols from the training text: their letters may occur nowhere else.
     required_chars="".join(sorted(set("".join(FAIRSEQ_SPECIALS)))),
-    max_sentence_length=1 << 30,  # bytes; the default of 4192 leaves long paragraphs out without a word
-    num_threads=16,  # the sums over threads are part of the result, so this is not the number of cores
+    max_sentence_length=1 << 30,  # bytes; the default of 4192 silently drops long paragraphs
+    num_threads=16,  # sums over threads affect the result, so this is not the number of cores
     minloglevel=2,
 )
 
 
-def train_tokenizer(lines, vocab_size, seed):
-    """Returns the bytes of a model. The same lines, size and seed give the same bytes on any number of cores."""
+def train_tokenizer(lines: Iterable[str], vocab_size: int, seed: int) -> bytes:
+    """The bytes of a SentencePiece model: the same for the same arguments on any number of cores.
+
+    Args:
+        lines: training text.
+        vocab_size: entries of fairseq's dictionary.
+        seed: of SentencePiece's random numbers.
+    Raises:
+        UsageError: the size is too large or too small for the text.
+    """
     model = io.BytesIO()
     sentencepiece.set_random_generator_seed(seed)
     try:
@@ -35,20 +45,20 @@ def train_tokenizer(lines, vocab_size, seed):
     return with_exact_scores(model.getvalue())
 
 
-def with_exact_scores(model):
-    """The same model, its scores rounded to multiples of SCORE_UNIT.
+def with_exact_scores(model: bytes) -> bytes:
+    """The same model with scores rounded to multiples of SCORE_UNIT.
 
-    SentencePiece adds scores in fp32, other implementations of its models in fp64: sums of such multiples are exact in
-    both, so that all agree which of two nearly equal segmentations is the better.
+    SentencePiece adds scores in fp32, other implementations in fp64. Sums of such multiples are exact in both, so that
+    all choose the same of two nearly equal segmentations.
     """
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
     for piece in proto.pieces:
         piece.score = round(piece.score / SCORE_UNIT) * SCORE_UNIT
     return proto.SerializeToString(deterministic=True)
 
 
-def reason_of_failure(message):
-    """SentencePiece's message, in our terms where it is about the size."""
+def reason_of_failure(message: str) -> str:
+    """SentencePiece's message, in our terms if it is about the size."""
     too_high = re.search(r"size too high .*<= (\d+)", message)
     too_low = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
     if too_high:

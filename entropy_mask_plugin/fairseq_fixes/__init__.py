@@ -1,12 +1,12 @@
-"""Every place where the plug-in changes something of fairseq itself, and why. Nothing else in the package does.
+"""All patches of fairseq, with their reasons; no other part of the package patches it.
 
-registry            names that fairseq holds already
-checkpoint_files    what checkpoints hold, how they are written, what is checked before a run continues from one
+registry            arch names that fairseq already uses, warnings about fairseq's own calls
+checkpoint_files    content and writing of checkpoints, checks before a run resumes
 clock               training time
-ranks               several processes of one training
-background_reader   the thread that reads batches ahead
-training_step       what an update does beside the update
-late_norm           are the gradients finite? asked for an update later
+ranks               distributed training
+background_reader   the thread that prefetches batches
+training_step       overhead of an update
+late_norm           gradients are checked for nan and inf one update later
 late_log            numbers stay on the device until the log is read
 """
 
@@ -17,28 +17,29 @@ from . import background_reader, checkpoint_files, clock, late_log, late_norm, r
 
 RELEASE = "0.12.3.1"  # of fairseq-fixed: the one whose internals the patches below were written for
 
-# Each docstring says which behaviour of fairseq it changes, and why. The last three patch the same loop, in this order.
+# Each docstring says which behaviour of fairseq it changes, and why. The order of the last three, which patch one loop,
+# matters.
 PATCHES = (
     checkpoint_files.allow_harmless_classes_in_checkpoints,
     checkpoint_files.copy_checkpoints_atomically,
-    checkpoint_files.say_that_a_checkpoint_cannot_be_written,
-    checkpoint_files.remember_patience,
+    checkpoint_files.report_unwritable_checkpoints,
+    checkpoint_files.save_patience,
     ranks.detect_torchrun,
     ranks.wrap_cpu_models_without_device_ids,
-    ranks.send_objects_between_ranks,
-    ranks.leave_process_groups_before_python_ends,
-    background_reader.stop_reading_ahead_before_python_ends,
+    ranks.broadcast_objects_with_torch,
+    ranks.destroy_process_groups_at_exit,
+    background_reader.stop_prefetching_at_exit,
     checkpoint_files.validate_before_training,
-    clock.tell_schedulers_the_time,
-    registry.silence_warnings_of_fairseqs_own_calls,
-    training_step.apply,
-    late_norm.apply,
-    late_log.apply,
+    clock.pass_training_time_to_schedulers,
+    registry.silence_warnings_of_fairseq,
+    training_step.trim_training_step,
+    late_norm.check_gradients_late,
+    late_log.read_numbers_late,
 )
 
 
 def apply_fairseq_fixes() -> None:
-    """Apply all PATCHES. (`models` asks for `registry.make_room_for_bert_base` itself, before its archs.)
+    """Apply all PATCHES. (`models` calls `registry.make_room_for_bert_base` itself, before it registers its archs.)
 
     Raises:
         UsageError: another release of fairseq is installed.
@@ -49,7 +50,7 @@ def apply_fairseq_fixes() -> None:
 
 
 def refuse_another_fairseq() -> None:
-    """The patches replace private names, which another release may use for something else."""
+    """The patches replace private names, which another release may use differently."""
     try:
         release = importlib.metadata.version("fairseq-fixed")
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The thread that reads batches ahead."""
+"""The thread that prefetches batches."""
 
 import atexit
 import contextlib
@@ -10,12 +10,14 @@ import weakref
 from fairseq.data import iterators
 
 
-def stop_reading_ahead_before_python_ends():
-    """fairseq reads batches ahead in a daemon thread. Where Python ends while that thread is inside torch, the process
-    is aborted ("terminate called without an active exception") after a training that has succeeded."""
+def stop_prefetching_at_exit() -> None:
+    """fairseq prefetches batches in a daemon thread. If Python exits while that thread is inside torch, the process
+    aborts ("terminate called without an active exception") after a successful training."""
     ended, readers = threading.Event(), weakref.WeakSet()
 
     class Reader(iterators.BackgroundConsumer):
+        """A reader that stops when `ended` is set."""
+
         def __init__(self, batches, source, *more):
             super().__init__(batches, itertools.takewhile(lambda _: not ended.is_set(), source), *more)
             readers.add(self)
@@ -23,7 +25,7 @@ def stop_reading_ahead_before_python_ends():
     def stop():
         ended.set()
         for reader in list(readers):
-            while reader.is_alive():  # it may be waiting for room in a full queue
+            while reader.is_alive():  # it may be blocked on a full queue
                 with contextlib.suppress(queue.Empty):
                     reader._queue.get(timeout=0.05)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what they may hold, how they are written, and what is checked before a run continues from one."""
+"""Checkpoints: what they may contain, how they are written, and what is checked before a run resumes from one."""
 
 import argparse
 import contextlib
@@ -7,6 +7,8 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
@@ -19,19 +21,19 @@ from .clock import start_training_clock
 logger = logging.getLogger(__name__)
 
 
-def allow_harmless_classes_in_checkpoints():
-    """Checkpoints of fairseq's older models hold an argparse.Namespace, which torch.load(weights_only=True) refuses."""
+def allow_harmless_classes_in_checkpoints() -> None:
+    """Checkpoints of fairseq's older models contain an argparse.Namespace, refused by torch.load(weights_only=True)."""
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 
-def copy_checkpoints_atomically():
-    """fairseq writes checkpoint1.pt atomically and then copies it over checkpoint_last.pt byte by byte: a run killed in
-    that moment could not be resumed."""
+def copy_checkpoints_atomically() -> None:
+    """fairseq writes checkpoint1.pt atomically, but then copies it over checkpoint_last.pt in place: a run killed in
+    the meantime could not be resumed."""
 
     fairseq_copy = PathManager.copy
 
     def copy(src_path, dst_path, overwrite=False):
-        if PathManager.path_requires_pathmanager(dst_path):  # not on this machine's disks
+        if PathManager.path_requires_pathmanager(dst_path):  # a remote path
             return fairseq_copy(src_path, dst_path, overwrite)
         with no_leftovers(dst_path):
             shutil.copyfile(src_path, dst_path + ".tmp")
@@ -41,8 +43,8 @@ def copy_checkpoints_atomically():
     PathManager.copy = staticmethod(copy)
 
 
-def say_that_a_checkpoint_cannot_be_written():
-    """On a full disk fairseq leaves checkpoint.pt.tmp behind, after a page of traceback."""
+def report_unwritable_checkpoints() -> None:
+    """On a full disk, fairseq prints a long traceback and leaves checkpoint.pt.tmp behind."""
     fairseq_save = checkpoint_utils.torch_persistent_save
 
     def save(obj, filename, async_write=False):
@@ -53,7 +55,8 @@ def say_that_a_checkpoint_cannot_be_written():
 
 
 @contextlib.contextmanager
-def no_leftovers(filename):
+def no_leftovers(filename: str) -> Iterator[None]:
+    """Turn a write error into a UsageError, and remove filename.tmp."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -62,10 +65,10 @@ def no_leftovers(filename):
         raise UsageError(f"--save-dir: {filename} cannot be written ({error})") from error
 
 
-def validate_before_training():
-    """Whatever the task, fairseq trains from random weights where --restore-file does not exist, answers a checkpoint
-    of other sizes with a page of traceback, and adds an update when a run that reached --max-update or the end of its
-    --stop-time-hours is started again.
+def validate_before_training() -> None:
+    """For any task, fairseq trains from random weights where --restore-file does not exist, prints a long traceback for
+    a checkpoint of other sizes, and adds an update when a run that reached --max-update or --stop-time-hours is started
+    again.
     """
     fairseq_load = checkpoint_utils.load_checkpoint
 
@@ -78,23 +81,23 @@ def validate_before_training():
             if not str(error).startswith("Cannot load model parameters from checkpoint"):
                 raise
             raise UsageError(f"{str(error).split(';')[0]}: it is of another model than the flags describe, expected "
-                             "the --arch and the flags of the model that it was trained with") from error
+                             "the --arch and the flags that it was trained with") from error
         start_training_clock(cfg, trainer)
         limits, hours = trainer.cfg.optimization, trainer._previous_training_time / 3600
         if 0 < limits.max_update <= trainer.get_num_updates():
-            logger.info(f"--max-update {limits.max_update} is reached: nothing to do")
+            logger.info(f"--max-update {limits.max_update} is reached: nothing left to do")
             sys.exit(0)
         if 0 < limits.stop_time_hours < hours:
-            logger.info(f"--stop-time-hours {limits.stop_time_hours} are over ({hours:.4f}): nothing to do")
+            logger.info(f"--stop-time-hours {limits.stop_time_hours} is reached ({hours:.4f}): nothing left to do")
             sys.exit(0)
         return loaded
 
     checkpoint_utils.load_checkpoint = load_checkpoint
 
 
-def remember_patience():
-    """fairseq counts the validations without improvement on a function, where a resumed run begins anew: it would train
-    longer than an uninterrupted one. Checkpoints hold the count, and a run that was at its end stays there."""
+def save_patience() -> None:
+    """fairseq counts validations without improvement in an attribute of a function, which is lost on resume: a resumed
+    run would train longer than an uninterrupted one. Checkpoints keep the count, and a finished run stays finished."""
 
     fairseq_save, fairseq_load = Trainer.save_checkpoint, Trainer.load_checkpoint
 
@@ -108,15 +111,15 @@ def remember_patience():
         vars(patience_counter()).update(counted)
         patience = self.cfg.checkpoint.patience
         if 0 < patience <= counted.get("num_runs", 0):
-            logger.info(f"--patience {patience} is reached: nothing to do")
+            logger.info(f"--patience {patience} is reached: nothing left to do")
             sys.exit(0)
         return extra_state
 
     Trainer.save_checkpoint, Trainer.load_checkpoint = save_checkpoint, load_checkpoint
 
 
-def patience_counter():
-    """The function, in the module that runs: under `python -m fairseq_cli.train`, that is __main__."""
+def patience_counter() -> Any:
+    """The function `should_stop_early` of the running module: under `python -m fairseq_cli.train`, that is __main__."""
     main = sys.modules["__main__"]
     if hasattr(main, "should_stop_early"):
         return main.should_stop_early

@@ -1,7 +1,9 @@
-"""What fairseq's trainer does in Python in each update: less of it."""
+"""Less Python overhead in each update of fairseq's trainer."""
 
 import contextlib
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from fairseq import utils
@@ -9,15 +11,16 @@ from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
 
-def apply():
+def trim_training_step() -> None:
+    """Apply the patches of this file."""
     clip_cpu_gradients_on_the_cpu()
     seed_each_update_directly()
     read_settings_as_plain_attributes()
 
 
-def clip_cpu_gradients_on_the_cpu():
-    """With --cpu on a machine that has a GPU, fairseq moves the norms of the gradients to the GPU, and fails where it
-    multiplies the gradients by what comes of them."""
+def clip_cpu_gradients_on_the_cpu() -> None:
+    """With --cpu on a machine with a GPU, fairseq moves the gradient norms to the GPU, and then fails to multiply the
+    gradients on the CPU by the clipping coefficient."""
     fairseq_clip = utils.clip_grad_norm_
 
     def clip_grad_norm_(params, *arguments):
@@ -33,9 +36,9 @@ def clip_cpu_gradients_on_the_cpu():
     utils.clip_grad_norm_ = clip_grad_norm_
 
 
-def seed_each_update_directly():
-    """fairseq saves the states of all generators, which nobody restores, before it seeds them, and torch.manual_seed
-    walks through every kind of device: a millisecond."""
+def seed_each_update_directly() -> None:
+    """Before seeding, fairseq saves the states of all generators, which are never restored, and torch.manual_seed
+    visits every kind of device: a millisecond per update."""
     fairseq_seed = Trainer._set_seed
 
     def _set_seed(self):
@@ -49,38 +52,39 @@ def seed_each_update_directly():
     Trainer._set_seed = _set_seed
 
 
-def read_settings_as_plain_attributes():
-    """An update reads 35 settings of the trainer's, each of which takes OmegaConf ten microseconds. Checkpoints hold
-    OmegaConf's as ever."""
+def read_settings_as_plain_attributes() -> None:
+    """An update reads 35 of the trainer's settings, each of which takes OmegaConf ten microseconds. Checkpoints still
+    contain the OmegaConf objects."""
     fairseq_step, fairseq_state = Trainer.train_step, Trainer.state_dict
 
     def train_step(self, samples, raise_oom=False):
-        self.optimizer, self.lr_scheduler  # built on first use, with OmegaConf's
+        _ = self.optimizer, self.lr_scheduler  # built on first use, from OmegaConf settings
         with settings(self, plain_settings(self)):
             return fairseq_step(self, samples, raise_oom)
 
     def state_dict(self):
-        with settings(self, getattr(self, "original_cfg", self.cfg)):  # also where an update fails, for crash.pt
+        with settings(self, getattr(self, "original_cfg", self.cfg)):  # also for the crash.pt of a failed update
             return fairseq_state(self)
 
     Trainer.train_step, Trainer.state_dict = train_step, state_dict
 
 
-def plain_settings(trainer):
-    """The trainer's settings as nested namespaces, made once."""
+def plain_settings(trainer: Any) -> SimpleNamespace:
+    """The trainer's settings as nested namespaces, converted once."""
     if OmegaConf.is_config(trainer.cfg) and trainer.cfg is not getattr(trainer, "original_cfg", None):
         trainer.original_cfg = trainer.cfg
         trainer.plain_cfg = as_namespace(OmegaConf.to_container(trainer.cfg, resolve=True))
     return trainer.plain_cfg
 
 
-def as_namespace(x):
+def as_namespace(x: Any) -> Any:
+    """Nested dicts -> nested namespaces; other values stay."""
     return SimpleNamespace(**{key: as_namespace(value) for key, value in x.items()}) if isinstance(x, dict) else x
 
 
 @contextlib.contextmanager
-def settings(trainer, cfg):
-    """Within, the trainer's settings are these."""
+def settings(trainer: Any, cfg: Any) -> Iterator[None]:
+    """A context in which the trainer's settings are `cfg`."""
     before, trainer.cfg = trainer.cfg, cfg
     try:
         yield

@@ -1,12 +1,14 @@
-"""config.json of a BERT and our sizes, both ways."""
+"""config.json of a BERT <-> the fields of BertConfig."""
 
 import os
+from typing import Any, Dict, Union
 
 from ..models.bert import BertConfig
 from ..system.errors import UsageError
-from .source import read_json
+from .source import read_model_json
+from .vocabulary import TokenizerVocabulary
 
-# Hugging Face's name, ours, and what a config.json means that does not say it.
+# Hugging Face's name, ours, and the default where config.json does not have it.
 SIZES = (
     ("num_hidden_layers", "encoder_layers", 12),
     ("hidden_size", "encoder_embed_dim", 768),
@@ -18,7 +20,7 @@ SIZES = (
     ("initializer_range", "init_std", 0.02),
     ("layer_norm_eps", "layer_norm_eps", 1e-12),
 )
-# What a model of ours is. Another value, and the weights would mean another function.
+# Hugging Face's name, the default where config.json does not have it, and the values that our BERT implements.
 ASSUMED = (
     ("model_type", "bert", ("bert",)),
     ("hidden_act", "gelu", ("gelu", "gelu_python")),  # two names of the exact (erf) form
@@ -29,22 +31,25 @@ ASSUMED = (
 )
 
 
-def read_config(folder, flag):
-    """BertConfig of a Hugging Face folder.
+def read_config(folder: str, flag: str) -> BertConfig:
+    """The sizes of the BERT in a Hugging Face folder.
 
+    Args:
+        folder: with a config.json.
+        flag: the command-line flag that names it, for messages.
     Raises:
-        UsageError: no config.json, or one of a model that is not BERT (its first such key is named).
+        UsageError: no config.json, or one of a model that is not BERT (names the first such key).
     """
-    config = read_json(folder, "config.json", flag)
+    config = read_model_json(folder, "config.json", flag)
     path = os.path.join(folder, "config.json")
-    for name in config.get("architectures") or ():  # Google's own files are older than model_type and this
+    for name in config.get("architectures") or ():  # absent, like model_type, in Google's own files
         if not str(name).startswith("Bert"):
             raise UsageError(f"{flag}: {path}: architecture {name} found, expected a BERT")
     for name, default, supported in ASSUMED:
         if config.get(name, default) not in supported:
             raise UsageError(f"{flag}: {path}: {name} {config[name]!r} found, expected {supported[0]!r}: "
                              "only BERT as published can be read")
-    sizes = {ours: size(config, theirs, default, f"{flag}: {path}") for theirs, ours, default in SIZES}
+    sizes: Dict[str, Any] = {ours: size(config, theirs, default, f"{flag}: {path}") for theirs, ours, default in SIZES}
     if sizes["encoder_embed_dim"] % sizes["encoder_attention_heads"]:
         raise UsageError(f"{flag}: {path}: {sizes['encoder_attention_heads']} num_attention_heads found, expected a "
                          f"divisor of hidden_size ({sizes['encoder_embed_dim']})")
@@ -52,8 +57,12 @@ def read_config(folder, flag):
     return BertConfig(**sizes, pooler_dropout=sizes["dropout"] if pooler_dropout is None else pooler_dropout)
 
 
-def size(config, name, default, origin):
-    """A number of the default's kind; whole ones are 1 or more."""
+def size(config: Dict[str, Any], name: str, default: Union[int, float], origin: str) -> Union[int, float]:
+    """A number of config.json with the type of its default; integers are 1 or more, others 0 or more.
+
+    Raises:
+        UsageError: anything else; begins with `origin`.
+    """
     value = config.get(name, default)
     fine = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
     if not fine or isinstance(default, int) and (value != int(value) or value < 1):
@@ -61,12 +70,12 @@ def size(config, name, default, origin):
     return type(default)(value)
 
 
-def write_config(model, vocabulary, architecture):
+def write_config(model: Dict[str, Any], vocabulary: TokenizerVocabulary, architecture: str) -> Dict[str, Any]:
     """The content of config.json.
 
     Args:
-        model: dict of the fields of BertConfig, as a checkpoint holds them.
-        vocabulary: `vocabulary.Vocabulary`.
+        model: the fields of BertConfig, as stored in a checkpoint.
+        vocabulary: of the model.
         architecture: transformers' name of the class.
     """
     return {

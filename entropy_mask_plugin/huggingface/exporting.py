@@ -1,10 +1,12 @@
-"""From a checkpoint of ours to a folder that stock `transformers` loads."""
+"""A checkpoint of ours -> a folder that unmodified `transformers` loads."""
 
 import os
+from typing import Any, Dict, List, Optional, Tuple
 
 import safetensors.torch
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY
+from torch import Tensor
 
 from ..checkpoints.reading import NO_HEAD, read_checkpoint
 from ..checkpoints.vocabulary import symbols_of_checkpoint
@@ -14,27 +16,29 @@ from ..system.atomic_files import atomic_path, write_bytes
 from ..system.errors import UsageError, require
 from .config import write_config
 from .model_card import model_card
-from .tokenizer_files import find_tokenizer, read_tokenizer_files
-from .vocabulary import as_json
+from .tokenizer_files import TokenizerFiles, find_tokenizer, read_tokenizer_files
+from .vocabulary import TokenizerVocabulary, json_bytes
 from .weights import to_classifier, to_encoder, to_huggingface
 
 FLAG = "--checkpoint"
 MASKED_LM, CLASSIFIER, ENCODER = "BertForMaskedLM", "BertForSequenceClassification", "BertModel"
 
 
-def export_bert(checkpoint, out, tokenizer=None, architecture=None):
-    """Write a `BertForMaskedLM` folder, of a fine-tuned checkpoint a `BertForSequenceClassification` folder, of one
-    with a mask decoder a `BertModel` folder.
+def export_bert(
+    checkpoint: str, out: str, tokenizer: Optional[str] = None, architecture: Optional[str] = None
+) -> str:
+    """Write a `BertForMaskedLM` folder; a `BertForSequenceClassification` folder for a fine-tuned checkpoint; a
+    `BertModel` folder for one with a mask decoder.
 
     Args:
-        checkpoint: path of one of our BERTs in post-LayerNorm layout.
+        checkpoint: path of one of our BERTs with post-LayerNorm layout.
         out: a new folder.
-        tokenizer: path of its tokenizer; None = beside the checkpoint or its training data.
-        architecture: another one of these classes, where the checkpoint has it.
+        tokenizer: path of its tokenizer; None = look next to the checkpoint and to its training data.
+        architecture: another of these classes, if the checkpoint can become one.
     Returns:
         the name of the class in transformers.
     Raises:
-        UsageError: another model, no vocabulary or tokenizer to be found, or `out` is there already.
+        UsageError: another kind of model, no vocabulary or tokenizer found, or `out` exists.
     """
     if os.path.exists(out):
         raise UsageError(f"--out: {out} exists already, expected a new folder")
@@ -43,7 +47,7 @@ def export_bert(checkpoint, out, tokenizer=None, architecture=None):
     architecture = architecture_of(state, checkpoint, architecture)
     symbols = symbols_of_checkpoint(state, checkpoint)
     if symbols is None:
-        raise UsageError(f"{FLAG}: {checkpoint} does not say its vocabulary, expected a dict.txt beside it")
+        raise UsageError(f"{FLAG}: {checkpoint} does not record its vocabulary, expected a dict.txt in its folder")
     positions = state["cfg"]["model"]["max_positions"]
     files = read_tokenizer_files(find_tokenizer(tokenizer, checkpoint, state), symbols, positions)
     if architecture == CLASSIFIER:
@@ -52,14 +56,14 @@ def export_bert(checkpoint, out, tokenizer=None, architecture=None):
     if architecture == ENCODER:
         return write_folder(out, state, ENCODER, files, to_encoder(tensors_of(state, files.vocabulary)), {})
     if NO_HEAD in (state.get("extra_state") or {}):
-        raise UsageError(f"{FLAG}: {checkpoint} has no trained masked-LM head, expected one: its Hugging Face original "
-                         "had none, and it was not trained since")
+        raise UsageError(f"{FLAG}: {checkpoint} has no trained masked-LM head, expected one: it was imported without "
+                         "a head and not trained since")
     return write_folder(out, state, MASKED_LM, files, tensors_of(state, files.vocabulary), {})
 
 
-def check_exportable(state, checkpoint):
-    """Refuse what stock BERT cannot compute."""
-    model = (state.get("cfg") or {}).get("model")  # a Namespace in old checkpoints, which no model of ours has written
+def check_exportable(state: dict, checkpoint: str) -> None:
+    """Raise a UsageError for a model that transformers' BERT cannot compute."""
+    model = (state.get("cfg") or {}).get("model")  # a Namespace in old checkpoints, none of which is ours
     name = model.get("_name") if isinstance(model, dict) else getattr(model or state.get("args"), "arch", None)
     if not isinstance(model, dict) or not issubclass(ARCH_MODEL_REGISTRY.get(name, object), BertModel):
         raise UsageError(f"{FLAG}: {checkpoint} is of arch {name}, expected bert_base, bertlet or another BERT of this "
@@ -72,24 +76,28 @@ def check_exportable(state, checkpoint):
                          "transformers' BERT has no other layout")
 
 
-def architecture_of(state, checkpoint, asked):
-    """The class in transformers that a checkpoint becomes: the one that is asked for, or else all that it has."""
+def architecture_of(state: dict, checkpoint: str, requested: Optional[str]) -> str:
+    """The class in transformers that a checkpoint becomes: the requested one, or the one that keeps its head.
+
+    Raises:
+        UsageError: the checkpoint cannot become the requested one.
+    """
     names = state["model"].keys()
     if any(name.startswith("classification_heads.") for name in names):
         possible = (CLASSIFIER, ENCODER)
     elif any(name.startswith("mask_decoder.") for name in names):
         possible = (ENCODER,)
-        if asked == MASKED_LM:
+        if requested == MASKED_LM:
             raise UsageError(f"--architecture: {MASKED_LM} found, expected {ENCODER}: the LM head of {checkpoint} "
                              "reads its mask decoder (--mask-decoder-layers), which transformers' BERT does not have")
     else:
         possible = (MASKED_LM, ENCODER)
-    require("--architecture", asked, asked is None or asked in possible, " or ".join(possible))
-    return asked or possible[0]
+    require("--architecture", requested, requested is None or requested in possible, " or ".join(possible))
+    return requested or possible[0]
 
 
-def check_classifier(state, checkpoint):
-    """Refuse a fine-tuned model whose input transformers' tokenizers would not make."""
+def check_classifier(state: dict, checkpoint: str) -> None:
+    """Raise a UsageError for a fine-tuned model whose input format no tokenizer of transformers produces."""
     task = state["cfg"]["task"]
     for name, fine, expected in (("_name", ("sentence_prediction",), "sentence_prediction"),
                                  ("init_token", (0,), "0, which is <s>"), ("separator_token", (None, 2), "2 or none")):
@@ -98,12 +106,13 @@ def check_classifier(state, checkpoint):
             raise UsageError(f"{FLAG}: {checkpoint} was fine-tuned with {flag} {task.get(name)}, expected {expected}")
 
 
-def tensors_of(state, vocabulary):
+def tensors_of(state: dict, vocabulary: TokenizerVocabulary) -> Dict[str, Tensor]:
+    """Hugging Face's tensors of a checkpoint, see `to_huggingface`."""
     return to_huggingface(state["model"], state["cfg"]["model"]["encoder_layers"], vocabulary.rows())
 
 
-def classifier(state, files):
-    """(tokenizer files, tensors, more of config.json) of a checkpoint that `sentence_prediction` has tuned."""
+def classifier(state: dict, files: TokenizerFiles) -> Tuple[TokenizerFiles, Dict[str, Tensor], Dict[str, Any]]:
+    """(tokenizer files, tensors, more keys of config.json) of a checkpoint fine-tuned by `sentence_prediction`."""
     task = state["cfg"]["task"]
     prefix = f"classification_heads.{state['cfg']['criterion']['classification_head_name']}."
     head = {name[len(prefix):]: tensor for name, tensor in state["model"].items() if name.startswith(prefix)}
@@ -118,22 +127,25 @@ def classifier(state, files):
     return files.with_pairs(separators), tensors, more
 
 
-def class_names(task, count):
-    """The classes as the label dictionary of the fine-tuning data calls them; empty where it is gone or smaller."""
+def class_names(task: Dict[str, Any], count: int) -> List[str]:
+    """The classes' names in the label dictionary of the fine-tuning data; empty where it is missing or smaller."""
     file = os.path.join(task["data"], "label", "dict.txt")
     if not os.path.exists(file):
         return []
     labels = Dictionary.load(file)
-    names = labels.symbols[labels.nspecial :][:count]  # fairseq pads a dictionary
+    names = labels.symbols[labels.nspecial :][:count]  # fairseq pads dictionaries with "madeupword0000", …
     return names if len(names) == count and not any(name.startswith("madeupword") for name in names) else []
 
 
-def write_folder(out, state, architecture, files, tensors, more):
+def write_folder(out: str, state: dict, architecture: str, files: TokenizerFiles, tensors: Dict[str, Tensor],
+                 more: Dict[str, Any]) -> str:
+    """Write all files of the model at once; return its architecture. more: keys of config.json."""
     config = {**write_config(state["cfg"]["model"], files.vocabulary, architecture), **more}
     parameters = sum(tensor.numel() for tensor in tensors.values())
     card = model_card(os.path.basename(os.path.normpath(out)), state, architecture, files.vocabulary, parameters)
     weights = safetensors.torch.save(tensors, metadata={"format": "pt"})  # without it, transformers refuses the file
-    contents = {**files.files, "config.json": as_json(config), "README.md": card.encode(), "model.safetensors": weights}
+    contents = {**files.files, "config.json": json_bytes(config), "README.md": card.encode(),
+                "model.safetensors": weights}
     with atomic_path(out) as tmp:
         os.makedirs(tmp)
         for name, content in contents.items():

@@ -1,64 +1,69 @@
 """A SentencePiece model as a fast tokenizer that gives the same ids (test_huggingface_tokenizers.py compares them).
 
-    text -> normalizer -> blanks become ▁ -> unigram or bpe -> <s> … </s>
+    text -> normalizer -> spaces become ▁ -> unigram or bpe -> <s> … </s>
 """
+
+from typing import Any, List
 
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from ..system.errors import UsageError
 
-BLANK = "▁"
+SPACE = "▁"  # how SentencePiece writes it
 UNIGRAM, BPE = 1, 2  # of SentencePiece's TrainerSpec.ModelType
 NORMAL, USER_DEFINED = 1, 4  # of its SentencePiece.Type
-# NFKC would change this character, SentencePiece's nmt_nfkc does not: it waits outside Unicode's assigned planes.
+# NFKC would change this character and SentencePiece's nmt_nfkc does not: a private-use character stands in for it.
 TILDE, SHELTER = "～", "\U0010fffd"
 
 
-def fast_tokenizer(model, symbols):
-    """
+def fast_tokenizer(model: bytes, symbols: List[str]) -> Tokenizer:
+    """Convert a SentencePiece model.
+
     Args:
         model: bytes of a SentencePiece model.
-        symbols: fairseq's dictionary, <mask> included: the ids of the new tokenizer.
+        symbols: fairseq's dictionary with <mask>: the vocabulary of the new tokenizer, in the order of its ids.
     Returns:
-        `tokenizers.Tokenizer` of plain text, without special tokens.
+        a tokenizer of plain text, without special tokens.
     Raises:
         UsageError: a kind of model that `tokenizers` cannot reproduce.
     """
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
     refuse_unlike(proto)
     tokenizer = Tokenizer(unigram(proto, symbols) if proto.trainer_spec.model_type == UNIGRAM else bpe(proto, symbols))
     tokenizer.normalizer = normalizer(proto.normalizer_spec)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(BLANK, prepend(proto), split=blanks_only_in_front(proto))
-    tokenizer.decoder = decoders.Metaspace(BLANK, prepend(proto))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend(proto), split=spaces_only_in_front(proto))
+    tokenizer.decoder = decoders.Metaspace(SPACE, prepend(proto))
     return tokenizer
 
 
-def refuse_unlike(proto):
+def refuse_unlike(proto: Any) -> None:
+    """Raise a UsageError for a model that `tokenizers` cannot reproduce."""
     trainer, normalizer_spec = proto.trainer_spec, proto.normalizer_spec
-    found = {
+    reasons = {
         "its type is neither unigram nor bpe": trainer.model_type not in (UNIGRAM, BPE),
         "it has user-defined symbols": any(piece.type == USER_DEFINED for piece in proto.pieces),
         "it marks the end of words, not their beginning": trainer.treat_whitespace_as_suffix,
-        "it does not mark blanks": not normalizer_spec.escape_whitespaces,
+        "it does not mark spaces": not normalizer_spec.escape_whitespaces,
     }
-    for reason, holds in found.items():
+    for reason, holds in reasons.items():
         if holds:
             raise UsageError(f"--tokenizer: this SentencePiece model cannot become a fast tokenizer: {reason}")
 
 
-def prepend(proto):
+def prepend(proto: Any) -> str:
+    """Where a space is put before the text, in the terms of `Metaspace`."""
     return "first" if proto.normalizer_spec.add_dummy_prefix else "never"
 
 
-def blanks_only_in_front(proto):
-    """Whether words can be encoded one by one, which is faster."""
-    return not any(BLANK in piece.piece[1:] for piece in proto.pieces if piece.type == NORMAL)
+def spaces_only_in_front(proto: Any) -> bool:
+    """Whether no subword spans words: these can then be encoded one by one, which is faster."""
+    return not any(SPACE in piece.piece[1:] for piece in proto.pieces if piece.type == NORMAL)
 
 
-def normalizer(spec):
-    """SentencePiece's own table. `tokenizers` applies it to whole grapheme clusters and so overlooks some pairs of a
-    letter and an accent; NFKC before it, where the table is made of NFKC, leaves no such pairs."""
+def normalizer(spec: Any) -> normalizers.Normalizer:
+    """SentencePiece's own table. `tokenizers` applies it to whole grapheme clusters, and so misses some pairs of a
+    letter and an accent; for tables based on NFKC, a preceding NFKC leaves no such pairs."""
     steps = []
     if spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
@@ -71,14 +76,16 @@ def normalizer(spec):
     return normalizers.Sequence(steps)
 
 
-def unigram(proto, symbols):
+def unigram(proto: Any, symbols: List[str]) -> models.Unigram:
+    """A unigram model with SentencePiece's scores."""
     scores = {piece.piece: piece.score for piece in proto.pieces}
     return models.Unigram([(symbol, scores.get(symbol, 0.0)) for symbol in symbols], symbols.index("<unk>"),
                           byte_fallback=proto.trainer_spec.byte_fallback)
 
 
-def bpe(proto, symbols):
-    """SentencePiece merges the pair whose piece has the highest score, `tokenizers` the pair that comes first."""
+def bpe(proto: Any, symbols: List[str]) -> models.BPE:
+    """A BPE model: SentencePiece first merges the pair whose result has the highest score, `tokenizers` the pair that
+    is listed first."""
     ids = {symbol: i for i, symbol in enumerate(symbols)}
     merges = []
     for piece in proto.pieces:

@@ -1,11 +1,14 @@
-"""README.md of an exported model: what it is, the flags it was trained with, how it is used."""
+"""README.md of an exported model: what it is, how to use it, the flags that it was trained with."""
+
+from typing import Any, Dict
 
 import yaml
 
 from ..config import recorded_corruption
+from .vocabulary import TokenizerVocabulary
 
 SECTIONS = ("task", "criterion", "model", "optimization", "optimizer", "lr_scheduler", "dataset", "common")
-SHARED = {  # of fairseq's many settings in these sections, those that say something about the model
+RELEVANT = {  # of fairseq's many settings in these sections, those that matter for the model
     "optimization": ("max_epoch", "max_update", "clip_norm", "update_freq", "lr"),
     "dataset": ("batch_size", "max_tokens"),
     "common": ("seed",),
@@ -24,14 +27,14 @@ tags: [bert, entropy-masking]
 
 # {name}
 
-{what}, a `{architecture}` of {layers} layers x {width}, {heads} heads, with {parameters:,} parameters and
+{kind}, a `{architecture}` of {layers} layers x {width}, {heads} heads, with {parameters:,} parameters and
 {vocabulary:,} tokens.
 {training}
 
     from transformers import pipeline
     pipeline("{task}", "{name}")({example!r})
 
-Token types make no difference: all are the first.{pooler}
+Token types are ignored.{pooler}
 """
 NO_POOLER = " The model has no pooler and no masked-LM head: load it with `AutoModel` and `add_pooling_layer=False`."
 TRAINING = """Trained with fairseq and the plug-in entropy_mask_plugin (Srinivasagan, Hartung, Georges, \\*SEM 2026):
@@ -44,25 +47,25 @@ FLAGS = """
 """
 
 
-def model_card(name, state, architecture, vocabulary, parameters):
-    """Markdown.
+def model_card(name: str, state: dict, architecture: str, vocabulary: TokenizerVocabulary, parameters: int) -> str:
+    """The card in Markdown.
 
     Args:
         name: of the folder.
         state: the fairseq checkpoint.
         architecture: a key of CLASS_AND_TASK.
-        vocabulary: `vocabulary.Vocabulary`.
-        parameters: number of weights.
+        vocabulary: of the model.
+        parameters: their number.
     """
-    task, what = CLASS_AND_TASK[architecture]
+    task, kind = CLASS_AND_TASK[architecture]
     model, updates = state["cfg"]["model"], (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
     training = "Imported from another model and not trained since."
     if updates:
-        at = state["extra_state"]["train_iterator"]  # at the end of an epoch: the beginning of the next
+        at = state["extra_state"]["train_iterator"]  # after an epoch's last update: the next epoch, 0
         training = TRAINING.format(updates=updates, epoch=at["epoch"] - (at["iterations_in_epoch"] == 0))
     mask = vocabulary.specials["mask"]
     card = CARD.format(
-        task=task, name=name, what=what[0].upper() + what[1:], architecture=architecture,
+        task=task, name=name, kind=kind[0].upper() + kind[1:], architecture=architecture,
         layers=model["encoder_layers"], width=model["encoder_embed_dim"], heads=model["encoder_attention_heads"],
         parameters=parameters, vocabulary=len(vocabulary.tokens), training=training,
         pooler=NO_POOLER if architecture == "BertModel" else "",
@@ -71,18 +74,19 @@ def model_card(name, state, architecture, vocabulary, parameters):
     return card + (FLAGS.format(flags=flags(state["cfg"])) if updates else "")
 
 
-def flags(cfg):
-    """The settings of a run as YAML, in fairseq's sections; what was left unset is left out."""
+def flags(cfg: Dict[str, Any]) -> str:
+    """The settings of a run as YAML, in fairseq's sections, without those that are not set."""
     sections = {}
     for section in SECTIONS:
         settings = cfg.get(section) or {}
         if section == "task" and "mask_strategy" in settings:
-            settings = {**settings, **recorded_corruption(settings)._asdict()}  # also what was left to the arch
-        names = SHARED.get(section, settings)
+            settings = {**settings, **recorded_corruption(settings)._asdict()}  # with defaults of the arch
+        names = RELEVANT.get(section, settings)
         chosen = [name for name in names if is_set(settings.get(name)) and name not in OF_THE_MACHINE]
         sections[section] = {name: settings[name] for name in chosen}
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
 
 
-def is_set(value):
+def is_set(value: Any) -> bool:
+    """Whether a setting has a value other than None, False and ""."""
     return value is not None and value is not False and value != ""

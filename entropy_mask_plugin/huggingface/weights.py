@@ -9,14 +9,17 @@ Shapes: V vocabulary, C width.
 """
 
 import re
+from collections.abc import Sequence
+from typing import Dict, List, Tuple
 
 import torch
+from torch import Tensor
 
 from ..system.errors import UsageError
 
 WORDS, POSITIONS, TYPES = (f"bert.embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type"))
 OUTPUT_BIAS = "cls.predictions.bias"
-MODULES = (  # Hugging Face's name, ours; each with weight and bias
+MODULES = (  # (Hugging Face's name, ours); each has a weight and a bias
     ("bert.embeddings.LayerNorm", "encoder.layernorm_embedding"),
     ("cls.predictions.transform.dense", "lm_head.dense"),
     ("cls.predictions.transform.LayerNorm", "lm_head.layer_norm"),
@@ -31,7 +34,7 @@ MODULES_OF_LAYER = (  # in bert.encoder.layer.N and encoder.layers.N
 QKV = tuple(f"attention.self.{part}" for part in ("query", "key", "value"))
 NO_WEIGHTS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids")  # buffers of older versions
 TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")  # stored twice by older versions
-NOT_OURS = (  # prefixes of what a BERT may hold and we leave out, and what it is
+NOT_OURS = (  # (prefix, description) of parts that are not imported
     ("cls.seq_relationship.", "next-sentence head"),
     ("bert.pooler.", "pooler"),
     ("classifier.", "classifier"),
@@ -39,8 +42,8 @@ NOT_OURS = (  # prefixes of what a BERT may hold and we leave out, and what it i
 )
 
 
-def names_of_modules(layers):
-    """Pairs (Hugging Face's name, ours) of all tensors that differ in nothing but their name."""
+def names_of_modules(layers: int) -> List[Tuple[str, str]]:
+    """(Hugging Face's name, ours) of all tensors that differ only in their name."""
     modules = [*MODULES]
     for layer in range(layers):
         modules += [(f"bert.encoder.layer.{layer}.{theirs}", f"encoder.layers.{layer}.{ours}")
@@ -48,8 +51,9 @@ def names_of_modules(layers):
     return [(f"{theirs}.{kind}", f"{ours}.{kind}") for theirs, ours in modules for kind in ("weight", "bias")]
 
 
-def normalized(tensors):
-    """Hugging Face's tensors under today's names, in fp32: `gamma`, `beta` and a missing `bert.` are older styles."""
+def normalized(tensors: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Hugging Face's tensors under their current names, in fp32: older files say `gamma` and `beta`, and bare encoders
+    lack the prefix `bert.`."""
     renamed = {}
     for name, tensor in tensors.items():
         name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
@@ -59,66 +63,75 @@ def normalized(tensors):
     return renamed
 
 
-def separated(tensors, origin):
-    """Today's names of the tensors that belong to a masked language model, and what else there was, in words.
+def separated(tensors: Dict[str, Tensor], origin: str) -> Tuple[Dict[str, Tensor], List[str]]:
+    """The tensors of a masked language model, and descriptions of the parts that are left out.
 
+    Args:
+        tensors: of a Hugging Face folder.
+        origin: begins a message.
+    Returns:
+        {current name: tensor}, and descriptions such as "pooler".
     Raises:
         UsageError: an output projection that is not the token embedding.
     """
     theirs = normalized(tensors)
     for name in NO_WEIGHTS:
         theirs.pop(name, None)
-    for name, original in zip(TIED, (WORDS, OUTPUT_BIAS)):
+    for name, original in zip(TIED, (WORDS, OUTPUT_BIAS), strict=True):
         tied = theirs.pop(name, None)
         if tied is not None and not torch.equal(tied, theirs.setdefault(original, tied)):
             raise UsageError(f"{origin}: {name} is not {original}, expected tied weights")
-    left_out = [what for prefix, what in NOT_OURS if remove(theirs, prefix)]
+    left_out = [description for prefix, description in NOT_OURS if remove_prefix(theirs, prefix)]
     return theirs, left_out
 
 
-def remove(tensors, prefix):
-    """Whether there was anything to remove."""
-    found = [name for name in tensors if name.startswith(prefix)]
-    for name in found:
+def remove_prefix(tensors: Dict[str, Tensor], prefix: str) -> bool:
+    """Remove all tensors whose names begin with the prefix, in place; return whether there were any."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    for name in names:
         del tensors[name]
-    return bool(found)
+    return bool(names)
 
 
-def check_shapes(tensors, expected, origin):
-    """Raise a UsageError that names the first tensor that is missing, unknown or of another shape than expected.
+def check_imported_tensors(tensors: Dict[str, Tensor], expected: Dict[str, Tensor], origin: str) -> None:
+    """Compare names and shapes.
 
     Args:
-        tensors: {name: tensor} as `separated` returns it. A masked-LM head may be missing as a whole.
+        tensors: {name: tensor} as `separated` returns it. The masked-LM head may be missing as a whole.
         expected: {name: tensor} of a model with the sizes of config.json and the rows of the vocabulary.
+        origin: begins a message.
+    Raises:
+        UsageError: names the first tensor that is missing, unknown or of another shape.
     """
     if not has_head(tensors):
         expected = {name: tensor for name, tensor in expected.items() if not name.startswith("cls.")}
     for name in sorted({*tensors, *expected}, key=lambda name: (name not in expected, name)):
-        found, wanted = (tuple(side[name].shape) if name in side else None for side in (tensors, expected))
-        if name == TYPES and found and len(found) == 2 and found[0] >= 1:
-            found = (wanted[0], found[1])  # any number of segments will do: the first is used
-        if found != wanted:
-            raise UsageError(f"{origin}: the tensor {name} is {found or 'missing'}, expected {wanted or 'none'} "
-                             "by config.json and the vocabulary")
+        shape, expected_shape = (tuple(side[name].shape) if name in side else None for side in (tensors, expected))
+        if name == TYPES and expected_shape and shape and len(shape) == 2 and shape[0] >= 1:
+            shape = (expected_shape[0], shape[1])  # any number of segments: only the first is used
+        if shape != expected_shape:
+            raise UsageError(f"{origin}: the tensor {name} is {shape or 'missing'}, expected "
+                             f"{expected_shape or 'none'} by config.json and the vocabulary")
 
 
-def has_head(tensors):
+def has_head(tensors: Dict[str, Tensor]) -> bool:
+    """Whether there is a masked-LM head among Hugging Face's tensors."""
     return any(name.startswith("cls.") for name in tensors)
 
 
-def from_huggingface(theirs, layers, rows):
-    """Our state dict, without the masked-LM head where there is none.
+def from_huggingface(theirs: Dict[str, Tensor], layers: int, rows: Sequence[int]) -> Dict[str, Tensor]:
+    """Our state dict, without a masked-LM head if there is none.
 
     Args:
         theirs: {name: tensor} as `separated` returns it.
         layers: number of layers.
-        rows: Hugging Face's ids in fairseq's order, see `vocabulary.Vocabulary.rows`.
+        rows: V ids of Hugging Face's in fairseq's order, see `TokenizerVocabulary.rows`.
     """
     state = {ours: theirs[hf] for hf, ours in names_of_modules(layers) if hf in theirs}
     for layer in range(layers):
         for kind in ("weight", "bias"):
             parts = [theirs[f"bert.encoder.layer.{layer}.{part}.{kind}"] for part in QKV]
-            state[f"encoder.layers.{layer}.self_attn.qkv_proj.{kind}"] = torch.cat(parts)
+            state[f"encoder.layers.{layer}.self_attn.qkv_proj.{kind}"] = torch.cat(parts)  # 3C x C, or 3C
     state["encoder.embed_tokens.weight"] = theirs[WORDS][rows]
     state["encoder.embed_positions.weight"] = theirs[POSITIONS] + theirs[TYPES][0]
     if has_head(theirs):
@@ -126,23 +139,24 @@ def from_huggingface(theirs, layers, rows):
     return state
 
 
-def to_huggingface(state, layers, rows):
+def to_huggingface(state: Dict[str, Tensor], layers: int, rows: Sequence[int]) -> Dict[str, Tensor]:
     """Tensors of a `BertForMaskedLM`, contiguous, rows in Hugging Face's order. The inverse of `from_huggingface`."""
     tensors = {hf: state[ours] for hf, ours in names_of_modules(layers)}
     for layer in range(layers):
         for kind in ("weight", "bias"):
             parts = state[f"encoder.layers.{layer}.self_attn.qkv_proj.{kind}"].chunk(3)
-            tensors |= {f"bert.encoder.layer.{layer}.{name}.{kind}": part for name, part in zip(QKV, parts)}
+            tensors |= {f"bert.encoder.layer.{layer}.{name}.{kind}": part
+                        for name, part in zip(QKV, parts, strict=True)}
     tensors[WORDS] = in_order(state["encoder.embed_tokens.weight"], rows)
     tensors[POSITIONS] = state["encoder.embed_positions.weight"]
-    # Zero, whichever segment a token is said to be in.
+    # Zero for both segments: type 0 is part of the positions.
     tensors[TYPES] = tensors[POSITIONS].new_zeros(2, tensors[POSITIONS].size(1))
     tensors[OUTPUT_BIAS] = in_order(state["lm_head.bias"], rows)
     return {name: tensor.float().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def to_classifier(tensors, head):
-    """Tensors of a `BertForSequenceClassification` from those of the masked-LM and a classification head of ours.
+def to_classifier(tensors: Dict[str, Tensor], head: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Tensors of a `BertForSequenceClassification` from those of the masked LM and one of our classification heads.
 
     Args:
         tensors: what `to_huggingface` returns.
@@ -154,11 +168,11 @@ def to_classifier(tensors, head):
     return body
 
 
-def to_encoder(tensors):
-    """Tensors of a `BertModel`, without the pooler, from those of the masked-LM."""
+def to_encoder(tensors: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Tensors of a `BertModel` without pooler, from those of the masked LM."""
     return {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if name.startswith("bert.")}
 
 
-def in_order(ours, rows):
+def in_order(ours: Tensor, rows: Sequence[int]) -> Tensor:
     """Rows in fairseq's order -> the same in Hugging Face's."""
     return ours[torch.argsort(torch.tensor(rows))]

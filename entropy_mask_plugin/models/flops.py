@@ -1,84 +1,101 @@
-"""What a model computes, from its sizes: multiply-accumulates (MACs) of one token in a forward pass.
+"""Compute of a model, from its sizes: multiply-accumulates (MACs) per token of a forward pass.
 
-Matrix products alone are counted, as torch's FlopCounterMode does; a MAC is two FLOPs, and a training step is three
-forward passes. `tests/test_flops.py` holds the sums against the counter.
+Only matrix products are counted, as in torch's FlopCounterMode; a MAC is two FLOPs, and a training step is three
+forward passes. `tests/test_flops.py` compares the sums with the counter.
 
-Names: d width, f width inside the feed-forward block, V vocabulary, T positions, and as shares of the T positions
+Names: d width, f width inside the feed-forward block, V vocabulary, T positions, and as fractions of the T positions
 s = predicted, x = visible to the encoder.
 """
 
-from typing import NamedTuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+from ..masking.corruption import Corruption
+from .bert import BertModel
 
 
-class Shares(NamedTuple):
-    predicted: float  # s: whose logits are computed
-    visible: float  # x: that the encoder sees
+class Fractions(NamedTuple):
+    """Fractions of the T positions, in [0, 1]."""
+
+    predicted: float  # s: logits are computed
+    visible: float  # x: input of the encoder
 
 
-TRAINING_STEP = 3  # forward passes: the gradient of a product is two
+TRAINING_STEP = 3  # forward passes: the backward pass has two products for each one
 
 
-def shares_of(corruption):
-    """`Shares` of a training step under a `config.Corruption`, on average and special tokens not counted. (Where kept
-    and random tokens stay in the encoder, it works on as many positions as the fullest sentence of a batch has, which
-    is some per cent more.)"""
+def fractions_of(corruption: Corruption) -> Fractions:
+    """Averages over a training step; special tokens are ignored. (A 3ML encoder pads every sentence of a batch to its
+    largest number of visible tokens, which is a few per cent more.)"""
     replaced = corruption.mask_prob * (1 - corruption.leave_unmasked_prob - corruption.random_token_prob)
-    return Shares(corruption.mask_prob, 1 - replaced)
+    return Fractions(corruption.mask_prob, 1 - replaced)
 
 
-ENTROPY_PASS = Shares(1.0, 1.0)
+ENTROPY_PASS = Fractions(1.0, 1.0)
 
 
-def terms(model, length, shares):
-    """{(part, term): MACs of one token}, forward.
+def terms(model: BertModel, length: int, fractions: Fractions) -> Dict[Tuple[str, str], float]:
+    """{(part, term): MACs per token} of a forward pass.
 
     Args:
-        model: a `BertModel`.
+        model: only its sizes matter.
         length: T.
-        shares: `Shares`; without a mask decoder, the encoder sees everything.
+        fractions: without a mask decoder, the encoder sees all positions whatever `visible` is.
     """
-    visible = shares.visible if model.mask_decoder is not None else 1.0
-    found = {}
+    visible = fractions.visible if model.mask_decoder is not None else 1.0
+    macs_of = {}
     encoder, decoder = model.encoder.layers, [] if model.mask_decoder is None else model.mask_decoder.layers
-    last = (decoder or encoder)[-1]  # computes what is asked of it at the predicted positions only
+    last = (decoder or encoder)[-1]  # the only layer that computes at the predicted positions alone
     for part, layers, present in (("encoder", encoder, visible), ("mask decoder", decoder, 1.0)):
         for layer in layers:
-            for name, macs in terms_of_layer(layer, length, present, shares.predicted if layer is last else present,
-                                             visible).items():
-                found[part, name] = found.get((part, name), 0) + macs
+            computed = fractions.predicted if layer is last else present
+            for term, macs_of_term in layer_terms(layer, length, present, computed, visible).items():
+                macs_of[part, term] = macs_of.get((part, term), 0) + macs_of_term
     weight, _ = model.output_projection()
     vocabulary, width = weight.shape
-    found["head", "transform"] = shares.predicted * width**2
-    found["head", "vocabulary"] = shares.predicted * width * vocabulary
-    return found
+    macs_of["head", "transform"] = fractions.predicted * width**2
+    macs_of["head", "vocabulary"] = fractions.predicted * width * vocabulary
+    return macs_of
 
 
-def terms_of_layer(layer, length, present, wanted, visible):
-    """{term: MACs of one of the T tokens}. present, wanted: share of the positions that go in, that are to come out."""
-    width, inner = layer.ffn.fc1.in_features, layer.ffn.fc1.out_features
-    found = {"feed-forward": wanted * 2 * width * inner, **layer.self_attn.macs(width, length, present, wanted)}
-    if hasattr(layer, "cross_attn"):
-        for name, macs_of_term in layer.cross_attn.macs(width, length, visible, wanted).items():
-            found[name] += macs_of_term
-    return found
-
-
-def macs(model, length, shares):
-    """MACs of one token, forward."""
-    return sum(terms(model, length, shares).values())
-
-
-def macs_of_step(model, length, corruption, teacher=None, entropies=None, distils=False):
-    """MACs of one token in a training step.
+def layer_terms(layer: Any, length: int, present: float, computed: float, visible: float) -> Dict[str, float]:
+    """{term: MACs per token of the T tokens}.
 
     Args:
-        corruption: a `config.Corruption`.
-        teacher: the model that distils or scores.
-        entropies: "teacher", "self" or None: whose entropies are computed in the step.
-        distils: whether the teacher's predictions at the masked positions are.
+        layer: a `layers.Layer`.
+        length: T.
+        present: fraction of the positions that are the layer's input.
+        computed: fraction of the positions at which its output is computed.
+        visible: fraction of the positions that cross-attention sees.
     """
-    shares = shares_of(corruption)
-    found = TRAINING_STEP * macs(model, length, shares)
+    width, inner = layer.ffn.fc1.in_features, layer.ffn.fc1.out_features
+    macs_of = {"feed-forward": computed * 2 * width * inner, **layer.self_attn.macs(width, length, present, computed)}
+    if hasattr(layer, "cross_attn"):
+        for term, macs_of_term in layer.cross_attn.macs(width, length, visible, computed).items():
+            macs_of[term] += macs_of_term
+    return macs_of
+
+
+def macs(model: BertModel, length: int, fractions: Fractions) -> float:
+    """MACs per token of a forward pass, see `terms`."""
+    return sum(terms(model, length, fractions).values())
+
+
+def macs_of_step(
+    model: BertModel, length: int, corruption: Corruption, teacher: Any = None,
+    entropies: Optional[str] = None, distils: bool = False,
+) -> float:
+    """MACs per token of a training step.
+
+    Args:
+        model: only its sizes matter.
+        length: T.
+        corruption: which fraction of the tokens is masked, and how.
+        teacher: the `BertModel` that distils or scores; None = none.
+        entropies: "teacher" or "self": the model whose entropies are computed in the step; None = no entropies.
+        distils: whether the teacher's predictions at the masked positions are computed.
+    """
+    fractions = fractions_of(corruption)
+    total = TRAINING_STEP * macs(model, length, fractions)
     if entropies is not None:
-        found += macs(teacher if entropies == "teacher" else model, length, ENTROPY_PASS)
-    return found + (macs(teacher, length, shares) if distils else 0)
+        total += macs(teacher if entropies == "teacher" else model, length, ENTROPY_PASS)
+    return total + (macs(teacher, length, fractions) if distils else 0)

@@ -9,12 +9,15 @@ Shapes: T positions, C width.
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, List, Optional
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from fairseq.data import Dictionary
+from torch import Tensor
 
 from ..system.errors import require
 from .bert import BERTLET, BertEncoder, BertModel, EncoderConfig, register_arch
@@ -26,18 +29,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class HybridConfig(EncoderConfig):
+    """Flags of the HybridBERT archs."""
+
     mixer_pattern: Optional[str] = field(
-        default=None, metadata={"help": "what mixes the tokens in each layer, from the first: "
-                                        f"{' or '.join(MIXERS)}, with commas between (default: the arch's)"}
+        default=None, metadata={"help": "mixer of each layer, first to last, separated by commas: "
+                                        f"{' or '.join(MIXERS)} (default: the arch's)"}
     )
     no_gamma_init: bool = field(
-        default=False, metadata={"help": "leave out sub-LayerNorm's factor sqrt(ln 2L) on the initial weights of "
+        default=False, metadata={"help": "no sub-LayerNorm factor sqrt(ln 2L) on the initial weights of "
                                          "values, output projections and feed-forward blocks"}
     )
 
 
-def hybrid_layer(cfg, mixer="self", crosses=False):
-    """Four LayerNorms, no bias in the feed-forward block, ReLU."""
+def hybrid_layer(cfg: EncoderConfig, mixer: str = "self", crosses: bool = False) -> Layer:
+    """A layer with four LayerNorms, ReLU and no bias in the feed-forward block.
+
+    Args:
+        cfg: sizes and dropout.
+        mixer: a name in MIXERS.
+        crosses: whether it also attends to an encoder's output.
+    """
     sizes = cfg.encoder_embed_dim, cfg.encoder_attention_heads, cfg.attention_dropout
     ffn = FeedForward(cfg, F.relu, bias=False, norm=layer_norm(cfg, cfg.encoder_ffn_embed_dim))
     cross = CrossAttention(*sizes, layer_norm(cfg)) if crosses else None
@@ -45,48 +56,55 @@ def hybrid_layer(cfg, mixer="self", crosses=False):
 
 
 class Sinusoids(nn.Module):
-    """Positions of Vaswani et al. 2017, section 3.5, which are not trained and not stored: `weight`, T x C."""
+    """Position encodings of Vaswani et al. 2017, section 3.5, neither trained nor stored: `weight`, T x C."""
 
-    def __init__(self, positions, width):
+    def __init__(self, positions: int, width: int):
         super().__init__()
         angle = torch.arange(positions)[:, None] * torch.exp(-math.log(10000) / width * torch.arange(0, width, 2))
-        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
+        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]  # T x C/2 x 2 -> T x C
         self.register_buffer("weight", table, persistent=False)
 
 
 class HybridEncoder(BertEncoder):
-    """BERT's with fixed positions and the layers that it is given."""
+    """BERT's encoder with fixed sinusoids and the given layers."""
 
     @staticmethod
-    def new_positions(cfg):
+    def new_positions(cfg: EncoderConfig) -> Sinusoids:
+        """A module whose `weight` is max_positions x C."""
         return Sinusoids(cfg.max_positions, cfg.encoder_embed_dim)
 
-    def embed_words(self, src_tokens):
-        """Times sqrt(C) (Vaswani et al., section 3.4): beside sinusoids, words of deviation 0.02 would vanish."""
+    def embed_words(self, src_tokens: Tensor) -> Tensor:
+        """B x T int64 -> B x T x C, times sqrt(C) (Vaswani et al., section 3.4): with an init std of 0.02, the
+        sinusoids would drown the token embeddings."""
         return math.sqrt(self.embed_tokens.embedding_dim) * self.embed_tokens(src_tokens)
 
 
 class HybridModel(BertModel):
-    config, new_layer = HybridConfig, staticmethod(hybrid_layer)
-    default_pattern = None  # number of layers -> list of mixers; each arch has its own
+    """BERT whose layers may mix tokens by additive attention, with sub-LayerNorm and its initialization: weights on the
+    value path are multiplied by sqrt(ln 2L) (Wang et al. 2022)."""
 
-    def __init__(self, cfg, encoder):
+    config = HybridConfig
+    new_layer = staticmethod(hybrid_layer)
+    default_pattern: Any = None  # number of layers -> list of mixers; set by each arch
+
+    def __init__(self, cfg: HybridConfig, encoder: BertEncoder):
         super().__init__(cfg, encoder)
         if not cfg.no_gamma_init:
             multiply_initial_weights(self, math.sqrt(math.log(2 * cfg.encoder_layers)))
 
     @classmethod
-    def new_encoder(cls, cfg, dictionary):
+    def new_encoder(cls, cfg: HybridConfig, dictionary: Dictionary) -> HybridEncoder:
+        """An encoder with random weights, not yet those of `initialize`."""
         mixers = cls.mixers(cfg)
         logger.info(f"mixers: {','.join(mixers)}")
         return HybridEncoder(cfg, dictionary, [hybrid_layer(cfg, mixer) for mixer in mixers])
 
     @classmethod
-    def mixers(cls, cfg):
-        """The mixer of each layer.
+    def mixers(cls, cfg: HybridConfig) -> List[str]:
+        """The name of each layer's mixer.
 
         Raises:
-            UsageError: --mixer-pattern has an unknown one, or not one for each layer.
+            UsageError: --mixer-pattern has an unknown mixer, or not one for each layer.
         """
         if cfg.mixer_pattern is None:
             return cls.default_pattern(cfg.encoder_layers)
@@ -98,24 +116,26 @@ class HybridModel(BertModel):
         return mixers
 
 
-def multiply_initial_weights(model, gamma):
-    """Of what passes values on: values and output projections, and both layers of the feed-forward blocks."""
+def multiply_initial_weights(model: nn.Module, gamma: float) -> None:
+    """Scale the weights on the value path, in place: value and output projections, both feed-forward layers."""
     with torch.no_grad():
+        module: Any
         for module in model.modules():
             for weight in module.value_path() if hasattr(module, "value_path") else ():
                 weight.mul_(gamma)
 
 
-def alternating(layers):
+def alternating_mixers(layers: int) -> List[str]:
+    """Self-attention in the first, third, … layer."""
     return [("self", "additive")[layer % 2] for layer in range(layers)]
 
 
-def outer(number):
-    """Self-attention in so many layers at each end."""
+def outer_self_attention(number: int) -> Callable[[int], List[str]]:
+    """Self-attention in the first and last `number` layers."""
     return lambda layers: ["self" if min(layer, layers - 1 - layer) < number else "additive" for layer in range(layers)]
 
 
-for arch, pattern, sizes in (("hbert_v1", alternating, {}), ("hbert_v2", outer(2), {}), ("addbert", outer(0), {}),
-                             ("hbertlet", outer(1), BERTLET)):
+for arch, pattern, sizes in (("hbert_v1", alternating_mixers, {}), ("hbert_v2", outer_self_attention(2), {}),
+                             ("addbert", outer_self_attention(0), {}), ("hbertlet", outer_self_attention(1), BERTLET)):
     register_arch(arch, HybridModel, {"default_pattern": staticmethod(pattern)}, dropout=0.05, attention_dropout=0.05,
                   **sizes)

@@ -1,6 +1,6 @@
-"""Models that come from elsewhere.
+"""Models trained elsewhere.
 
 teacher          a frozen model that scores tokens and distils
-initialization   copies layers of another model at the beginning of a run
-restore          the checkpoint that fairseq is going to load, checked in time
+initialization   copies layers of another model before training
+restore          checks the checkpoint before fairseq loads it
 """

@@ -1,18 +1,19 @@
-"""`--init-from`: begin with what another model and this one have in common.
+"""`--init-from`: initialize a model with the weights that it shares with another one.
 
-Copied is what has the same name and shape: embeddings, self-attention, feed-forward blocks, the LM head. LayerNorms are
-copied between models of one layout only: before and after a block they do different things. Additive attention is not
-taken from self-attention. A model with fewer layers takes some of the other's.
+Tensors of the same name and shape are copied: embeddings, self-attention, feed-forward blocks, the LM head. LayerNorms
+are copied only between models with the same layout: before and after a block they do different things. Additive
+attention is not initialized from self-attention. A shallower model takes evenly spaced layers of the deeper one.
 """
 
 import logging
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Type
 
-import torch
 from fairseq.models import ARCH_MODEL_REGISTRY
+from torch import Tensor
 
 from ..checkpoints.reading import NO_HEAD, file_or_huggingface_folder, read_checkpoint
 from ..checkpoints.vocabulary import check_symbols, check_vocabulary
@@ -27,64 +28,68 @@ MUST_AGREE = ("encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_h
 LAYER = re.compile(r"^encoder\.layers\.(\d+)\.")
 
 
-class Source(NamedTuple):
+class SourceModel(NamedTuple):
+    """The model that weights are copied from."""
+
     path: str
-    tensors: Dict[str, torch.Tensor]
-    sizes: dict  # fields of the config of its arch
+    tensors: Dict[str, Tensor]
+    sizes: Dict[str, Any]  # fields of its arch's config
     layout: str  # of its LayerNorms
 
 
 class Outcome(NamedTuple):
-    """Names of tensors, and which layer of the source each layer took."""
+    """Which tensors were copied, by name."""
 
-    layers: List[Optional[int]]
+    layers: List[Optional[int]]  # the source's layer that each layer was copied from
     copied: List[str]
-    new: List[str]  # of ours, as they were initialized
+    new: List[str]  # of the model, still at their random initialization
     unused: List[str]  # of the source
 
 
-def read_source(path, task):
-    """What --init-from names.
+def read_source(path: str, task: Any) -> SourceModel:
+    """Read the model that --init-from names.
 
     Args:
-        path: a checkpoint of one of our archs, a Hugging Face folder of a BERT, or one that was imported.
-        task: an EntropyMaskedLMTask, with whose vocabulary it has to agree.
+        path: a checkpoint of one of our archs, the Hugging Face folder of a BERT, or an imported folder.
+        task: an EntropyMaskedLMTask with the same vocabulary.
     Raises:
-        UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; no model of ours.
+        UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; another kind of model.
     """
-    from ..huggingface.importing import read_bert  # its tokenizers have no place in every other training
+    from ..huggingface.importing import read_bert  # here, so that other trainings need not import tokenizers
 
     path = file_or_huggingface_folder(path, FLAG)
     if os.path.isdir(path):
         bert = read_bert(path, FLAG)
         check_symbols(bert.vocabulary.symbols(), path, FLAG, task)
-        return Source(path, bert.state, asdict(bert.config), layout(BertModel, asdict(bert.config)))
+        return SourceModel(path, bert.state, asdict(bert.config), layout(BertModel, asdict(bert.config)))
     state = read_checkpoint(path, FLAG)
     check_vocabulary(state, path, FLAG, task)
-    sizes = (state.get("cfg") or {}).get("model")
+    sizes: Any = (state.get("cfg") or {}).get("model")
     kind = ARCH_MODEL_REGISTRY.get(sizes["_name"]) if isinstance(sizes, dict) else None
     if kind is None or not issubclass(kind, BertModel):
         raise UsageError(f"{FLAG}: {path} is of another arch, expected one of this plug-in's, or a Hugging Face BERT")
     tensors = state["model"]
-    if NO_HEAD in (state.get("extra_state") or {}):  # fresh weights, which only look like a head
+    if NO_HEAD in (state.get("extra_state") or {}):  # the head has random weights
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("lm_head.")}
-    return Source(path, tensors, sizes, layout(kind, sizes))
+    return SourceModel(path, tensors, sizes, layout(kind, sizes))
 
 
-def layout(kind, sizes):
-    """Where the LayerNorms of a model are: models with the same have the same norms."""
+def layout(kind: Type[BertModel], sizes: Dict[str, Any]) -> str:
+    """A name for where a model has its LayerNorms: models with equal names have the same LayerNorms."""
     return f"{kind.config.__name__} {sizes.get('encoder_normalize_before')}"
 
 
-def initialize_from(source, model, chosen=None):
-    """Copy into `model` what `source` has for it.
+def initialize_from(
+    source: SourceModel, model: BertModel, chosen: Optional[Sequence[Optional[int]]] = None
+) -> Outcome:
+    """Copy the source's tensors into the model, in place.
 
     Args:
-        source: a `Source`.
-        model: a `BertModel`.
-        chosen: which layer of the source each layer of the model takes; None = see `spread`.
+        source: see `read_source`.
+        model: the model to initialize.
+        chosen: the source's layer for each layer of the model; None = see `spread`.
     Returns:
-        an `Outcome`.
+        what was copied.
     Raises:
         UsageError: another width or number of heads; a layer that the source does not have.
     """
@@ -93,71 +98,75 @@ def initialize_from(source, model, chosen=None):
         require(FLAG, f"{source.path} with {name} {source.sizes[name]}", source.sizes[name] == ours[name],
                 f"{ours[name]} (--{name.replace('_', '-')})")
     number = source.sizes["encoder_layers"]
-    layers = spread(ours["encoder_layers"], number) if chosen is None else chosen
+    layers = spread(ours["encoder_layers"], number) if chosen is None else list(chosen)
     check_layers(layers, ours["encoder_layers"], number, source.path)
     same_norms = layout(type(model), ours) == source.layout
-    copied, used, state = [], set(), model.state_dict()
+    copied, used, state = [], set(), model.state_dict()  # the state dict shares the model's memory
     for name, tensor in state.items():
         theirs = name_in_source(name, layers)
-        found = source.tensors.get(theirs)
-        means_the_same = same_norms and mixer(name, state) == mixer(theirs, source.tensors)
-        if found is not None and fits(name, tensor, found) and (means_the_same or not is_norm_of_body(name)):
-            tensor.copy_(found[: len(tensor)])  # of a longer table of positions, the first
+        their_tensor = source.tensors.get(theirs)
+        same_role = same_norms and mixer(name, state) == mixer(theirs, source.tensors)
+        if (their_tensor is not None and fits(name, tensor, their_tensor)
+                and (same_role or not is_norm_of_body(name))):
+            tensor.copy_(their_tensor[: len(tensor)])  # of a longer position table, its first rows
             copied.append(name)
             used.add(theirs)
     return Outcome(layers, copied, [name for name in state if name not in copied],
                    [name for name in source.tensors if name not in used])
 
 
-def spread(ours, theirs):
-    """Which of their layers each of ours takes: the same one, or in a shallower model evenly spaced ones from the first
-    to the last; None = no such layer."""
+def spread(ours: int, theirs: int) -> List[Optional[int]]:
+    """The source's layer for each of our layers: the one of the same index, or for a shallower model evenly spaced ones
+    from the first to the last; None = the source has no such layer."""
     if ours >= theirs:
         return [layer if layer < theirs else None for layer in range(ours)]
     return [round(layer * (theirs - 1) / max(1, ours - 1)) for layer in range(ours)]
 
 
-def check_layers(layers, ours, theirs, path):
+def check_layers(layers: Sequence[Optional[int]], ours: int, theirs: int, path: str) -> None:
+    """Raise a UsageError unless --init-layers names one of their layers for each of ours."""
     require("--init-layers", f"{len(layers)} layers", len(layers) == ours, f"one for each of the model's {ours}")
     for layer in layers:
         require("--init-layers", layer, layer is None or 0 <= layer < theirs, f"layers of {path}, 0 to {theirs - 1}")
 
 
-def name_in_source(name, layers):
+def name_in_source(name: str, layers: Sequence[Optional[int]]) -> str:
+    """The source's name of one of our tensors, with the number of the layer that it is copied from."""
     match = LAYER.match(name)
     return f"encoder.layers.{layers[int(match[1])]}.{name[match.end():]}" if match else name
 
 
-def fits(name, tensor, found):
-    """Whether the shapes are the same; of positions, the source may have more."""
+def fits(name: str, tensor: Tensor, their_tensor: Tensor) -> bool:
+    """Whether the shapes agree; the source's position table may be longer."""
     if name.endswith("embed_positions.weight"):
-        return len(found) >= len(tensor)
-    return found.shape == tensor.shape
+        return len(their_tensor) >= len(tensor)
+    return their_tensor.shape == tensor.shape
 
 
-def mixer(name, names):
-    """Of a tensor inside a layer's mixer: which one that is, from what else there is in it."""
+def mixer(name: str, names: Iterable[str]) -> Optional[str]:
+    """The mixer that a tensor belongs to, recognized by the mixer's other tensors among `names`; "" outside mixers."""
     prefix, inside, _ = name.partition(".self_attn.")
     return inside and mixer_of(names, prefix + inside)
 
 
-def is_norm_of_body(name):
+def is_norm_of_body(name: str) -> bool:
+    """Whether the tensor is of a LayerNorm outside the LM head."""
     return "norm" in name and not name.startswith("lm_head.")
 
 
-def tell(source, outcome):
-    """The outcome in the log, a line for what was done with each kind of tensor."""
+def log_copied_tensors(source: SourceModel, outcome: Outcome) -> None:
+    """Log one line for each kind of tensor: copied, new or not used, and in which layers."""
     if outcome.layers != list(range(len(outcome.layers))):
         taken = ", ".join("new" if layer is None else str(layer) for layer in outcome.layers)
         logger.info(f"{FLAG} {source.path}: layers taken: {taken}")
-    for what, names in (("copied", outcome.copied), ("new", outcome.new), ("not used", outcome.unused)):
+    for status, names in (("copied", outcome.copied), ("new", outcome.new), ("not used", outcome.unused)):
         for kind, layers in grouped(names).items():
-            where = f" of {'its ' if what == 'not used' else ''}layers {', '.join(layers)}" if layers else ""
-            logger.info(f"{FLAG} {source.path}: {what}: {kind}{where}")
+            where = f" of {'its ' if status == 'not used' else ''}layers {', '.join(layers)}" if layers else ""
+            logger.info(f"{FLAG} {source.path}: {status}: {kind}{where}")
 
 
-def grouped(names):
-    """{name without its layer: [numbers of layers]}, in the order of the names; a weight and its bias as one."""
+def grouped(names: Sequence[str]) -> Dict[str, List[str]]:
+    """{name without its layer: [layer numbers]}, in the order of the names; a weight and its bias as one entry."""
     whole = {name.rsplit(".", 1)[0] for name in names if name.endswith(".bias")}
     groups = {}
     for name in names:

@@ -1,11 +1,14 @@
-"""The checkpoint that fairseq is going to load, looked at in time.
+"""Checks the checkpoint that fairseq is going to load, before it does.
 
-Where --restore-file does not exist, fairseq starts from scratch without a word; where it cannot be read, a page of
-traceback follows; and it loads another vocabulary of equal size.
+fairseq silently starts from scratch where --restore-file does not exist, ends in a long traceback where it cannot be
+read, and loads a checkpoint of another vocabulary if the sizes agree.
 """
 
 import logging
 import os
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+from torch import nn
 
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.vocabulary import check_vocabulary
@@ -15,9 +18,19 @@ from ..system.errors import UsageError
 logger = logging.getLogger(__name__)
 
 
-def read_restore_file(task):
-    """(flag, path, {name: shape}) of the checkpoint, or None where training starts from scratch.
+class Restored(NamedTuple):
+    """A checkpoint that fairseq is going to load."""
 
+    flag: str  # which names it
+    path: str
+    shapes: Dict[str, Tuple[int, ...]]  # of its tensors
+
+
+def read_restore_file(task: Any) -> Optional[Restored]:
+    """The checkpoint that fairseq is going to load; None = training starts from scratch.
+
+    Args:
+        task: an EntropyMaskedLMTask, after its flags were checked.
     Raises:
         UsageError: see `read_checkpoint` and `check_vocabulary`.
     """
@@ -35,11 +48,11 @@ def read_restore_file(task):
     check_vocabulary(state, path, flag, task)
     if flag == "--save-dir":
         warn_of_other_flags(state, path, task.cfg)
-    return flag, path, {name: tuple(tensor.shape) for name, tensor in state["model"].items()}
+    return Restored(flag, path, {name: tuple(tensor.shape) for name, tensor in state["model"].items()})
 
 
-def warn_of_other_flags(state, path, cfg):
-    """A run that is continued under another masking policy is neither the one nor the other."""
+def warn_of_other_flags(state: dict, path: str, cfg: Any) -> None:
+    """Warn of each flag of the masking policy that is not the checkpoint's: such a run mixes two policies."""
     before = policy((state.get("cfg") or {}).get("task") or {})
     now = {name: getattr(cfg, name) for name in (*names_with("policy"), "arch") if hasattr(cfg, name)}
     for name, value in policy(now).items():
@@ -48,14 +61,18 @@ def warn_of_other_flags(state, path, cfg):
                            f"{value}; for a new run give a new --save-dir")
 
 
-def policy(task):
-    """{flag: value} of a task's settings, and of what it left to its arch."""
+def policy(task: Dict[str, Any]) -> Dict[str, Any]:
+    """{flag: value} of a task's masking policy, defaults of its arch included."""
     chosen = {name: task[name] for name in names_with("policy") if name in task}
     return {**chosen, **recorded_corruption(task)._asdict()}
 
 
-def check_shapes(restored, model):
-    """Refuse a checkpoint of another model than the flags describe."""
+def check_restored_shapes(restored: Restored, model: nn.Module) -> None:
+    """Refuse a checkpoint of another model than the flags describe.
+
+    Raises:
+        UsageError: names the first tensor that is missing, unknown or of another shape.
+    """
     flag, path, theirs = restored
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     theirs = {name: shape for name, shape in theirs.items() if not name.startswith("classification_heads.")}

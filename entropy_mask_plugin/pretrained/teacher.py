@@ -1,44 +1,48 @@
 """A frozen reference model from a fairseq checkpoint or a Hugging Face folder.
 
-It belongs to the task, which is no nn.Module, so nothing of it enters a checkpoint, an optimizer or a DDP wrapper.
+The task holds it. As the task is not an nn.Module, the teacher enters no checkpoint, optimizer or DDP wrapper.
 """
 
 import logging
 import os
+from typing import Any, Dict, Optional, Tuple, Union
 
-import torch
 from fairseq import checkpoint_utils
 from fairseq.models.roberta import RobertaModel
+from torch import Tensor, nn
 
 from ..checkpoints.reading import NO_HEAD, file_or_huggingface_folder, read_checkpoint
 from ..checkpoints.vocabulary import check_symbols, check_vocabulary
+from ..models.bert import BertModel
+from ..models.positions import SelectedPositions
 from ..system.errors import UsageError, require
 
 logger = logging.getLogger(__name__)
 
 
-def load_teacher(path, task):
+def load_teacher(path: str, task: Any) -> "Teacher":
     """Load, check and freeze a teacher.
 
     Args:
-        path: checkpoint of one of our archs or of fairseq's `roberta`, or the Hugging Face folder of a BERT; trained on
-            the same vocabulary.
+        path: checkpoint of one of our archs or of fairseq's `roberta`, or the Hugging Face folder of a BERT; trained
+            with the same vocabulary.
         task: an EntropyMaskedLMTask; a checkpoint's model is built with its dictionary.
     Returns:
-        a model in eval mode whose parameters need no gradient, with `lm_hidden` and `output_projection`.
+        a model in eval mode whose parameters require no gradient, with `lm_hidden` and `output_projection`.
     Raises:
-        UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; too few positions; a model without a
-            (trained) masked-LM head.
+        UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; too few positions; no (trained) masked-LM
+            head.
     """
     path = file_or_huggingface_folder(path, "--teacher")
-    model = from_huggingface(path, task) if os.path.isdir(path) else from_checkpoint(path, task)
+    model = huggingface_teacher(path, task) if os.path.isdir(path) else checkpoint_teacher(path, task)
     check_positions(path, model.max_positions(), task)
     logger.info(f"teacher: {path}, {sum(p.numel() for p in model.parameters()):,} parameters, frozen")
     return model.requires_grad_(False).eval()
 
 
-def from_huggingface(folder, task):
-    from ..huggingface.importing import read_bert  # its tokenizers have no place in every other training
+def huggingface_teacher(folder: str, task: Any) -> BertModel:
+    """The BERT of a Hugging Face folder; raises as `load_teacher`."""
+    from ..huggingface.importing import read_bert  # here, so that other trainings need not import tokenizers
 
     bert = read_bert(folder, "--teacher")
     refuse_headless(bert.has_head, folder)
@@ -46,33 +50,36 @@ def from_huggingface(folder, task):
     return bert.model()
 
 
-def from_checkpoint(path, task):
+def checkpoint_teacher(path: str, task: Any) -> "Teacher":
+    """The model of a fairseq checkpoint; raises as `load_teacher`."""
     state = read_checkpoint(path, "--teacher")
     refuse_headless(NO_HEAD not in (state.get("extra_state") or {}), path)
     check_vocabulary(state, path, "--teacher", task)
     model = (state.get("cfg") or {}).get("model")
-    if isinstance(model, dict) and "max_positions" in model:  # before it is built for the task
+    if isinstance(model, dict) and "max_positions" in model:  # checked before the model is built with the task's
         check_positions(path, model["max_positions"], task)
     try:
         (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
     except (RuntimeError, AssertionError, AttributeError, KeyError, ValueError) as error:
-        raise UsageError(f"--teacher: {path} does not load: {' '.join(str(error).split())[:400]}") from error
+        raise UsageError(f"--teacher: {path} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
     return with_separate_projection(path, model)
 
 
-def check_positions(path, positions, task):
+def check_positions(path: str, positions: int, task: Any) -> None:
+    """Raise a UsageError where the task's sequences are longer than the teacher's positions."""
     require("--teacher", f"{path} with {positions} positions", positions >= task.max_positions(),
             f"at least --tokens-per-sample ({task.max_positions()})")
 
 
-def refuse_headless(has_head, path):
+def refuse_headless(has_head: bool, path: str) -> None:
+    """Raise a UsageError unless the teacher can predict tokens."""
     if not has_head:
-        raise UsageError(f"--teacher: {path} has no trained masked-LM head, expected one: without it there are no "
-                         "predictions whose entropy could be taken")
+        raise UsageError(f"--teacher: {path} has no trained masked-LM head, expected one: entropies are computed from "
+                         "its predictions")
 
 
-def with_separate_projection(path, model):
-    """The model, with `lm_hidden` and `output_projection`."""
+def with_separate_projection(path: str, model: Any) -> "Teacher":
+    """The model with `lm_hidden` and `output_projection`, wrapped if it is fairseq's RoBERTa."""
     if hasattr(model, "lm_hidden"):
         return model
     if isinstance(model, RobertaModel):
@@ -82,28 +89,36 @@ def with_separate_projection(path, model):
     )
 
 
-class RobertaReference(torch.nn.Module):
-    """fairseq's RoBERTa, its body and its output projection apart."""
+class RobertaReference(nn.Module):
+    """fairseq's RoBERTa with the interface of `BertModel`: body and output projection apart."""
 
-    def __init__(self, roberta):
+    def __init__(self, roberta: RobertaModel):
         super().__init__()
         self.roberta = roberta
 
-    def forward(self, src_tokens, masked_tokens=None, **unused):
-        """masked_tokens: the `Positions` whose logits are wanted; None = all."""
+    def forward(self, src_tokens: Tensor, masked_tokens: Optional[SelectedPositions] = None,
+                **unused: Any) -> Tuple[Tensor, Any]:
+        """B x T int64 -> logits, K x V at the masked tokens or B x T x V, and what else RoBERTa returns."""
         return self.roberta(src_tokens, masked_tokens=masked_tokens and masked_tokens.mask)
 
-    def lm_hidden(self, src_tokens, has_padding=None):
+    def lm_hidden(self, src_tokens: Tensor, has_padding: Optional[bool] = None) -> Tensor:
+        """B x T int64 -> B x T x C, the input of the output projection."""
         features, _ = self.roberta(src_tokens, features_only=True)
         head = self.roberta.encoder.lm_head
         return head.layer_norm(head.activation_fn(head.dense(features)))
 
-    def output_projection(self):
+    def output_projection(self) -> Tuple[Tensor, Tensor]:
+        """weight V x C, bias V."""
         head = self.roberta.encoder.lm_head
         return head.weight, head.bias
 
-    def settings(self):
-        return vars(self.roberta.args)
+    def settings(self) -> Dict[str, Any]:
+        """{flag of its arch: value}."""
+        return dict(vars(self.roberta.args))
 
-    def max_positions(self):
+    def max_positions(self) -> int:
+        """The longest sequence, in tokens."""
         return self.roberta.max_positions()
+
+
+Teacher = Union[BertModel, RobertaReference]

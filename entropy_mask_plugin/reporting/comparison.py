@@ -5,7 +5,7 @@ from collections import defaultdict
 from tabulate import tabulate
 
 from ..system.errors import require
-from ..training.plateau import is_on_plateau, sentence
+from ..training.plateau import is_on_plateau, plateau_warning
 from .figures import pyplot, save
 
 
@@ -71,7 +71,7 @@ def describe_masks(flags):
 
 def plateau_warnings(runs, plateau):
     """One line for each run that predicts tokens under random masks hardly better than their frequencies do."""
-    return [f"{run.name} is {sentence(run.valid[-1]['loss'], plateau)}" for run in runs
+    return [f"{run.name} is {plateau_warning(run.valid[-1]['loss'], plateau)}" for run in runs
             if is_on_plateau(run.valid[-1]["loss"], plateau)]
 
 

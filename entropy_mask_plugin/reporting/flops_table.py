@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from ..config import PAPERS, check_corruption, corruption_of
 from ..models.bert import BertModel
-from ..models.flops import ENTROPY_PASS, TRAINING_STEP, macs, macs_of_step, shares_of, terms
+from ..models.flops import ENTROPY_PASS, TRAINING_STEP, fractions_of, macs, macs_of_step, terms
 from ..system.errors import UsageError, require
 
 # Layers and width of the models of the paper, whose cost at 50 % it gives as a share of theirs at 15 %.
@@ -29,7 +29,7 @@ def report(args):
     corruption = corruption_of(args)
     check_corruption(corruption)
     model = model_of(args.arch, args.vocabulary, args.length, args.flags)
-    shares = shares_of(corruption)
+    shares = fractions_of(corruption)
     step, entropies = terms(model, args.length, shares), terms(model, args.length, ENTROPY_PASS)
     ratio = lambda **more: macs_of_step(model, args.length, corruption, model, **more) / totals[0]  # noqa: E731
     rows = [[part, name, million(TRAINING_STEP * step[part, name]), million(entropies[part, name])]
@@ -75,7 +75,7 @@ def understood(words):
 def in_words_of_the_paper(model, args, shares, step):
     """Beside the same encoder without a mask decoder, and the settings that the paper of 3ML gives a budget for."""
     plain = model_of(args.arch, args.vocabulary, args.length, [*args.flags, "--mask-decoder-layers", "0"])
-    early = [TRAINING_STEP * macs(plain, args.length, masks) for masks in (shares_of(PAPERS), shares)]
+    early = [TRAINING_STEP * macs(plain, args.length, masks) for masks in (fractions_of(PAPERS), shares)]
     rows = [[name, f"{layers} x {width}", f"{100 * published:.0f} %", f"{100 * share_of_layers(layers, width):.0f} %"]
             for name, layers, width, published in PUBLISHED]
     beside = [f"{million(cost)} (this is {100 * step / cost:.0f} % of it)" for cost in early]

@@ -1,1 +1,1 @@
-"""What every room may use, and what knows nothing of masks or models: errors, files, locks, processes, digests."""
+"""Helpers that any other package here may import: errors, files, locks, processes, digests. Nothing about models."""

@@ -6,7 +6,8 @@ import glob
 import json
 import os
 import shutil
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from .errors import UsageError
 
@@ -15,12 +16,13 @@ DISK_TROUBLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.ERO
 
 @contextlib.contextmanager
 def atomic_path(path: str) -> Iterator[str]:
-    """Yield a temporary name for a file or folder. It becomes `path` when the block ends well, else it is removed.
+    """Yield a temporary name for a file or folder; it is renamed to `path` if the block succeeds, and removed if not.
 
-    The name holds the process id, so that a child of a killed run, still writing, cannot touch a later run's files.
+    The name contains the process id: a child of a killed run may still be writing, and must not touch a later run's
+    files.
 
     Raises:
-        UsageError: the disk is full, read-only or forbidden.
+        UsageError: the disk is full or read-only, or permission is denied.
     """
     tmp = f"{path}.{os.getpid()}.partial"
     try:
@@ -33,6 +35,7 @@ def atomic_path(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def disk_trouble_in_one_line(path: str) -> Iterator[None]:
+    """Turn an OSError of a full or unwritable disk into a UsageError; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -42,7 +45,7 @@ def disk_trouble_in_one_line(path: str) -> Iterator[None]:
 
 
 def remove(path: str) -> None:
-    """A file, a link or a folder with all that is in it; nothing where it is not there."""
+    """Remove a file, a link or a folder with its content; a missing path is no error."""
     if os.path.isdir(path):
         shutil.rmtree(path, ignore_errors=True)
     elif os.path.lexists(path):
@@ -50,30 +53,34 @@ def remove(path: str) -> None:
 
 
 def remove_leftovers(folder: str) -> None:
-    """What killed processes left under temporary names."""
+    """Remove the temporary files that killed processes left in a folder."""
     for path in glob.glob(os.path.join(glob.escape(folder), "*.partial")):
         remove(path)
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """At once, for names that are temporary themselves."""
+    """Not atomic: for names that are temporary themselves."""
     with open(path, "wb") as file:
         file.write(content)
 
 
 def write_text(path: str, text: str) -> None:
+    """Atomic, in UTF-8."""
     with atomic_path(path) as tmp:
         write_bytes(tmp, text.encode())
 
 
 def write_json(path: str, content: Any) -> None:
+    """Atomic, indented."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str) -> Any:
-    """
+    """The content of a JSON file.
+
     Raises:
-        UsageError: damaged.
+        UsageError: not JSON.
+        OSError: it cannot be read.
     """
     try:
         with open(path, encoding="utf-8") as file:

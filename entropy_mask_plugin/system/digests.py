@@ -1,16 +1,16 @@
-"""Names for contents: the same digest, the same content."""
+"""Digests that identify content."""
 
 import hashlib
 
 BYTES = 16
 
 
-def digest(content):
-    """Of bytes, in hexadecimal."""
+def digest(content: bytes) -> str:
+    """BLAKE2b of 16 bytes, in hexadecimal."""
     return hashlib.blake2b(content, digest_size=BYTES).hexdigest()
 
 
-def digest_of_file(path):
-    """The same of what a file holds, however large it is."""
+def digest_of_file(path: str) -> str:
+    """As `digest`, of a file of any size."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=BYTES)).hexdigest()

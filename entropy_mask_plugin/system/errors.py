@@ -1,34 +1,44 @@
-"""A user's mistake ends in one line: which flag or file, what was found, what was expected."""
+"""A user's mistake ends in one line: the flag or file, what was found, what was expected."""
 
 import sys
+from typing import Any
 
 try:
-    from hydra.errors import CompactHydraException
+    from hydra.errors import CompactHydraException  # pyright: ignore[reportAssignmentType]
 except ImportError:  # the doctor has to run where nothing is installed
 
     class CompactHydraException(Exception):
-        pass
+        """Stands in for hydra's."""
 
 
 class UsageError(CompactHydraException, ValueError):
-    """Something the user can put right. Shown as one line, without a traceback, exit status 1.
+    """Something that the user can fix. Shown as one line, without a traceback, exit status 1.
 
-    fairseq-hydra-train prints the errors of hydra's own kind without a traceback, and no others.
+    fairseq-hydra-train prints only subclasses of hydra's own exception without a traceback.
     """
 
 
-def require(flag, found, fine, expected):
-    """Raise the UsageError of a flag whose value is not fine."""
+def require(flag: str, value: Any, fine: Any, expected: str) -> None:
+    """Check the value of a flag.
+
+    Args:
+        flag: its name, such as "--mask-prob".
+        value: the value that was given.
+        fine: whether it is allowed; any truth value.
+        expected: describes the allowed values.
+    Raises:
+        UsageError: it is not fine.
+    """
     if not fine:
-        raise UsageError(f"{flag}: {found} found, expected {expected}")
+        raise UsageError(f"{flag}: {value} found, expected {expected}")
 
 
-def show_usage_errors_as_one_line():
-    """Make a `UsageError` that nobody catches print its message alone; an interrupt is
-    named; every other exception is shown as before.
+def show_usage_errors_as_one_line() -> None:
+    """Print only the message of an uncaught `UsageError`, and "interrupted" for an interrupt; other exceptions are
+    shown as before.
 
-    fairseq's command lines have no place of their own for this: an error in a task's constructor would end in twenty
-    lines of traceback with the sentence that matters at the bottom.
+    fairseq's command lines offer no hook for this: an error in a task's constructor would end in twenty lines of
+    traceback.
     """
     show_other = sys.excepthook
 

@@ -1,22 +1,26 @@
-"""Locks between processes. Each ends with its process, even by kill -9.
+"""Locks between processes. A lock is released when its process ends, even by kill -9.
 
-Some network file systems cannot lock: there the locks are not taken, and the work may be done twice.
+Some network file systems cannot lock: there every lock succeeds, and work may be done twice.
 """
 
 import contextlib
 import fcntl
 import os
-from typing import Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from .errors import UsageError
 
 
 @contextlib.contextmanager
 def exclusive_lock(folder: str, flag: str = "--out") -> Iterator[None]:
-    """Make the folder and keep other runs out of it; a folder that was made here and stayed empty is removed.
+    """Create the folder and hold its lock; a folder that was created here and stayed empty is removed.
 
+    Args:
+        folder: to be locked.
+        flag: the command-line flag that names it, for messages.
     Raises:
-        UsageError: another run has the lock; the folder cannot be made.
+        UsageError: another run holds the lock; the folder cannot be created.
     """
     is_new = not os.path.exists(folder)
     try:
@@ -26,7 +30,7 @@ def exclusive_lock(folder: str, flag: str = "--out") -> Iterator[None]:
     with _opened(folder, os.O_RDONLY) as handle:
         try:
             if not _lock(fcntl.flock, handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                raise UsageError(f"{flag} {folder}: another run is writing there, expected to be alone")
+                raise UsageError(f"{flag} {folder}: another run is writing there, expected no other run")
             yield
         finally:
             if is_new and not os.listdir(folder):
@@ -35,7 +39,7 @@ def exclusive_lock(folder: str, flag: str = "--out") -> Iterator[None]:
 
 @contextlib.contextmanager
 def wait_for_lock(folder: str) -> Iterator[None]:
-    """Wait until no other process is in this block for the folder."""
+    """Hold the folder's lock; wait while another process holds it."""
     with _opened(folder, os.O_RDONLY) as handle:
         _lock(fcntl.flock, handle, fcntl.LOCK_EX)
         yield
@@ -43,13 +47,13 @@ def wait_for_lock(folder: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def try_lock(path: str, number: int) -> Iterator[bool]:
-    """Whether nobody else holds this number of the lock file, which is made where it is not there."""
+    """Yield whether byte `number` of the lock file could be locked. The file is created if it is missing."""
     with _opened(path, os.O_RDWR | os.O_CREAT) as handle:
         yield _lock(fcntl.lockf, handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
 
 
 @contextlib.contextmanager
-def _opened(path, flags):
+def _opened(path: str, flags: int) -> Iterator[int]:
     handle = os.open(path, flags)
     try:
         yield handle
@@ -57,8 +61,8 @@ def _opened(path, flags):
         os.close(handle)
 
 
-def _lock(lock, *arguments):
-    """Whether nobody else holds it."""
+def _lock(lock: Any, *arguments: Any) -> bool:
+    """Whether the lock was taken."""
     try:
         lock(*arguments)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What this machine is, and how much memory a process of it has held."""
+"""The CPU, package versions, and the peak memory of a process."""
 
 import contextlib
 import importlib.metadata
@@ -8,6 +8,7 @@ from typing import Dict, Optional
 
 
 def cpu_name() -> str:
+    """The CPU's model, such as "AMD EPYC 7763"; its architecture where Linux does not tell."""
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     return platform.processor() or platform.machine()
@@ -18,14 +19,14 @@ def versions(*packages: str) -> Dict[str, Optional[str]]:
     return {"python": platform.python_version(), **{package: _version(package) for package in packages}}
 
 
-def _version(package):
+def _version(package: str) -> Optional[str]:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
 
 
 def peak_memory_bytes(pid: object = "self") -> int:
-    """The most memory that a process has held so far; 0 where the system does not say. (getrusage's begins with the
-    peak of the process that started it.)"""
+    """A process's peak resident memory so far; 0 where it is unknown. (getrusage's starts at the peak of the parent
+    process.)"""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
         peak = re.search(r"VmHWM:\s+(\d+) kB", file.read())
         return int(peak[1]) * 1024 if peak else 0

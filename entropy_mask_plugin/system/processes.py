@@ -1,4 +1,4 @@
-"""Other processes: each with its log, none that outlives the one that started it."""
+"""Child processes: each with its log, none outlives its parent."""
 
 import contextlib
 import ctypes
@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, Callable, Iterator, List, Optional, Sequence
+from typing import Any, List, Optional, Tuple
 
 from .atomic_files import DISK_TROUBLE
 from .errors import UsageError
@@ -20,11 +21,12 @@ PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the plu
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 LOOK_EVERY = 1.0  # seconds
-RUNNING = set()  # processes that somebody here waits for
+RUNNING = set()  # processes started by `running` that have not ended
 
 
 def end_with_parent() -> None:
-    """In a new process: after kill -9 of this program, it would go on and write into the next run's files."""
+    """Called in a child process: otherwise, after kill -9 of the parent, it would keep writing into the next run's
+    files."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -33,19 +35,22 @@ class ProcessFailed(Exception):
 
 
 def threads_of_each(jobs: int) -> int:
-    """How many threads each of several processes at once may have: of the cores, or of OMP_NUM_THREADS where that is
-    fewer. More threads than cores wait for each other at every product of matrices, ten times as long as it takes."""
+    """Threads for each of `jobs` concurrent processes: an equal part of the cores, or of OMP_NUM_THREADS if that is
+    less. With more threads than cores, a matrix product takes ten times as long."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(cores, int(os.environ.get("OMP_NUM_THREADS") or cores)) // jobs)
 
 
-def all_of(items, function, jobs):
-    """Call a function that runs processes with each item, several at once.
+def all_of(
+    items: Iterable[Any], function: Callable[[Any], Any], jobs: int
+) -> Iterator[Tuple[Any, Optional[BaseException]]]:
+    """Call a function that runs child processes with each item, `jobs` at a time.
 
     Yields:
-        (item, the exception that it ended with, or None), as they end. One item's trouble is not the others'.
+        (item, the exception that it failed with, or None), in the order of completion. A failure does not affect the
+        other items.
 
-    An interrupt ends the processes under way; it need not have reached them.
+    An interrupt kills the running processes, whether or not it reached them.
     """
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(function, item): item for item in items}
@@ -60,13 +65,13 @@ def all_of(items, function, jobs):
 
 
 def describe_error(error: BaseException) -> str:
-    """For people."""
+    """A message for users: without the type of an error that explains itself."""
     return str(error) if isinstance(error, (ProcessFailed, UsageError)) else f"{type(error).__name__}: {error}"
 
 
 def gpus() -> List[str]:
-    """The numbers of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
-    import torch  # seconds, which not every program with processes need wait for
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch  # here, as it takes seconds that not every caller needs
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
@@ -83,11 +88,12 @@ def python_path() -> str:
 
 @contextlib.contextmanager
 def running(command: Sequence[str], output: Any, **options: Any) -> Iterator[subprocess.Popen]:
-    """Start a process in a group of its own; where the block ends with an exception, the group is killed.
+    """Start a process in its own process group, which is killed if the block raises.
 
     Args:
-        output: where stdout and stderr go.
-        options: of `subprocess.Popen`.
+        command: program and arguments.
+        output: file for stdout and stderr.
+        **options: of `subprocess.Popen`.
     """
     process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
                                preexec_fn=end_with_parent, **options)
@@ -103,23 +109,25 @@ def running(command: Sequence[str], output: Any, **options: Any) -> Iterator[sub
 
 
 def kill_group(process: subprocess.Popen) -> None:
-    """The process, and its workers too."""
+    """Kill a process started by `running`, and its workers."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def run_logged(command: Sequence[str], log: str, threads: int, device: Optional[str] = None,
                look: Optional[Callable[[], None]] = None) -> int:
-    """Run a process to its end, its output at the end of `log`.
+    """Run a process to its end, with its output appended to `log`.
 
     Args:
-        threads: that torch may use.
-        device: number of its GPU; None = whatever there is.
-        look: called with nothing every second while the process runs.
+        command: program and arguments.
+        log: path of the log.
+        threads: number that torch may use.
+        device: number of its GPU; None = all.
+        look: called without arguments every second while the process runs.
     Returns:
-        the most memory that it held, in bytes, as seen by looking every second; 0 where it never was.
+        its peak memory in bytes, sampled every second; 0 = it ended before the first sample.
     Raises:
-        ProcessFailed: it did not end well.
+        ProcessFailed: its exit status is not 0.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore",
                    "PYTHONPATH": python_path()}
@@ -134,7 +142,8 @@ def run_logged(command: Sequence[str], log: str, threads: int, device: Optional[
     return peak
 
 
-def watch(process, look):
+def watch(process: subprocess.Popen, look: Optional[Callable[[], None]]) -> int:
+    """Wait for a process; return its peak memory in bytes. look: called without arguments every LOOK_EVERY seconds."""
     peak = 0
     while True:
         peak = max(peak, peak_memory_bytes(process.pid))
@@ -146,12 +155,15 @@ def watch(process, look):
 
 
 def run_preprocess(arguments: Sequence[str], destination: str, look: Callable[[], None] = lambda: None) -> None:
-    """fairseq-preprocess, in the folder that it writes: no file of the user's there can be taken for a Python module.
+    """Run fairseq-preprocess with its output folder as working directory: in the user's, it might import the user's
+    files instead of modules of the same name.
 
     Args:
-        look: called with nothing five times a second while it runs, and at its end.
+        arguments: of fairseq-preprocess, with absolute paths.
+        destination: its output folder, which exists.
+        look: called without arguments five times a second while it runs, and at its end.
     Raises:
-        OSError: the disk is full, read-only or forbidden.
+        OSError: the disk is full or read-only, or permission is denied.
         UsageError: it failed otherwise; its last lines were printed.
     """
     with tempfile.TemporaryFile("w+") as log:
@@ -166,9 +178,10 @@ def run_preprocess(arguments: Sequence[str], destination: str, look: Callable[[]
             raise failure_of_preprocess(process.returncode, log.read())
 
 
-def failure_of_preprocess(status, log):
-    for trouble in DISK_TROUBLE:
-        if os.strerror(trouble) in log:
-            return OSError(trouble, os.strerror(trouble))
+def failure_of_preprocess(status: int, log: str) -> Exception:
+    """The exception for a failed fairseq-preprocess; prints the end of its log unless the disk was the reason."""
+    for code in DISK_TROUBLE:
+        if os.strerror(code) in log:
+            return OSError(code, os.strerror(code))
     print(*log.splitlines()[-20:], sep="\n", file=sys.stderr)
     return UsageError(f"fairseq-preprocess ended with status {status}, expected 0: its last lines are above")

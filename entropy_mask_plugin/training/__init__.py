@@ -1,8 +1,8 @@
-"""What fairseq's loop runs on: data, loss, optimizer, schedule.
+"""Data, loss, optimizer and learning-rate schedule for fairseq's training loop.
 
-blocks          clean blocks of text, and what is maskable in them
-cross_entropy   of chosen positions, in place
-fused_adamw     AdamW whose step never waits
-budget_linear   a learning rate that follows the time budget
-plateau         has the model learned more than how often each token occurs?
+blocks          clean blocks of text, and which of their tokens are maskable
+cross_entropy   cross-entropy whose gradient overwrites the logits
+fused_adamw     AdamW whose step never waits for the device
+budget_linear   a learning rate that follows a time budget
+plateau         has the model learned more than token frequencies?
 """

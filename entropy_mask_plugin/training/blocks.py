@@ -1,15 +1,18 @@
-"""Clean blocks of tokens, <s> …, from a data-bin. No masking here: data workers keep the first epoch's copy of a data
-set, so masks drawn in them would be frozen.
+"""Clean blocks of tokens, <s> …, from a data-bin. Masks are not drawn here: data workers keep the dataset that they
+received in the first epoch, so masks drawn in them would repeat in every epoch.
 
 Shapes: B sentences, T positions.
 """
 
 import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Dict, List
 
 import numpy as np
 import torch
 from fairseq import utils
 from fairseq.data import (
+    Dictionary,
     FairseqDataset,
     PrependTokenDataset,
     SortDataset,
@@ -18,15 +21,22 @@ from fairseq.data import (
     indexed_dataset,
 )
 from fairseq.data.shorten_dataset import maybe_shorten_dataset
+from torch import Tensor
 
 from ..system.errors import UsageError
 
 
-def load_samples(cfg, dictionary, split, epoch, combine):
-    """The samples of a split, shuffled with cfg.seed, then sorted by length: each with its id and clean src_tokens.
+def load_samples(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combine: bool) -> FairseqDataset:
+    """A split as a dataset of {id, clean src_tokens}, shuffled with cfg.seed, then sorted by length.
 
+    Args:
+        cfg: an EntropyMaskedLMConfig.
+        dictionary: with <mask>.
+        split: "train", "valid", ….
+        epoch: from 1; decides which shard is read.
+        combine: also read split1, split2, …, as fairseq does for training data.
     Raises:
-        UsageError: the data-bin has no such split, or it holds no sequences.
+        UsageError: the data-bin has no such split, or the split holds no sequences.
     """
     blocks = load_blocks(cfg, dictionary, split, epoch, combine)
     with data_utils.numpy_seed(cfg.seed):
@@ -34,15 +44,20 @@ def load_samples(cfg, dictionary, split, epoch, combine):
     return EveryBlockDataset(Samples(blocks, dictionary), sort_order=[shuffle, blocks.sizes])
 
 
-def load_blocks(cfg, dictionary, split, epoch, combine):
+def load_blocks(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combine: bool) -> PrependTokenDataset:
+    """The blocks of a split in the order of the text: <s> and at most --tokens-per-sample - 1 tokens each.
+
+    Arguments and errors as those of `load_samples`.
+    """
     paths = utils.split_paths(cfg.data)
     prefix = os.path.join(paths[(epoch - 1) % len(paths)], split)
     check_split(prefix)
     length = cfg.tokens_per_sample - 1  # without <s>
+    lines: Any
     try:
         lines = data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
     except (ValueError, AssertionError, OSError) as error:
-        raise UsageError(f"data: {prefix}.bin or .idx cannot be read ({error}), expected whole files") from error
+        raise UsageError(f"data: {prefix}.bin or .idx cannot be read ({error}), expected complete files") from error
     lines = maybe_shorten_dataset(
         lines, split, cfg.shorten_data_split_list, cfg.shorten_method, length, cfg.seed
     )
@@ -53,42 +68,52 @@ def load_blocks(cfg, dictionary, split, epoch, combine):
     return PrependTokenDataset(lines, dictionary.bos())
 
 
-def special_symbols(dictionary):
-    """int64, sorted: what is never masked."""
+def special_symbols(dictionary: Dictionary) -> Tensor:
+    """Ids of the tokens that are never masked: int64, sorted."""
     return torch.tensor(sorted({dictionary.index(s) for s in ("<pad>", "<s>", "</s>", "<unk>", "<mask>")}))
 
 
 class Samples(FairseqDataset):
-    """Batches of blocks. What the host will need to know of a batch is counted here, before it moves to a device, so
-    that no step has to wait for the device to tell it."""
+    """Batches of blocks, with the counts that the host needs: taken here, on the CPU, so that no step has to wait for a
+    device to send them."""
 
-    def __init__(self, blocks, dictionary):
+    def __init__(self, blocks: Any, dictionary: Dictionary):
         super().__init__()
         self.blocks, self.sizes = blocks, blocks.sizes
         self.padding_idx, self.specials = dictionary.pad(), special_symbols(dictionary)
-        self.entropies = self.self_entropies = None  # stores whose values come with each batch
+        self.entropies: Any = None  # an `EntropyStore`; its values are added to each batch
+        self.self_entropies: Any = None  # a `SelfEntropyStore`; likewise
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Dict[str, Any]:
+        """{id, src_tokens: T int64}."""
         return {"id": index, "src_tokens": self.blocks[index]}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.blocks)
 
-    def num_tokens(self, index):
+    def num_tokens(self, index: int) -> int:
+        """Length of a block, <s> included."""
         return self.sizes[index]
 
-    def num_tokens_vec(self, indices):
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        """Lengths of several blocks."""
         return self.sizes[indices]
 
-    def size(self, index):
+    def size(self, index: int) -> int:
+        """Length of a block, for fairseq's filters."""
         return self.sizes[index]
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
+        """Passed on to the blocks: random_crop draws new ones in each epoch."""
         self.blocks.set_epoch(epoch)
 
-    def collater(self, samples):
-        """The ids B, the clean tokens B x T, which of them may be masked, cached entropies B x T, and as plain numbers:
-        tokens, maskable tokens of each block, padding."""
+    def collater(self, samples: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+        """A batch of B blocks.
+
+        Returns:
+            id (B), net_input with src_tokens (B x T, clean), maskable (B x T bool), cached entropies where a store is
+            set, and on the host: n_maskable (of each block), nsentences, ntokens and net_input's has_padding.
+        """
         if not samples:
             return {}
         blocks = [sample["src_tokens"] for sample in samples]
@@ -106,27 +131,30 @@ class Samples(FairseqDataset):
             "ntokens": sum(lengths),
         }
 
-    def maskable(self, tokens):
+    def maskable(self, tokens: Tensor) -> Tensor:
         """Everything but <pad>, <s>, </s>, <mask> and <unk>: bool, of the shape of the tokens."""
         return ~torch.isin(tokens, self.specials)
 
-    def stored_entropies(self, ids):
+    def stored_entropies(self, ids: Sequence[int]) -> Dict[str, Any]:
+        """Cached entropies of these blocks, B x T as int32 (see `bits`), and the epoch in which each was computed."""
         stored = {}
         if self.entropies is not None:
             stored["entropy_bits"] = bits([self.entropies.read(i) for i in ids])
         if self.self_entropies is not None:
-            values, stored["self_entropy_epochs"] = zip(*(self.self_entropies.read(i) for i in ids))
+            rows = [self.self_entropies.read(i) for i in ids]
+            values, stored["self_entropy_epochs"] = zip(*rows, strict=True)
             stored["self_entropy_bits"] = bits(values)
         return stored
 
 
-def bits(rows):
-    """fp32 arrays, padded to B x T, as integers: fairseq's --fp16 makes halves of whatever is fp32 in a batch."""
-    rows = [torch.from_numpy(np.array(row)) for row in rows]
+def bits(values: Iterable[np.ndarray]) -> Tensor:
+    """fp32 arrays -> B x T int32 with the same bits, padded: fairseq's --fp16 would convert fp32 tensors of a batch."""
+    rows = [torch.from_numpy(np.array(row)) for row in values]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).view(torch.int32)
 
 
-def check_split(prefix):
+def check_split(prefix: str) -> None:
+    """Raise a UsageError unless prefix.bin and prefix.idx exist and hold text."""
     if not indexed_dataset.dataset_exists(prefix, impl=None):
         raise UsageError(f"data: {prefix}.bin and .idx not found, expected a folder written by fairseq-preprocess")
     if os.path.getsize(prefix + ".bin") == 0:
@@ -134,10 +162,11 @@ def check_split(prefix):
 
 
 class EveryBlockDataset(SortDataset):
-    """fairseq drops a last batch whose size is no multiple of --required-batch-size-multiple (8 by default). Which
-    blocks that are depends on the seed, so validation losses of two runs would not be about the same text."""
+    """fairseq drops a last batch whose size is not a multiple of --required-batch-size-multiple (8 by default). The
+    dropped blocks depend on the seed, so validation losses of two runs would cover different texts."""
 
-    def batch_by_size(self, indices, **kwargs):
+    def batch_by_size(self, indices: np.ndarray, **kwargs: Any) -> List[Any]:
+        """fairseq's batches, and the blocks that it dropped as a last one."""
         batches = list(super().batch_by_size(indices, **kwargs))
         rest = indices[sum(map(len, batches)) :]
         return [*batches, rest] if len(rest) else batches

@@ -1,12 +1,12 @@
-"""`--lr-scheduler budget_linear`: the learning rate follows the share of a time budget that is gone, not the updates.
+"""`--lr-scheduler budget_linear`: the learning rate follows the elapsed fraction of a time budget.
 
-The budget is fairseq's own --stop-time-hours, and so is the account: the training time that it keeps in checkpoints
-and ends the run by. It counts training and validation, not the start-up (reading data, building an entropy cache); a
-resumed run goes on where the account stood, one that starts from another's weights begins anew.
+The budget is fairseq's --stop-time-hours, measured by the training time that fairseq keeps in checkpoints and stops by.
+It covers training and validation, not the start-up (reading data, building an entropy cache). A resumed run continues
+the count; a run that starts from another's weights starts at zero.
 """
 
 from dataclasses import dataclass, field
-from typing import List
+from typing import Any, List, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
@@ -17,27 +17,32 @@ from ..system.errors import UsageError, require
 
 @dataclass
 class BudgetLinearConfig(FairseqDataclass):
+    """The flags of `--lr-scheduler budget_linear`."""
+
     warmup_share: float = field(
-        default=0.05, metadata={"help": "share of the budget in which the learning rate grows, in [0, 1)"}
+        default=0.05, metadata={"help": "fraction of the budget for the warm-up, in [0, 1)"}
     )
-    end_learning_rate: float = field(default=0.0, metadata={"help": "learning rate when the budget is gone, 0 or more"})
+    end_learning_rate: float = field(default=0.0, metadata={"help": "learning rate at the budget's end, 0 or more"})
     stop_time_hours: float = II("optimization.stop_time_hours")
     lr: List[float] = II("optimization.lr")
 
 
 @register_lr_scheduler("budget_linear", dataclass=BudgetLinearConfig)
 class BudgetLinear(FairseqLRScheduler):
-    """From 0 to --lr in the first share of the time, then down to the end value, both in a straight line.
+    """Linear from 0 to --lr during the warm-up, then linear to --end-learning-rate.
 
-    `fairseq_fixes.clock.tell_schedulers_the_time` sets `seconds` before each step.
+    `fairseq_fixes.clock.pass_training_time_to_schedulers` sets `seconds` before each step.
+
+    Raises:
+        UsageError: a flag out of its range, or no budget.
     """
 
-    seconds = 0.0  # of training time, by fairseq's account: the same on all ranks
+    optimizer: Any
+    seconds = 0.0  # of training time, as fairseq counts it: the same on all ranks
 
-    def __init__(self, cfg, optimizer):
-        """Raises `UsageError` for values out of their range, and where there is no budget."""
+    def __init__(self, cfg: BudgetLinearConfig, optimizer: Any):
         super().__init__(cfg, optimizer)
-        require("--warmup-share", cfg.warmup_share, 0 <= cfg.warmup_share < 1, "a share in [0, 1)")
+        require("--warmup-share", cfg.warmup_share, 0 <= cfg.warmup_share < 1, "a fraction in [0, 1)")
         require("--lr", ", ".join(map(str, cfg.lr)), len(cfg.lr) == 1, "one number for --lr-scheduler budget_linear")
         require("--end-learning-rate", cfg.end_learning_rate, 0 <= cfg.end_learning_rate <= cfg.lr[0],
                 f"0 to --lr ({cfg.lr[0]})")
@@ -45,16 +50,24 @@ class BudgetLinear(FairseqLRScheduler):
             raise UsageError("--lr-scheduler budget_linear: expected --stop-time-hours, the budget, above 0")
         self.step_update(0)
 
-    def step_update(self, num_updates):
-        """Set and return the learning rate."""
-        share = self.seconds / (3600 * self.cfg.stop_time_hours)
-        self.optimizer.set_lr(learning_rate(share, self.cfg.lr[0], self.cfg.warmup_share, self.cfg.end_learning_rate))
+    def step_update(self, num_updates: Optional[int]) -> float:
+        """Set and return the learning rate. num_updates: unused."""
+        elapsed = self.seconds / (3600 * self.cfg.stop_time_hours)
+        rate = learning_rate(elapsed, self.cfg.lr[0], self.cfg.warmup_share, self.cfg.end_learning_rate)
+        self.optimizer.set_lr(rate)
         return self.optimizer.get_lr()
 
 
-def learning_rate(share, highest, warmup_share, end):
-    """At a share of the budget: 0 = nothing has passed, 1 and more = all of it."""
-    if share < warmup_share:
-        return highest * share / warmup_share
-    left = max(0.0, 1 - share) / (1 - warmup_share)
-    return end + (highest - end) * left
+def learning_rate(elapsed: float, peak: float, warmup: float, end: float) -> float:
+    """The learning rate at an elapsed fraction of the budget.
+
+    Args:
+        elapsed: 0 = at the start, 1 or more = at the end.
+        peak: the rate after the warm-up.
+        warmup: fraction of the budget, in [0, 1).
+        end: the rate at the end.
+    """
+    if elapsed < warmup:
+        return peak * elapsed / warmup
+    remaining = max(0.0, 1 - elapsed) / (1 - warmup)
+    return end + (peak - end) * remaining

@@ -1,18 +1,20 @@
-"""The unigram plateau: the loss of a model that knows token frequencies alone, where masked language models begin and
-many small ones end. There, and above, a loss is no sign that a model reads the context."""
+"""The unigram plateau: the loss of a model that knows only token frequencies. Masked language models pass it early in
+training, and many small ones never leave it; a loss there or above does not show that the model uses context."""
 
 import math
+from collections.abc import Iterable
+from typing import Optional
 
 MARGIN = 0.3  # bits below the unigram entropy
 
 
-def unigram_entropy(counts):
-    """Entropy of token frequencies in bits: the loss of a model that knows nothing but these.
+def unigram_entropy(counts: Iterable[int]) -> Optional[float]:
+    """Entropy of the token frequencies in bits: the loss of a model that predicts nothing but these.
 
     Args:
-        counts: of each maskable symbol in the training text.
+        counts: occurrences of each maskable symbol in the training text.
     Returns:
-        None where the counts say nothing: none above 0, or all the same, as in a vocabulary that nobody counted with.
+        None where the counts are uninformative: none above 0, or all equal, as in a dictionary without counts.
     """
     counts = [count for count in counts if count > 0]
     if len(set(counts)) < 2:
@@ -21,17 +23,18 @@ def unigram_entropy(counts):
     return -sum(count / total * math.log2(count / total) for count in counts)
 
 
-def beginning(unigram):
-    """What a log says at its start."""
-    known = "unknown, dict.txt has no counts" if unigram is None else f"{unigram:.3f} bits, by the counts in dict.txt"
-    return f"unigram entropy of the training data: {known}"
+def unigram_message(unigram: Optional[float]) -> str:
+    """The log line at the start of training. unigram: bits; None = unknown."""
+    value = "unknown, dict.txt has no counts" if unigram is None else f"{unigram:.3f} bits, by the counts in dict.txt"
+    return f"unigram entropy of the training data: {value}"
 
 
-def is_on_plateau(loss, unigram):
-    """Whether a validation loss (bits) is not at least MARGIN below the unigram entropy; of an unknown one, no."""
+def is_on_plateau(loss: float, unigram: Optional[float]) -> bool:
+    """Whether a validation loss (bits) is less than MARGIN below the unigram entropy (bits); False if that is None."""
     return unigram is not None and not loss <= unigram - MARGIN  # nan is no progress either
 
 
-def sentence(loss, unigram):
+def plateau_warning(loss: float, unigram: float) -> str:
+    """The warning about a validation loss on the plateau. Both in bits."""
     return (f"on the plateau: valid loss {loss:.2f} bits, expected at least {MARGIN} below the unigram entropy of the "
             f"training data, {unigram:.2f}")

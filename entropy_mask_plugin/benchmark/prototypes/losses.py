@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ...training.cross_entropy import cross_entropy_of_consumed
+from ...training.cross_entropy import inplace_cross_entropy
 
 BLOCK, NUM_WARPS = 2048, 8
 NO_COLUMN = tl.constexpr(2147483647)
@@ -146,11 +146,11 @@ class FusedCrossEntropy(torch.autograd.Function):
 
 
 def fused_cross_entropy(logits, target):
-    """As `cross_entropy.cross_entropy_of_consumed`, which computes what this does not: the loss without a gradient, and
+    """As `cross_entropy.inplace_cross_entropy`, which computes what this does not: the loss without a gradient, and
     of fp16."""
     if torch.is_grad_enabled() and logits.requires_grad and logits.dtype != torch.float16:
         return FusedCrossEntropy.apply(logits, target)
-    return cross_entropy_of_consumed(logits, target)
+    return inplace_cross_entropy(logits, target)
 
 
 class FusedDistillation(torch.autograd.Function):

@@ -41,7 +41,7 @@ def models_of(variant):
 def fuse_cross_entropy(variant):
     from .losses import fused_cross_entropy
 
-    patch_steps(variant, criterion, "cross_entropy_of_consumed", fused_cross_entropy)
+    patch_steps(variant, criterion, "inplace_cross_entropy", fused_cross_entropy)
 
 
 def fuse_distillation(variant):

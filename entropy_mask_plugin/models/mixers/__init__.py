@@ -1,4 +1,4 @@
-"""What mixes the tokens of a sentence, one mixer a file; `registry` describes the interface."""
+"""Token mixers (attention of some kind), one per file; `registry` describes the interface."""
 
 from .registry import MIXERS, mixer_of  # isort: skip
 from .self_attention import SelfAttention  # isort: skip  (first in lists and tables)

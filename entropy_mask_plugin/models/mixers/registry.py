@@ -1,23 +1,26 @@
-"""What mixes the tokens of a sentence: a module that can be named in --mixer-pattern.
+"""Token mixers: modules that can be named in --mixer-pattern.
 
     @MIXERS.add("name")
     class Name(nn.Module):
 
         __init__(embed_dim, num_heads, dropout, norm=None)   norm: a module before the output projection (sub-LayerNorm)
         forward(x, attend, positions=None)                   as `SelfAttention.forward`
-        marker                  name of a submodule that no other mixer has: tells whose weights a checkpoint holds
-        value_path()            the weights that pass values on, which sub-LayerNorm's initialization scales
-        components(tensors)     its tensors by what they are for, in reports
-        macs(...)               what it computes, as `SelfAttention.macs`
+        marker                  name of a submodule that no other mixer has: identifies the mixer in a checkpoint
+        value_path()            the weights on the value path, which sub-LayerNorm's initialization scales
+        components(tensors)     its tensors by their role, for reports
+        macs(...)               its multiply-accumulates, as `SelfAttention.macs`
 """
+
+from collections.abc import Iterable
+from typing import Optional
 
 from ...masking.registry import Registry
 
 MIXERS = Registry("--mixer-pattern")
 
 
-def mixer_of(names, prefix):
-    """Name in MIXERS of the mixer whose tensors begin with the prefix; None where there is none.
+def mixer_of(names: Iterable[str], prefix: str) -> Optional[str]:
+    """Name in MIXERS of the mixer whose tensors begin with the prefix; None = none of them.
 
     Args:
         names: of a state dict.
