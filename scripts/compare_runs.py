@@ -13,7 +13,7 @@ from pathlib import Path
 logging.basicConfig(level=logging.WARNING)  # before fairseq: one of its modules would set DEBUG for everybody
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this script
 
-from entropy_mask_plugin.glue.cells import read_runs  # noqa: E402
+from entropy_mask_plugin.glue.cells import read_fine_tuning_runs  # noqa: E402
 from entropy_mask_plugin.reporting import comparison, training_log  # noqa: E402
 from entropy_mask_plugin.system.atomic_files import write_text  # noqa: E402
 from entropy_mask_plugin.system.errors import show_usage_errors_as_one_line  # noqa: E402
@@ -31,15 +31,18 @@ def main():
     args = parser.parse_args()
 
     show_usage_errors_as_one_line()
-    runs = [training_log.read_run(folder) for folder in args.runs]
-    plateau = training_log.unigram_entropy(args.dict)
-    tuned = {run.name: read_runs([str(args.fine_tuned / run.name)])[0] for run in runs} if args.fine_tuned else {}
-    text = "\n".join([comparison.table(runs, plateau, tuned), *comparison.plateau_warnings(runs, plateau)])
+    runs = [training_log.read_pretraining_run(folder) for folder in args.runs]
+    plateau = training_log.dictionary_unigram_entropy(args.dict)
+    tuned = {}
+    if args.fine_tuned:
+        tuned = {run.name: read_fine_tuning_runs([str(args.fine_tuned / run.name)])[0] for run in runs}
+    text = "\n".join([comparison.comparison_table(runs, plateau, tuned).markdown(),
+                      *comparison.plateau_warnings(runs, plateau)])
     print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         write_text(args.out / "comparison.md", (text + "\n"))
-        comparison.draw(runs, plateau, str(args.out / "comparison.png"), args.against)
+        comparison.draw_comparison(runs, plateau, str(args.out / "comparison.png"), args.against)
         print(f"\npicture: {args.out / 'comparison.png'}")
 
 

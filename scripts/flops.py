@@ -30,9 +30,9 @@ def main():
     from entropy_mask_plugin import register
 
     register()
-    from entropy_mask_plugin.reporting.flops_table import report  # takes seconds
+    from entropy_mask_plugin.reporting.flops_table import flops_report  # takes seconds
 
-    print(report(args))
+    print(flops_report(args))
 
 
 if __name__ == "__main__":

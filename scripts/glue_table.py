@@ -29,7 +29,7 @@ def main():
     register()
     from entropy_mask_plugin.glue import report  # takes seconds
 
-    print(report.write(args.runs, args.out, args.baseline, args.paper))
+    print(report.write_glue_report(args.runs, args.out, args.baseline, args.paper))
 
 
 if __name__ == "__main__":

@@ -76,12 +76,13 @@ def main():
 
     register()
     from entropy_mask_plugin.studies import identity, plan, report, run
+    from entropy_mask_plugin.studies.options import StudyOptions, resolve
 
-    options = plan.Options(
+    options = resolve(StudyOptions(
         studies=args.studies, scale=args.scale, data=args.data, glue=args.glue, out=args.out, seeds=args.seeds,
         arch=args.arch, corruptions=args.corruption, teacher=args.teacher, epochs=args.epochs, jobs=args.jobs,
-        tasks=args.tasks and args.tasks.lower().split(","), only=args.rows, more=more,
-    )
+        tasks=args.tasks and args.tasks.lower().split(","), conditions=args.rows, extra_args=more,
+    ))
     if args.dry_run:
         identity.refuse_another(options.out, identity.identity(options))
         print(*run.commands(plan.plan_of(options)), sep="\n")
@@ -90,7 +91,7 @@ def main():
     wanted = len(plan.plan_of(options))
     if len(failures) == wanted:
         sys.exit("error: all rows failed, see above")
-    print(report.write(options))
+    print(report.write_study_report(options))
     if failures:
         sys.exit(f"error: {len(failures)} of {wanted} rows and seeds failed, see above")
 

@@ -7,10 +7,10 @@ from ..system.atomic_files import read_json
 from ..system.errors import UsageError
 
 OLD_KEYS = {  # phrases of older versions -> keys
-    # of a fine-tuning: settings.json, result.json, made_for.json
+    # of a fine-tuning: settings.json, result.json, score.json, made_for.json
     "content of the checkpoint": "checkpoint_digest", "freeze encoder": "freeze_encoder", "more flags": "extra_args",
     "training examples": "n_train_examples", "examples": "n_examples", "shortened": "n_truncated",
-    "malformed rows left out": "n_malformed", "made for": "made_for",
+    "malformed rows left out": "n_malformed", "made for": "made_for", "dev": "dev_score_pct", "loss": "loss_bits",
     # of a study: study.json, finished.json, record.json
     "row": "condition", "fine-tuning": "fine_tuning", "seconds of the last call": "last_call_seconds",
     "peak memory": "peak_memory_bytes", "peak GPU memory": "peak_gpu_memory_bytes",
