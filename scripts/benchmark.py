@@ -53,19 +53,19 @@ def main():
     args = vars(parse())
     names, budget, *more = (args.pop(name) for name in ("stages", "budget", "tiny", "checkpoint", "data"))
     if names:
-        from entropy_mask_plugin.benchmark.stages import Options, run_stages
+        from entropy_mask_plugin.benchmark.stages import StageOptions, run_benchmark_stages
         from entropy_mask_plugin.system.errors import show_usage_errors_as_one_line
 
         show_usage_errors_as_one_line()
-        options = Options(args["archs"] or ["bertlet", "bert_base"], 0, *more)
-        outcomes = run_stages(names, args["out"], options, budget)
+        options = StageOptions(args["archs"] or ["bertlet", "bert_base"], 0, *more)
+        outcomes = run_benchmark_stages(names, args["out"], options, budget)
         sys.exit(any(outcome != "passed" for outcome in outcomes.values()))
     from entropy_mask_plugin import register
 
     register()
     from entropy_mask_plugin.benchmark import run
 
-    print(run.benchmark(run.settled(**args)))
+    print(run.benchmark(run.with_defaults(**args)))
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ def main():
     from entropy_mask_plugin import register
 
     register()
-    from entropy_mask_plugin.benchmark.mixers import benchmark  # takes seconds
+    from entropy_mask_plugin.benchmark.mixers import benchmark_mixers  # takes seconds
 
-    print(benchmark(**vars(args)))
+    print(benchmark_mixers(**vars(args)))
 
 
 if __name__ == "__main__":

@@ -28,30 +28,31 @@ from .results import (
 )
 
 SCORES = one_line("""Per cent on GLUE's dev sets, mean ± standard deviation over seeds (n - 1); the metric is the
-paper's (CoLA accuracy, MRPC F1, the others accuracy), GLUE's own where the paper has none. Majority-class baseline: the
-best score of predicting one class for every example. COLLAPSED: all seeds, or so many of them, predict one class for
-99 % of the examples, whichever; such a score says nothing. "paper": the published row beside ours, on whole dev sets, two
-seeds, means recomputed over the same columns (the printed totals of BERTlet marginal, alternating, mid and cold are
-wrong); it is COLLAPSED where it is, to the digit, the score of predicting one class. A task is informative where some
-condition that was pretrained here is above the majority-class baseline by more than three standard errors of its dev
-set; the last column is the mean over those tasks alone. Which these are is decided by the very scores that it averages.
-PLATEAU: the loss on random masks, in all seeds or in so many of them, did not end at least 0.3 bits below the unigram
-entropy, the loss of a model that knows token frequencies alone. Such a model need not know less than another: one that
-practised on other tokens is sure where it should not be, and the accuracy beside the loss may be high.""")
-DIFFERENCES = one_line("""Score minus that of the baseline named, over the seeds that both have, with a 95 % interval by
-paired bootstrap over the examples, the seeds taken as they are; the last column has the last mean of each seed alone,
-and shows what another seed can change. * = the interval does not hold 0; of twenty such intervals one does so by
-chance, of policies that differ in nothing but seeds more. COLLAPSED instead of *: one of the two collapsed in all
+paper's (CoLA accuracy, MRPC F1, the others accuracy), GLUE's own where the paper has none. Majority-class baseline:
+the best score of predicting one class for every example. COLLAPSED: all seeds, or so many of them, predict one class
+for 99 % of the examples, whichever; such a score says nothing. "paper": the published row beside ours, on whole dev
+sets, two seeds, means recomputed over the same columns (the printed totals of BERTlet marginal, alternating, mid and
+cold are wrong); it is COLLAPSED where it is, to the digit, the score of predicting one class. A task is informative
+where some condition that was pretrained here is above the majority-class baseline by more than three standard errors
+of its dev set; the last column is the mean over those tasks alone. Which these are is decided by the very scores that
+it averages. PLATEAU: the loss on random masks, in all seeds or in so many of them, did not end at least 0.3 bits below
+the unigram entropy, the loss of a model that knows token frequencies alone. Such a model need not know less than
+another: one that practised on other tokens is sure where it should not be, and the accuracy beside the loss may be
+high.""")
+DIFFERENCES = one_line("""Score minus that of the baseline named, over the seeds that both have, with a 95 % interval
+by paired bootstrap over the examples, the seeds taken as they are; the last column has the last mean of each seed
+alone, and shows what another seed can change. * = the interval does not hold 0; of twenty such intervals one does so
+by chance, of policies that differ in nothing but seeds more. COLLAPSED instead of *: one of the two collapsed in all
 seeds. –: no seed in common, or a score that is not defined.""")
-COSTS = one_line("""Means over seeds. Valid: random masks of 15 %, all <mask>, the same for every condition of a corpus.
-Train loss: of the last epoch, on the masks that the condition's own policy chose: conditions do not compare. Mean
-entropies in nats, of the last epoch, by the model that chose the masks. FLOPs hold entropy passes and the teacher's
-predictions; a static teacher's entropies are counted once, whoever computed them. Time: training and validation; a
-static teacher's entropies are on disk by then and not in them. The training of the teacher is in neither. Memory: the
-peak of the GPU's; without one, the most that the process held since it was last started.""")
+COSTS = one_line("""Means over seeds. Valid: random masks of 15 %, all <mask>, the same for every condition of a
+corpus. Train loss: of the last epoch, on the masks that the condition's own policy chose: conditions do not compare.
+Mean entropies in nats, of the last epoch, by the model that chose the masks. FLOPs hold entropy passes and the
+teacher's predictions; a static teacher's entropies are counted once, whoever computed them. Time: training and
+validation; a static teacher's entropies are on disk by then and not in them. The training of the teacher is in
+neither. Memory: the peak of the GPU's; without one, the most that the process held since it was last started.""")
 DRIFT = one_line("""How far fine-tuning moved W to W', of the component that moved most by |W' - W| / |W|; means over
-seeds. The paper: most in the feed-forward block of the last layer, 7077 % on MNLI, 167 % on CoLA, without a
-formula; the last column, the mean of |W' - W| / |W| over the single weights, is our reading of it, and the weights near zero
+seeds. The paper: most in the feed-forward block of the last layer, 7077 % on MNLI, 167 % on CoLA, without a formula;
+the last column, the mean of |W' - W| / |W| over the single weights, is our reading of it, and the weights near zero
 make it.""")
 
 
