@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from . import data, measure, variants
 from .results import record
 
-SYMBOLS, POSITIONS, SENTENCES = 200, 8, 2
+SYMBOLS, BLOCK_LENGTH, SENTENCES = 200, 8, 2
 HOST_VARIANTS = ("random", "self")
 NO_WORK = {"detach", "_unsafe_view", "lift_fresh", "_record_function_enter_new", "_record_function_exit", "empty_like",
            "empty", "empty_strided", "new_empty", "_reshape_alias"}
@@ -49,8 +49,8 @@ def entropies_as_on_a_gpu():
 
 
 def build_host_variant(arch, name, precision, folder):
-    width = str(variants.SIZES[arch][3])  # one for each head
-    setting = variants.Setting(folder, arch, POSITIONS, SENTENCES, precision, cpu=True)
+    width = str(variants.ARCH_SIZES[arch][3])  # one for each head
+    setting = variants.Setting(folder, arch, BLOCK_LENGTH, SENTENCES, precision, cpu=True)
     return variants.WithFairseq(setting.ours(*variants.OURS[name], "--encoder-embed-dim", width,
                                              "--encoder-ffn-embed-dim", width))
 
@@ -61,7 +61,7 @@ def run(options):
     steps = 3 if options.tiny else 200
     try:
         with mock.patch.object(data, "VOCABULARY", SYMBOLS), entropies_as_on_a_gpu():
-            data.write_data_bin(os.path.join(folder, "bin"), (2 * steps + 40) * POSITIONS * SENTENCES)
+            data.write_data_bin(os.path.join(folder, "bin"), (2 * steps + 40) * BLOCK_LENGTH * SENTENCES)
             for arch in options.archs:
                 for precision in ("fp32", "bf16"):
                     for name in HOST_VARIANTS:

@@ -9,7 +9,7 @@ import torch
 
 from ..system.errors import require
 from . import data, measure, report
-from .variants import ALL_VARIANTS, DEFAULT_VARIANTS, RANDOM, SIZES, Setting, build_variant
+from .variants import ALL_VARIANTS, ARCH_SIZES, DEFAULT_VARIANTS, RANDOM, Setting, build_variant
 
 RESERVE_BATCHES = 24  # an epoch has so many more than are needed: a new one would start new data workers
 
@@ -35,7 +35,8 @@ def benchmark(options: BenchmarkOptions) -> str:
     Raises:
         UsageError: names the first flag out of its range.
     """
-    for flag, values, choices in (("--archs", options.archs, SIZES), ("--variants", options.variants, ALL_VARIANTS)):
+    for flag, values, choices in (("--archs", options.archs, ARCH_SIZES),
+                                  ("--variants", options.variants, ALL_VARIANTS)):
         for value in values:
             require(flag, value, value in choices, "some of " + ", ".join(choices))
     require("--variants", ", ".join(options.variants), RANDOM in options.variants,

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from .data import SPECIALS_BEFORE, VOCABULARY, parse_fairseq_args, sharpened
 
-SIZES = {"bertlet": (4, 512, 2048, 8), "bert_base": (12, 768, 3072, 12)}  # layers, width, FFN, heads
+ARCH_SIZES = {"bertlet": (4, 512, 2048, 8), "bert_base": (12, 768, 3072, 12)}  # layers, width, FFN, heads
 TRANSFORMERS, FAIRSEQ, RANDOM = "transformers", "fairseq roberta", "random"
 OURS = {
     RANDOM: ["--mask-strategy", "random"],
@@ -82,7 +82,7 @@ class Setting:
 
     def fairseq(self) -> List[str]:
         """Arguments of a training with fairseq's own task and model."""
-        layers, width, ffn, heads = SIZES[self.arch]
+        layers, width, ffn, heads = ARCH_SIZES[self.arch]
         fp16 = ["--amp"] if self.precision == "bf16" and not self.cpu else []
         return self.args("--task", "masked_lm", "--criterion", "masked_lm", "--arch", "roberta_base",
                           "--encoder-layers", str(layers), "--encoder-embed-dim", str(width), "--encoder-ffn-embed-dim",
@@ -125,7 +125,7 @@ class WithTransformers:
     def __init__(self, setting):
         from transformers import BertConfig, BertForMaskedLM
 
-        layers, width, ffn, heads = SIZES[setting.arch]
+        layers, width, ffn, heads = ARCH_SIZES[setting.arch]
         self.device = torch.device("cpu" if setting.cpu else "cuda")
         self.precision = setting.precision
         torch.manual_seed(1)

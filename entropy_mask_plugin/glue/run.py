@@ -96,7 +96,7 @@ def prepare_trials(settings: FineTuningSettings) -> List[GlueTrial]:
                          "beside it")
     tokenizer = matching_tokenizer(settings, state, symbols)
     refuse_other_settings(settings)
-    n_examples = {name: binarize(settings, name, tokenizer, symbols, state) for name in settings.tasks}
+    n_examples = {name: prepare_task_data(settings, name, tokenizer, symbols, state) for name in settings.tasks}
     write_json(os.path.join(settings.out, "settings.json"), settings.record())
     threads = threads_of_each(settings.jobs)
     devices = itertools.cycle(gpus() or [None])
@@ -134,7 +134,7 @@ def data_folder(settings, name):
     return os.path.abspath(os.path.join(settings.data or os.path.join(settings.out, "data"), name))
 
 
-def binarize(settings, name, tokenizer, symbols, state):
+def prepare_task_data(settings, name, tokenizer, symbols, state):
     """Binarise a task where that is not done yet. Returns its number of training examples.
 
     Raises:

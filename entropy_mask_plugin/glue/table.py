@@ -120,7 +120,7 @@ def remarks_on(runs: Sequence[FineTuningRun], baseline: Optional[FineTuningRun])
 # ---- for people
 
 
-def score_table(records: Sequence[Dict[str, Any]], remarks: Sequence[str] = ()) -> Table:
+def glue_table(records: Sequence[Dict[str, Any]], remarks: Sequence[str] = ()) -> Table:
     """The records as text."""
     compared = any("difference_points" in record for record in records)
     scores = ["score", "majority"]
@@ -137,7 +137,7 @@ def text_row(record: Dict[str, Any], compared: bool) -> List[str]:
            f"{n_seeds} of {n_started}" if n_started and n_started != record["n_seeds"] else n_seeds]
     for whose in ("paper", "official"):
         row += [record.get(f"{whose}_metric", ""),
-                with_std(record, whose) + (mark if f"{whose}_score_pct" in record else ""),
+                score_text(record, whose) + (mark if f"{whose}_score_pct" in record else ""),
                 number(record.get(f"{whose}_majority_baseline_pct"), ".2f")]
     if compared:
         form = "{difference_points:+.2f} [{difference_low_points:+.2f}, {difference_high_points:+.2f}]"
@@ -152,7 +152,7 @@ def collapsed_mark(record: Dict[str, Any]) -> str:
     return " COLLAPSED" if count == record["n_seeds"] else f" COLLAPSED in {count} of {record['n_seeds']}"
 
 
-def with_std(record: Dict[str, Any], whose: str) -> str:
+def score_text(record: Dict[str, Any], whose: str) -> str:
     if f"{whose}_score_pct" not in record:
         return ""
     if math.isnan(record[f"{whose}_score_pct"]):
@@ -195,7 +195,7 @@ def write_tables(records: Sequence[Dict[str, Any]], remarks: Sequence[str], fold
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {folder}: {error.strerror}, expected a folder or a name for a new one") from error
-    table = score_table(records, remarks)
+    table = glue_table(records, remarks)
     contents = {"md": table.markdown() + "\n", "csv": table_of_records(records).csv(),
                 "json": table_json(records, remarks), "tex": table.latex()}
     for ending, content in contents.items():

@@ -35,7 +35,7 @@ def run_row(run: PretrainingRun, plateau: Optional[float]) -> List[str]:
     mark = " ON THE PLATEAU" if is_on_plateau(valid["loss"], plateau) else ""
     return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}{mark}", f"{valid['accuracy']:.1%}",
             f"{speed:,.0f}" if speed else "–",
-            entropy_of(train, "entropy_masked"), entropy_of(train, "entropy"), f"{valid['num_updates']:.0f}"]
+            entropy_text(train, "entropy_masked"), entropy_text(train, "entropy"), f"{valid['num_updates']:.0f}"]
 
 
 def in_bits(plateau: Optional[float]) -> str:
@@ -51,7 +51,7 @@ def tuned_score(tuned: Any, name: str) -> str:
     return f"{sum(values) / len(values):.1f}%" + (" COLLAPSED" if cell.n_collapsed() else "")
 
 
-def entropy_of(log: Dict[str, float], name: str) -> str:
+def entropy_text(log: Dict[str, float], name: str) -> str:
     return f"{log[name]:.2f}" if name in log else "–"
 
 
