@@ -10,7 +10,7 @@ from test_front_ends import torchrun
 from test_models import AnyTask
 from test_training import Killed, kill_before_update
 
-from entropy_mask_plugin.glue.protocols import model_flags
+from entropy_mask_plugin.glue.protocols import arch_args
 from entropy_mask_plugin.reporting.drift import components, drift, write_drift
 
 SIZES = TINY[2:]
@@ -113,7 +113,7 @@ def test_every_arch_is_fine_tuned_by_fairseqs_own_task(arch, data_bin, teacher_o
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_flags_of_a_fine_tuning_describe_the_pretrained_model(arch, teacher_of, data_bin):
     state = torch.load(teacher_of(arch), weights_only=True)
-    words = model_flags(state["cfg"]["model"])
+    words = arch_args(state["cfg"]["model"])
     rebuilt = models.build_model(parse([data_bin, *OURS, "--mask-strategy", "random", *words]).model, AnyTask())
     shapes = {name: tensor.shape for name, tensor in rebuilt.state_dict().items() if "embed_tokens" not in name}
     assert all(state["model"][name].shape == shape for name, shape in shapes.items() if name != "lm_head.bias")

@@ -14,22 +14,23 @@ def tiny(monkeypatch):
     monkeypatch.setattr(variants, "VOCABULARY", 200)
 
 
-def asked(out, **more):
-    return run.settled(**{**dict(quick=True, archs=None, lengths=[16], precisions=None, variants=None, batch_tokens=32,
-                                 rounds=2, steps=1, memory=False, cpu=True, out=str(out)), **more})
+def options(out, **more):
+    return run.with_defaults(**{**dict(
+        quick=True, archs=None, lengths=[16], precisions=None, variants=None, batch_tokens=32, rounds=2, steps=1,
+        memory=False, cpu=True, out=str(out)), **more})
 
 
 def test_every_variant_is_measured_and_reported(tiny, tmp_path):
-    text = run.benchmark(asked(tmp_path))
-    found = json.loads((tmp_path / "benchmark.json").read_text())
-    (block,) = found["settings"]
-    assert [row["variant"] for row in block["rows"]] == list(variants.NAMES)
-    for row in block["rows"]:
-        times, base = (block["seconds in each round"][name] for name in (row["variant"], variants.RANDOM))
+    text = run.benchmark(options(tmp_path))
+    (block,) = json.loads((tmp_path / "benchmark.json").read_text())["settings"]
+    assert [row["variant"] for row in block["variants"]] == list(variants.DEFAULT_VARIANTS)
+    for row in block["variants"]:
+        times, base = (block["seconds_by_round"][name] for name in (row["variant"], variants.RANDOM))
         ratios = sorted(time / other for time, other in zip(times, base))
-        assert len(times) == 2 and row["lowest ratio"] == ratios[0] and row["highest ratio"] == ratios[1]
+        assert len(times) == 2 and row["lowest_ratio"] == ratios[0] and row["highest_ratio"] == ratios[1]
         assert f"| {row['variant']} " in text
-    assert block["entropies"]["same positions, bf16 product refined"] == 1
+    assert block["entropies"]["refined_same_fraction"] == 1
+    assert block["entropies"].keys() == report.ENTROPY_LABELS.keys()
     assert (tmp_path / "benchmark.md").read_text() == text
     assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -37,7 +38,7 @@ def test_every_variant_is_measured_and_reported(tiny, tmp_path):
 def test_memory_is_that_of_a_process_of_its_own(tmp_path):
     setting = variants.Setting(str(tmp_path), "bertlet", 16, 2, "fp32", True)
     data.write_data_bin(str(tmp_path / "bin"), 4096)
-    megabytes = run.measure.peak_memory(setting, variants.RANDOM)
+    megabytes = run.measure.peak_step_bytes(setting, variants.RANDOM) / 2**20
     parameters = 4 * 28_794_170 / 2**20  # and as many gradients and two moments
     assert 4 * parameters < megabytes < 4 * parameters + 2000
 
@@ -45,15 +46,15 @@ def test_memory_is_that_of_a_process_of_its_own(tmp_path):
 def test_an_unfinished_benchmark_leaves_what_it_has(tiny, tmp_path, monkeypatch):
     write, written = report.write_report, []
 
-    def only_once(found, out):
+    def only_once(results, out):
         if written:
             raise KeyboardInterrupt
-        write(found, out)
+        write(results, out)
         written.append(out)
 
     monkeypatch.setattr(run.report, "write_report", only_once)
     with pytest.raises(KeyboardInterrupt):
-        run.benchmark(asked(tmp_path, lengths=[16, 8], variants=["random"]))
+        run.benchmark(options(tmp_path, lengths=[16, 8], variants=["random"]))
     assert len(json.loads((tmp_path / "benchmark.json").read_text())["settings"]) == 1
 
 
@@ -64,16 +65,16 @@ def test_an_unfinished_benchmark_leaves_what_it_has(tiny, tmp_path, monkeypatch)
 ])
 def test_mistakes_are_named(wrong, message, tmp_path):
     with pytest.raises(UsageError, match=message):
-        run.benchmark(asked(tmp_path, **wrong))
+        run.benchmark(options(tmp_path, **wrong))
 
 
 def test_mixers_are_measured_at_every_length(tmp_path, monkeypatch):
     monkeypatch.setattr(mixers, "in_own_process", lambda **arguments: mixers.measure(**arguments))
-    text = mixers.benchmark([8, 16], 64, 32, 1, True, str(tmp_path))
-    found = json.loads((tmp_path / "mixers.json").read_text())
-    assert [(row["length"], row["mixer"]) for row in found["rows"]] == [
+    text = mixers.benchmark_mixers([8, 16], 64, 32, 1, True, str(tmp_path))
+    records = json.loads((tmp_path / "mixers.json").read_text())["records"]
+    assert [(record["length"], record["mixer"]) for record in records] == [
         (length, mixer) for length in (8, 16) for mixer in ("self", "additive")]
-    assert all(row["ms"] > 0 and row["MB"] >= 0 for row in found["rows"])
+    assert all(record["ms"] > 0 and record["extra_memory_bytes"] >= 0 for record in records)
     assert (tmp_path / "mixers.md").read_text() == text and "| 16 " in text
     assert (tmp_path / "mixers.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -84,9 +85,9 @@ def test_mixers_are_measured_at_every_length(tmp_path, monkeypatch):
 ])
 def test_mistakes_of_the_mixers_are_named(lengths, width, message, tmp_path):
     with pytest.raises(UsageError, match=message):
-        mixers.benchmark(lengths, width, 32, 1, True, str(tmp_path))
+        mixers.benchmark_mixers(lengths, width, 32, 1, True, str(tmp_path))
 
 
 def test_masks_can_come_later_in_the_benchmark(tiny, tmp_path):
-    text = run.benchmark(asked(tmp_path, variants=["random", "3ML", "3ML, self"]))
+    text = run.benchmark(options(tmp_path, variants=["random", "3ML", "3ML, self"]))
     assert "| 3ML, self " in text

@@ -26,7 +26,7 @@ from entropy_mask_plugin.benchmark import (
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.training.cross_entropy import inplace_cross_entropy
 
-TINY = stages.Options(("bertlet",), 60.0, True)
+TINY = stages.StageOptions(("bertlet",), 60.0, True)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def planted(monkeypatch, tmp_path, body, seconds=60):
     monkeypatch.setattr(stages, "START", textwrap.dedent(body))
     monkeypatch.setitem(stages.STAGES, "planted", stages.Stage("planted", seconds, "planted"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return lambda *names, **more: stages.run_stages(names or ["planted"], str(tmp_path), TINY, **more)
+    return lambda *names, **more: stages.run_benchmark_stages(names or ["planted"], str(tmp_path), TINY, **more)
 
 
 SLEEPS = """
@@ -79,7 +79,7 @@ def test_no_stage_begins_when_the_budget_is_nearly_over(monkeypatch, tmp_path):
 ])
 def test_mistakes_are_named(names, budget, message, tmp_path):
     with pytest.raises(UsageError, match=message):
-        stages.run_stages(names, str(tmp_path / "out"), TINY, budget=budget)
+        stages.run_benchmark_stages(names, str(tmp_path / "out"), TINY, budget=budget)
     assert not (tmp_path / "out").exists()
 
 
@@ -100,7 +100,7 @@ def test_a_failing_measurement_is_a_figure_and_the_next_one_is_made(out):
         file.write('{"kind": "part", "cut o')  # by a kill
     first, second = results.read(out)
     assert first["failed"].startswith("ZeroDivisionError") and second == {"kind": "part", "part": "second", "ms": 2.0}
-    text = summary.markdown([first, second])
+    text = summary.summary_markdown([first, second])
     assert "**failed**" in text and "ZeroDivisionError" in text
     with pytest.raises(RuntimeError):  # nothing works after that
         results.attempt("part", lambda: (_ for _ in ()).throw(RuntimeError("CUDA error: an illegal access")))
@@ -119,17 +119,17 @@ def test_sanity_compares_and_names_a_difference(out, monkeypatch):
     assert not sanity.run(TINY)
     *_, good, bad = results.read(out)
     assert good["verdict"] == "PASS" and bad["verdict"] == "FAIL" and bad["loss_differs"] > 0.09
-    assert summary.markdown([good, bad]).startswith("**sanity**: 1 of 2 pass\n- random, bf16: ")
+    assert summary.summary_markdown([good, bad]).startswith("**sanity**: 1 of 2 pass\n- random, bf16: ")
 
 
 @pytest.mark.parametrize("actual, expected", [
     ([{"loss": 2.2}, {"loss": 1.0}], 0.1), ([{"loss": 2.0}, {"loss": float("nan")}], float("inf")),
     ([{"loss": 2.0}, {}], float("inf")), ([{"loss": 2.0}, {"loss": 1.0}], 0.0)])
 def test_a_value_that_is_missing_or_no_number_differs_by_infinity(actual, expected):
-    (difference,) = sanity.differences([{"loss": 2.0}, {"loss": 1.0}], actual).values()
+    (difference,) = sanity.largest_differences([{"loss": 2.0}, {"loss": 1.0}], actual).values()
     assert difference == pytest.approx(expected)
     with pytest.raises(ValueError):
-        sanity.differences([{"loss": 2.0}], actual)
+        sanity.largest_differences([{"loss": 2.0}], actual)
 
 
 @pytest.mark.parametrize("error", [2e-4, float("nan")])
@@ -155,13 +155,13 @@ def test_steps_are_measured_with_their_parts_in_one_run(out, monkeypatch):
     assert steps.run_step(TINY)
     figures = results.read(out)
     rows = {figure["variant"]: figure for figure in figures if figure["kind"] == "step"}
-    assert set(rows) == set(steps.NAMES) - {variants.TRANSFORMERS}
+    assert set(rows) == set(steps.STEP_VARIANTS) - {variants.TRANSFORMERS}
     assert all(row["tokens_per_second"] > 0 and row["mfu"] > 0 for row in rows.values())
     flops = {name: row["flop_per_second"] * row["ms"] for name, row in rows.items()}
     assert rows["random"]["ratio"] == 1 and flops["self"] > 1.3 * flops["random"]
     assert [figure["variant"] for figure in figures if figure["kind"] == "kernel_times"] == list(steps.PROFILED)
     assert not any("failed" in figure for figure in figures)
-    assert "| bertlet | random " in summary.markdown(figures)
+    assert "| bertlet | random " in summary.summary_markdown(figures)
 
 
 def test_the_host_overhead_of_an_update_is_a_time_and_a_number_of_operations(out):
@@ -232,7 +232,7 @@ def test_a_user_trains_and_resumes(loads, status, expected, out, monkeypatch, ca
 @pytest.mark.parametrize("stage", ["kernels", "compile"])
 def test_kernels_are_right_in_the_interpreter_and_compile_without_spills(stage, tmp_path):
     pytest.importorskip("triton")
-    outcomes = stages.run_stages([stage], str(tmp_path), TINY)
+    outcomes = stages.run_benchmark_stages([stage], str(tmp_path), TINY)
     assert outcomes == {stage: "passed"}, (tmp_path / "log").read_text()
     figures = results.read(tmp_path)
     assert figures and not any("failed" in figure for figure in figures)
@@ -242,7 +242,7 @@ def test_kernels_are_right_in_the_interpreter_and_compile_without_spills(stage, 
 
 def test_the_prototypes_are_put_over_a_step(tmp_path):
     pytest.importorskip("triton")
-    assert stages.run_stages(["prototypes"], str(tmp_path), TINY) == {"prototypes": "passed"}
+    assert stages.run_benchmark_stages(["prototypes"], str(tmp_path), TINY) == {"prototypes": "passed"}
     figures = [figure for figure in results.read(tmp_path) if figure["kind"] == "prototype"]
     assert figures and all("failed" in f or f["times_faster"] > 0 for f in figures)
 
@@ -269,7 +269,7 @@ def test_the_steps_of_a_peak_are_made_where_nobody_resets_it(tmp_path, monkeypat
         def step(self):
             torch.cuda.reset_peak_memory_stats()
 
-    monkeypatch.setattr(measure, "build", lambda name, setting: Variant())
+    monkeypatch.setattr(measure, "build_variant", lambda name, setting: Variant())
     setting = variants.Setting(str(tmp_path), "bertlet", 16, 2, "fp32", True)
     measure.print_peak(json.dumps({"name": "random", **vars(setting)}))
     assert resets == [] and float(capsys.readouterr().out) > 0

@@ -12,7 +12,7 @@ from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run
 from fairseq import checkpoint_utils
 
 from entropy_mask_plugin.masking.registry import Entry
-from entropy_mask_plugin.reporting.training_log import read_run
+from entropy_mask_plugin.reporting.training_log import read_pretraining_run
 from entropy_mask_plugin.scoring.sources import SOURCES, Source
 from entropy_mask_plugin.studies.record import flops_per_token
 
@@ -138,7 +138,7 @@ def test_a_source_needs_no_teacher_and_costs_no_pass(train_with, data_bin, tmp_p
     log = succeeded(train_with("source", *TINY, "--mask-source", "rarity"))
     assert "| score_masked -" in log
     (tmp_path / "run" / "train.log").write_text(log)
-    of_run = read_run(str(tmp_path / "run"))
+    of_run = read_pretraining_run(str(tmp_path / "run"))
     monkeypatch.setitem(SOURCES._entries, "rarity", Entry(Source, {"reads": None}))
     (own,) = flops_per_token(of_run)
     of_run.flags["task"]["mask_strategy"] = "random"

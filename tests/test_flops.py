@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from entropy_mask_plugin.config import Corruption
 from entropy_mask_plugin.models.flops import ENTROPY_PASS, Fractions, fractions_of, macs, macs_of_step, terms
-from entropy_mask_plugin.reporting.flops_table import model_of, share_of_layers
+from entropy_mask_plugin.reporting.flops_table import build_meta_model, relative_cost
 
 SMALL = ["--encoder-layers", "3", "--encoder-embed-dim", "64", "--encoder-ffn-embed-dim", "256",
          "--encoder-attention-heads", "4", "--max-positions", "64"]
@@ -44,7 +44,7 @@ def test_a_step_and_an_entropy_pass_cost_what_the_formulas_say(arch, make_task):
 def test_the_sums_of_bertlet_are_those_of_the_published_table():
     """A, C and E of BERTlet and BERT-base at T = 128, in millions."""
     for arch, c, e in (("bertlet", 39.5, 29.0), ("bert_base", 257, 111)):
-        model = model_of(arch, 30_522, 128)
+        model = build_meta_model(arch, 30_522, 128)
         assert 3e-6 * macs(model, 128, Fractions(0.15, 1.0)) == pytest.approx(c, rel=0.01)
         assert 1e-6 * macs(model, 128, ENTROPY_PASS) == pytest.approx(e, rel=0.01)
     body, head, step = multiplications(768, 3072, 12, 30_522, 128, 0.15)
@@ -53,7 +53,7 @@ def test_the_sums_of_bertlet_are_those_of_the_published_table():
 
 
 def test_a_step_adds_up_what_its_policy_computes():
-    model, teacher = model_of("bertlet", 500, 32), model_of("bert_base", 500, 32)
+    model, teacher = build_meta_model("bertlet", 500, 32), build_meta_model("bert_base", 500, 32)
     masks = Corruption(0.4, 0.1, 0.1)
     assert fractions_of(masks) == pytest.approx((0.4, 0.68))
     plain = macs_of_step(model, 32, masks)
@@ -64,13 +64,13 @@ def test_a_step_adds_up_what_its_policy_computes():
 
 
 def test_additive_attention_is_linear_in_the_length():
-    of = lambda arch, length: terms(model_of(arch, 500, length), length, ENTROPY_PASS)["encoder", "attention"]  # noqa: E731,E501
+    of = lambda arch, length: terms(build_meta_model(arch, 500, length), length, ENTROPY_PASS)["encoder", "attention"]  # noqa: E731,E501
     assert of("addbert", 1024) == of("addbert", 128) and of("bert_base", 1024) == 8 * of("bert_base", 128)
 
 
 def test_the_published_shares_are_near_those_of_the_formula():
-    assert share_of_layers(24, 1024) == pytest.approx(0.68, abs=0.01)
-    assert share_of_layers(12, 768) == pytest.approx(0.78, abs=0.03)
+    assert relative_cost(24, 1024) == pytest.approx(0.68, abs=0.01)
+    assert relative_cost(12, 768) == pytest.approx(0.78, abs=0.03)
 
 
 def test_the_report_names_every_term_and_sums_up():

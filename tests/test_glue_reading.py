@@ -5,7 +5,7 @@ from collections import Counter
 import datasets
 import pytest
 
-from entropy_mask_plugin.glue.binarize import shorten
+from entropy_mask_plugin.glue.binarize import truncate
 from entropy_mask_plugin.glue.docstring_tasks import write_docstring_tasks
 from entropy_mask_plugin.glue.reading import (
     Example,
@@ -47,9 +47,9 @@ FILES = {
 def test_each_task_is_read_as_it_is_shipped(name, tmp_path):
     content, expected = FILES[name]
     (tmp_path / "train.tsv").write_bytes(content.encode())
-    examples, left_out = read_file(str(tmp_path / "train.tsv"), TASKS[name], skips_malformed=name == "qqp")
+    examples, n_malformed = read_file(str(tmp_path / "train.tsv"), TASKS[name], skips_malformed=name == "qqp")
     assert examples == [Example(*each) for each in expected]
-    assert left_out == (2 if name == "qqp" else 0)
+    assert n_malformed == (2 if name == "qqp" else 0)
 
 
 def test_mnli_has_two_dev_sets_with_columns_of_their_own_and_gold_labels_last(tmp_path):
@@ -151,10 +151,10 @@ def test_the_hubs_rows_are_the_same_examples():
 
 @pytest.mark.parametrize("lengths, room, expected", [((5, 3), 8, (5, 3)), ((9, 3), 8, (5, 3)), ((9, 9), 8, (4, 4)),
                                                      ((9,), 4, (4,)), ((0, 9), 4, (0, 4))])
-def test_the_longer_of_two_texts_is_shortened(lengths, room, expected):
+def test_the_longer_of_two_texts_is_truncated(lengths, room, expected):
     texts = [list(range(length)) for length in lengths]
-    assert [len(text) for text in shorten(texts, room)] == list(expected)
-    assert all(text == list(range(len(text))) for text in shorten(texts, room))
+    assert [len(text) for text in truncate(texts, room)] == list(expected)
+    assert all(text == list(range(len(text))) for text in truncate(texts, room))
 
 
 def test_docstring_tasks_are_balanced_the_same_each_time_and_do_not_name_their_answer(tmp_path):

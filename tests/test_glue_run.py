@@ -1,4 +1,4 @@
-"""Fine-tuning end to end on a tiny model: killed and resumed, a failing unit, STS-B, MNLI, a frozen encoder, drift."""
+"""Fine-tuning end to end on a tiny model: killed and resumed, a failing trial, STS-B, MNLI, a frozen encoder, drift."""
 
 import json
 import multiprocessing
@@ -18,9 +18,9 @@ from test_huggingface import make_folder
 
 from entropy_mask_plugin.glue import run
 from entropy_mask_plugin.glue.metrics import read_predictions
-from entropy_mask_plugin.glue.protocols import PROTOCOLS, Point, training_command
+from entropy_mask_plugin.glue.protocols import PROTOCOLS, Point, glue_train_command
 from entropy_mask_plugin.glue.tasks import TASKS
-from entropy_mask_plugin.glue.unit import chosen
+from entropy_mask_plugin.glue.trial import best_point
 from entropy_mask_plugin.huggingface.importing import import_bert
 from entropy_mask_plugin.huggingface.tokenizer_files import find_tokenizer
 from entropy_mask_plugin.reporting.drift import ELEMENTWISE, FROBENIUS, drift, drift_of_files, write_drift
@@ -65,9 +65,9 @@ def place(tmp_path_factory):
 
 def settings(place, out, tasks, seeds=(1,), **more):
     protocol = PROTOCOLS["paper"]._replace(max_epochs=2, learning_rates=(1e-3,), batch_sizes=(16,))
-    return run.Settings(checkpoint=str(place / "bert" / "model.pt"), out=str(place / out), glue=str(place / "data"),
-                        tasks=list(tasks), seeds=list(seeds), protocol=more.pop("protocol", protocol),
-                        more=("--cpu",), **more)
+    return run.FineTuningSettings(checkpoint=str(place / "bert" / "model.pt"), out=str(place / out),
+                                  glue=str(place / "data"), tasks=list(tasks), seeds=list(seeds),
+                                  protocol=more.pop("protocol", protocol), extra_args=("--cpu",), **more)
 
 
 def test_every_kind_of_task_is_trained_and_predicted(place):
@@ -75,8 +75,7 @@ def test_every_kind_of_task_is_trained_and_predicted(place):
     assert (finished, failures) == (3, [])
     for name, files in (("rte", 1), ("sts-b", 1), ("mnli", 2)):
         assert json.loads((place / "all" / name / "seed1" / "result.json").read_text())["seconds"] > 0
-        found = sorted((place / "all" / name / "seed1").glob("predictions*.tsv"))
-        assert len(found) == files
+        assert len(list((place / "all" / name / "seed1").glob("predictions*.tsv"))) == files
     sts = read_predictions(str(place / "all" / "sts-b" / "seed1" / "predictions.tsv"), TASKS["sts-b"])
     assert sts.gold.tolist() == [5.0 * (i % 2) for i in range(15)]  # scores of GLUE's scale, in the file's order
     mismatched = place / "all" / "mnli" / "seed1" / "predictions-mismatched.tsv"
@@ -125,12 +124,12 @@ def test_a_killed_run_goes_on_and_ends_like_a_straight_one(place):
     _, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors[-3000:]
     assert (place / "killed" / "rte" / "seed1" / "result.json").stat().st_mtime_ns == finished  # not repeated
-    for unit in ("rte/seed1", "rte/seed2", "sts-b/seed2"):
-        one, other = ((place / run / unit / "predictions.tsv").read_text() for run in ("straight", "killed"))
-        assert one == other, unit
+    for trial in ("rte/seed1", "rte/seed2", "sts-b/seed2"):
+        one, other = ((place / run / trial / "predictions.tsv").read_text() for run in ("straight", "killed"))
+        assert one == other, trial
 
 
-def test_a_unit_that_fails_is_reported_and_does_not_stop_the_others(place):
+def test_a_trial_that_fails_is_reported_and_does_not_stop_the_others(place):
     broken = settings(place, "broken", ("rte", "sts-b"))
     broken.seeds = [1]
     (place / "broken" / "rte" / "seed1").mkdir(parents=True)
@@ -144,7 +143,7 @@ def test_a_grid_keeps_its_best_point_on_the_dev_set(place):
     protocol = PROTOCOLS["standard"]._replace(learning_rates=(1e-6, 1e-2), batch_sizes=(16,), max_epochs=3)
     run.fine_tune(settings(place, "grid", ("rte",), protocol=protocol))
     result = json.loads((place / "grid" / "rte" / "seed1" / "result.json").read_text())
-    scores = {point: score["dev"] for point, score in result["grid"].items()}
+    scores = {point: score["dev_score_pct"] for point, score in result["grid"].items()}
     assert set(scores) == {"lr1e-06-batch16", "lr0.01-batch16"} and scores[result["chosen"]] == max(scores.values())
     kept = list((place / "grid").glob("rte/seed1/*/checkpoint*.pt"))
     assert [path.parent.name for path in kept] == [result["chosen"]]  # the others would fill a disk
@@ -152,9 +151,10 @@ def test_a_grid_keeps_its_best_point_on_the_dev_set(place):
 
 
 def test_a_grid_under_the_papers_protocol_keeps_the_lowest_dev_loss():
-    scores = {"a": {"dev": 90.0, "loss": 0.9}, "b": {"dev": 80.0, "loss": 0.5}, "c": {"dev": None, "loss": 0.7}}
-    assert chosen(scores, PROTOCOLS["paper"]) == "b" and chosen(scores, PROTOCOLS["standard"]) == "a"
-    assert chosen({"c": scores["c"], "b": scores["b"]}, PROTOCOLS["standard"]) == "b"
+    scores = {"a": {"dev_score_pct": 90.0, "loss_bits": 0.9}, "b": {"dev_score_pct": 80.0, "loss_bits": 0.5},
+              "c": {"dev_score_pct": None, "loss_bits": 0.7}}
+    assert best_point(scores, PROTOCOLS["paper"]) == "b" and best_point(scores, PROTOCOLS["standard"]) == "a"
+    assert best_point({"c": scores["c"], "b": scores["b"]}, PROTOCOLS["standard"]) == "b"
 
 
 def test_a_frozen_encoder_stays_as_it_was(place):
@@ -166,13 +166,13 @@ def test_a_frozen_encoder_stays_as_it_was(place):
 
 
 def test_the_papers_protocol_is_the_papers():
-    command = training_command("cola", PROTOCOLS["paper"], Point(5e-5, 256), 7, 8551, {"_name": "bertlet"}, "c", "d",
+    command = glue_train_command("cola", PROTOCOLS["paper"], Point(5e-5, 256), 7, 8551, {"_name": "bertlet"}, "c", "d",
                                "f", "u")
     flags = dict(zip(command, command[1:]))
     assert flags["--lr"] == "5e-05" and flags["--batch-size"] == "256" and flags["--max-epoch"] == "50"
     assert flags["--patience"] == "5" and flags["--best-checkpoint-metric"] == "loss" and flags["--seed"] == "7"
     assert flags["--total-num-update"] == str(34 * 50) and flags["--warmup-updates"] == "0"
-    flags = training_command("cola", PROTOCOLS["standard"], Point(1e-5, 32), 7, 8551, {"_name": "bertlet"}, "c", "d",
+    flags = glue_train_command("cola", PROTOCOLS["standard"], Point(1e-5, 32), 7, 8551, {"_name": "bertlet"}, "c", "d",
                              "f", "u")
     assert "--maximize-best-checkpoint-metric" in flags and "mcc" in flags
 
@@ -183,13 +183,13 @@ def test_fine_tuning_on_a_gpu_takes_the_fused_optimizer_and_data_workers(monkeyp
     for has_gpu, more, expected in ((False, (), ("adam", "0")), (True, (), ("fused_adamw", "4")),
                                     (True, ("--cpu",), ("adam", "0"))):
         monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
-        command = training_command(*arguments, more)
+        command = glue_train_command(*arguments, more)
         assert (after("--optimizer", command), after("--num-workers", command)) == expected
 
 
 def test_runs_can_share_their_data_at_the_same_time_but_not_their_folder(place, monkeypatch):
     trained = []
-    monkeypatch.setattr(run, "run_unit", trained.append)
+    monkeypatch.setattr(run, "run_trial", trained.append)
     asked = [settings(place, out, ("rte",), data=str(place / "shared")) for out in ("one", "two")]
     processes = [multiprocessing.get_context("fork").Process(target=run.fine_tune, args=(each,)) for each in asked]
     for process in processes:
@@ -203,7 +203,7 @@ def test_runs_can_share_their_data_at_the_same_time_but_not_their_folder(place, 
 
 
 def test_data_from_other_files_or_for_another_tokenizer_is_refused(place, monkeypatch):
-    monkeypatch.setattr(run, "run_unit", lambda unit: None)
+    monkeypatch.setattr(run, "run_trial", lambda trial: None)
     shared = dict(data=str(place / "of-files"))
     run.fine_tune(settings(place, "first", ("rte",), **shared))
     shutil.copytree(place / "data", place / "changed")
@@ -220,7 +220,7 @@ def test_data_from_other_files_or_for_another_tokenizer_is_refused(place, monkey
 
 
 def test_a_refused_run_does_not_block_its_folder(place, monkeypatch):
-    monkeypatch.setattr(run, "run_unit", lambda unit: None)
+    monkeypatch.setattr(run, "run_trial", lambda trial: None)
     shutil.copytree(place / "data", place / "broken-data")
     with open(place / "broken-data" / "RTE" / "train.tsv", "a") as file:
         file.write("48\tone\n")
@@ -243,13 +243,13 @@ def test_values_that_cannot_train_are_refused_before_any_work(change, message, p
 
 
 def test_several_gpus_are_dealt_to_the_jobs_one_each(place, monkeypatch):
-    units = []
+    trials = []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    monkeypatch.setattr(run, "run_units", lambda found, jobs: units.extend(found) or [])
+    monkeypatch.setattr(run, "run_trials", lambda chosen, jobs: trials.extend(chosen) or [])
     run.fine_tune(settings(place, "gpus", ("rte",), seeds=(1, 2, 3)))
-    assert [unit.device for unit in units] == ["2", "5", "2"]
+    assert [trial.device for trial in trials] == ["2", "5", "2"]
     point = Point(1e-3, 16)
-    command = training_command("rte", units[0].protocol, point, 1, 48, units[0].model, "c", "d", "f", "u")
+    command = glue_train_command("rte", trials[0].protocol, point, 1, 48, trials[0].model, "c", "d", "f", "u")
     assert command[command.index("--distributed-world-size") + 1] == "1"  # a batch is a batch of one GPU
 
 
@@ -257,7 +257,7 @@ def test_a_run_of_other_settings_or_without_its_files_is_refused(place, monkeypa
     with pytest.raises(UsageError, match="--out: .* is a run with limit None, now 5"):
         run.fine_tune(settings(place, "all", ("rte",), limit=5))
     with monkeypatch.context() as patch, pytest.raises(UsageError, match="is a run with optimizer adam, now fused"):
-        patch.setattr(run, "optimizer_for", lambda more: "fused_adamw")  # begun without a GPU
+        patch.setattr(run, "optimizer_for", lambda extra_args: "fused_adamw")  # begun without a GPU
         run.fine_tune(settings(place, "all", ("rte",)))
     with pytest.raises(UsageError, match="--glue: 4 files are missing, expected .*CoLA/train.tsv, .*WNLI/dev.tsv"):
         settings(place, "new", ("cola", "wnli"))
@@ -266,6 +266,27 @@ def test_a_run_of_other_settings_or_without_its_files_is_refused(place, monkeypa
     with pytest.raises(UsageError, match="--tasks: sst found, expected all or some of cola,sst-2"):
         settings(place, "new", ("sst",))
     assert not (place / "new").exists()
+
+
+def test_data_and_settings_of_an_older_version_are_taken_over(place, monkeypatch):
+    """As phrases instead of keys, and without the optimizer."""
+    monkeypatch.setattr(run, "run_trial", lambda trial: None)
+    asked = settings(place, "older", ("rte",))
+    run.fine_tune(asked)
+    path = place / "older" / "data" / "rte" / "made_for.json"
+    now = json.loads(path.read_text())
+    path.write_text(json.dumps({"examples": now["n_examples"], "shortened": now["n_truncated"],
+                                "malformed rows left out": now["n_malformed"], "made for": now["made_for"]}))
+    path = place / "older" / "settings.json"
+    now = json.loads(path.read_text())
+    old = {"checkpoint": now["checkpoint"], "content of the checkpoint": now["checkpoint_digest"],
+           "protocol": now["protocol"], "freeze encoder": False, "limit": None, "more flags": ["--cpu"]}
+    path.write_text(json.dumps(old))
+    assert run.fine_tune(asked) == (1, [])
+    assert json.loads(path.read_text()) == now
+    path.write_text(json.dumps({**old, "freeze encoder": True}))
+    with pytest.raises(UsageError, match="--out: .* is a run with freeze_encoder True, now False"):
+        run.fine_tune(asked)
 
 
 def test_a_checkpoint_without_tokenizer_is_refused(data_bin, teacher, place):
@@ -287,19 +308,20 @@ def test_drift_of_planted_changes_is_what_was_planted(data_bin, tmp_path):
     after["encoder.layers.1.ffn.fc2.bias"] *= 1.5
     after["encoder.layers.0.self_attn.qkv_proj.weight"][32:64] *= -1  # the keys
     after["encoder.layers.0.self_attn.qkv_proj.bias"][32:64] *= -1
-    found = drift(before, after)
-    assert found["layer 1", "FFN out"][FROBENIUS] == pytest.approx(0.5, rel=1e-5)
-    assert found["layer 1", "FFN out"][ELEMENTWISE] == pytest.approx(50, rel=1e-4)
-    assert found["layer 0", "attention k"][FROBENIUS] == pytest.approx(2, rel=1e-5)
+    changes = drift(before, after)
+    assert changes["layer 1", "FFN out"][FROBENIUS] == pytest.approx(0.5, rel=1e-5)
+    assert changes["layer 1", "FFN out"][ELEMENTWISE] == pytest.approx(50, rel=1e-4)
+    assert changes["layer 0", "attention k"][FROBENIUS] == pytest.approx(2, rel=1e-5)
     moved = {("layer 1", "FFN out"), ("layer 0", "attention k")}
-    assert all(values[FROBENIUS] == 0 for key, values in found.items() if key not in moved)
+    assert all(values[FROBENIUS] == 0 for key, values in changes.items() if key not in moved)
 
 
 def test_drift_is_written_as_csv_and_two_pictures(place):
     tuned = place / "all" / "rte" / "seed1" / "lr0.001-batch16" / "checkpoint_best.pt"
     write_drift(drift_of_files(str(place / "bert" / "model.pt"), [str(tuned)]), str(place / "drift"))
     lines = (place / "drift.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 + 2 * 7 and "unexplained" in lines[0]
+    assert len(lines) == 1 + 2 + 2 * 7
+    assert lines[0] == "checkpoint,part,component,relative_frobenius_change,elementwise_change_pct"
     assert (place / "drift.png").exists() and (place / "drift-elementwise.png").exists()
     with pytest.raises(UsageError, match="--pretrained: .* does not exist"):
         drift_of_files("nowhere.pt", [str(tuned)])

@@ -30,7 +30,7 @@ def runs(data_bin, teacher, tmp_path_factory):
 
 
 def test_a_run_is_read_as_fairseq_printed_it(runs):
-    init = training_log.read_run(str(runs / "init"))
+    init = training_log.read_pretraining_run(str(runs / "init"))
     printed = re.findall(r"\| valid \|.* loss ([\d.]+) \| accuracy ([\d.]+).* num_updates (\d+)",
                          (runs / "init" / "train.log").read_text())
     assert [(log["loss"], log["accuracy"], log["num_updates"]) for log in init.valid] == [
@@ -38,16 +38,16 @@ def test_a_run_is_read_as_fairseq_printed_it(runs):
     assert [log["epoch"] for log in init.train] == [1, 2]
     after_epoch_1 = init.train[0]["num_updates"]
     assert init.events() == [(after_epoch_1, "self-masking begins"), (0, "distillation begins")]
-    assert training_log.read_run(str(runs / "random")).events() == []
+    assert training_log.read_pretraining_run(str(runs / "random")).events() == []
 
 
 def test_training_time_is_read_as_it_was_logged(runs):
     lines = [*(runs / "init" / "train.log").read_text().splitlines(),
              "x | INFO | train_inner | epoch 002:  9 / 9 loss=9.0, num_updates=9, lr=1, hours=2e-05, wall=3"]
-    found = training_log.hours_of(lines)
-    updates, hours = zip(*found)
-    assert dict(found)[9] == 2e-05 and list(updates) == sorted(set(updates))
-    run = training_log.read_run(str(runs / "init"))
+    logged = training_log.hours_of(lines)
+    updates, hours = zip(*logged)
+    assert dict(logged)[9] == 2e-05 and list(updates) == sorted(set(updates))
+    run = training_log.read_pretraining_run(str(runs / "init"))
     assert [update for update, _ in run.hours] == list(range(1, run.train[-1]["num_updates"].__int__() + 1))
     times = [hours for _, hours in run.hours]
     assert times == sorted(times) and 0 < times[0] < times[-1] < 0.1
@@ -58,25 +58,26 @@ def without_line_of_epoch(run, epoch, folder):
     shutil.copytree(run, folder)
     lines = (folder / "train.log").read_text().splitlines(keepends=True)
     (folder / "train.log").write_text("".join(line for line in lines if f"| train | epoch {epoch:03} |" not in line))
-    return training_log.read_run(str(folder))
+    return training_log.read_pretraining_run(str(folder))
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_run_killed_before_the_line_about_an_epoch_keeps_its_epochs(epoch, runs, tmp_path):
-    whole = training_log.read_run(str(runs / "init"))
+    whole = training_log.read_pretraining_run(str(runs / "init"))
     killed = without_line_of_epoch(runs / "init", epoch, tmp_path / "init")
     assert [(log["epoch"], log["num_updates"]) for log in killed.train] == [
         (log["epoch"], log["num_updates"]) for log in whole.train]
     assert killed.events() == whole.events() != []
     assert killed.train[2 - epoch] == whole.train[2 - epoch] and "loss" not in killed.train[epoch - 1]
-    assert f"| {whole.train[2 - epoch]['entropy']:.2f} " in comparison.table([killed], None)  # the last that is known
+    last_known = f"| {whole.train[2 - epoch]['entropy']:.2f} "
+    assert last_known in comparison.comparison_table([killed], None).markdown()
     written = account(str(tmp_path / "init"))
     assert written["flops"] == pytest.approx(account(str(runs / "init"))["flops"], rel=0.1)  # epochs differ in tokens
-    assert not written["never begun"] and (written["own loss"] is None) == (epoch == 2)
+    assert not written["events_not_reached"] and (written["train_loss_bits"] is None) == (epoch == 2)
 
 
 def test_what_an_epoch_would_begin_has_not_begun_before_it(runs):
-    once = training_log.read_run(str(runs / "init"))
+    once = training_log.read_pretraining_run(str(runs / "init"))
     once.train = once.train[:1]
     assert once.events() == [(0, "distillation begins")]
 
@@ -90,23 +91,23 @@ def test_a_resumed_log_counts_each_update_once(runs):
 
 
 def test_the_table_shows_the_last_validation_and_unknown_entropies_as_such(runs):
-    both = [training_log.read_run(str(runs / name)) for name in ("random", "init")]
+    both = [training_log.read_pretraining_run(str(runs / name)) for name in ("random", "init")]
     header, _, random, init = ([cell.strip() for cell in line.split("|")[1:-1]]
-                               for line in comparison.table(both, 8.0).splitlines()[:4])
+                               for line in comparison.comparison_table(both, 8.0).markdown().splitlines()[:4])
     random, init = dict(zip(header, random)), dict(zip(header, init))
     assert init["masks"] == "high, teacher, self from epoch 2, KD 0.5 from epoch 1" and random["masks"] == "random"
     assert init["valid loss"] == f"{both[1].valid[-1]['loss']:.3f}"
-    assert float(init["entropy of its masks"]) > float(init["of the text"]) > 0
-    assert random["entropy of its masks"] == random["of the text"] == "–"  # nothing was scored
+    assert float(init["mean entropy: masked tokens"]) > float(init["all tokens"]) > 0
+    assert random["mean entropy: masked tokens"] == random["all tokens"] == "–"  # nothing was scored
 
 
 def test_unigram_entropy_is_that_of_the_counts(tmp_path):
     (tmp_path / "dict.txt").write_text("a 2\nb 1\nc 1\nnever 0\n")
-    assert training_log.unigram_entropy(str(tmp_path / "dict.txt")) == pytest.approx(1.5)
+    assert training_log.dictionary_unigram_entropy(str(tmp_path / "dict.txt")) == pytest.approx(1.5)
 
 
 def test_a_run_on_the_plateau_is_named(runs):
-    random = training_log.read_run(str(runs / "random"))
+    random = training_log.read_pretraining_run(str(runs / "random"))
     loss = random.valid[-1]["loss"]
     assert "random is on the plateau: valid loss" in comparison.plateau_warnings([random], loss)[0]
     assert comparison.plateau_warnings([random], loss + 0.31) == []
@@ -124,7 +125,7 @@ def test_the_command_prints_a_table_and_writes_a_picture(runs, data_bin):
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no train.log found"):
-        training_log.read_run(str(tmp_path))
+        training_log.read_pretraining_run(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", [None, "no counts here\n", b"\xff\xfe"])
@@ -132,7 +133,7 @@ def test_a_file_that_is_no_dictionary_is_named(content, tmp_path):
     if content is not None:
         (tmp_path / "d").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UsageError, match="--dict: .*d cannot be read"):
-        training_log.unigram_entropy(tmp_path / "d")
+        training_log.dictionary_unigram_entropy(tmp_path / "d")
 
 
 def test_a_run_of_another_task_is_not_compared(data_bin, tmp_path):
@@ -140,7 +141,7 @@ def test_a_run_of_another_task_is_not_compared(data_bin, tmp_path):
           task=["--task", "masked_lm", "--criterion", "masked_lm", "--tokens-per-sample", "16"])
     (tmp_path / "train.log").touch()
     with pytest.raises(UsageError, match="a run of --task masked_lm found, expected --task and --criterion entropy_ma"):
-        training_log.read_run(str(tmp_path))
+        training_log.read_pretraining_run(str(tmp_path))
 
 
 def test_a_log_of_hydra_is_read_too():

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,21 @@ import pytest
 import torch
 from conftest import MODULES, OURS, ROOT, TINY, docstrings, make_bert_vocabulary, parse, same_weights, train
 from test_glue_run import write_glue
-from test_glue_table import planted, write_settings, write_unit
+from test_glue_table import planted, write_settings, write_trial
 from test_huggingface import make_folder
 
 from entropy_mask_plugin import cli
-from entropy_mask_plugin.config import Corruption, corruption_of
+from entropy_mask_plugin.config import Corruption, EntropyMaskedLMConfig, corruption_of
 from entropy_mask_plugin.glue.metrics import Predictions, official_score
-from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS, is_constant
+from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS, is_single_class_score
 from entropy_mask_plugin.glue.tasks import TASKS
 from entropy_mask_plugin.models.flops import macs_of_step
-from entropy_mask_plugin.reporting.training_log import read_run
+from entropy_mask_plugin.reporting.training_log import read_pretraining_run
 from entropy_mask_plugin.studies import identity, plan, report, results, run, tables
-from entropy_mask_plugin.studies.plan import Options, Unit, plan_of
-from entropy_mask_plugin.studies.record import account, flops_per_token, model_of_flags, peak_gpu_memory
-from entropy_mask_plugin.studies.rows import ROWS, STUDIES, rows_of
+from entropy_mask_plugin.studies.conditions import CONDITIONS, STUDIES, condition_names
+from entropy_mask_plugin.studies.options import StudyOptions, owned, resolve
+from entropy_mask_plugin.studies.plan import StudyTrial, plan_of
+from entropy_mask_plugin.studies.record import account, flops_per_token, model_of_settings, peak_gpu_memory_bytes
 from entropy_mask_plugin.studies.scales import SCALES
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.system.processes import ProcessFailed
@@ -41,10 +43,14 @@ def glue(tmp_path_factory):
     return str(write_glue(tmp_path_factory.mktemp("glue") / "tasks"))
 
 
+def resolved(*flags, **more):
+    return resolve(StudyOptions(*flags, **more))
+
+
 def options(data_bin, glue, out="run", **more):
     settings = dict(studies=list(STUDIES), scale="smoke", glue=glue, out=str(out), seeds=[1], tasks=["rte"])
     settings["data"] = [data_bin] * (1 + ("corpus" in more.get("studies", STUDIES)))
-    return Options(**{**settings, **more})
+    return resolved(**{**settings, **more})
 
 
 # ---- commands
@@ -55,10 +61,10 @@ def options(data_bin, glue, out="run", **more):
 def test_every_command_of_every_study_is_understood(scale, arch, data_bin, glue):
     wanted = plan_of(options(data_bin, glue, scale=scale, arch=arch))
     steps = {step.folder: step for steps in wanted.values() for step in steps}
-    assert len(wanted) == len(ROWS) and len(steps) > len(wanted)
+    assert len(wanted) == len(CONDITIONS) and len(steps) > len(wanted)
     trainings = 0
     for step in steps.values():
-        assert "{" not in step.line()
+        assert "{" not in step.shell_line()
         module, *words = step.command[2:]
         if module == "fairseq_cli.train":
             cfg = parse(words)
@@ -67,14 +73,14 @@ def test_every_command_of_every_study_is_understood(scale, arch, data_bin, glue)
         else:
             assert module == "entropy_mask_plugin.cli" and words[0] in ("glue", "build-entropy-cache")
             cli.parse(words[0], words[1:])
-    assert trainings == 1 + sum(row.flags is not None for row in ROWS.values())
+    assert trainings == 1 + sum(row.flags is not None for row in CONDITIONS.values())
 
 
 def pretraining_of(row, data_bin, glue, **more):
     """What fairseq makes of the flags of a row's pretraining."""
     wanted = plan_of(options(data_bin, glue, **more))
-    unit = next(unit for unit in wanted if unit.row == row)
-    return parse(next(step for step in wanted[unit] if step.kind == "pretraining").command[3:])
+    trial = next(trial for trial in wanted if trial.condition == row)
+    return parse(next(step for step in wanted[trial] if step.kind == "pretraining").command[3:])
 
 
 @pytest.mark.parametrize("row, expected", {
@@ -91,30 +97,30 @@ def pretraining_of(row, data_bin, glue, **more):
     "kd-complete": dict(mask_strategy="high", self_mask_from_epoch=2, kd_weight=0.5, kd_start_epoch=1),
     "kd-after-init": dict(mask_strategy="high", self_mask_from_epoch=2, kd_weight=0.5, kd_start_epoch=2),
 }.items(), ids=str)
-def test_a_row_is_the_policy_that_its_name_says(row, expected, data_bin, glue):
+def test_a_condition_is_the_policy_that_its_name_says(row, expected, data_bin, glue):
     cfg = pretraining_of(row, data_bin, glue)
-    found = {**cfg.task, **cfg.criterion}
-    assert {name: found[name] for name in expected} == expected
+    flags = {**cfg.task, **cfg.criterion}
+    assert {name: flags[name] for name in expected} == expected
     by_teacher = expected["mask_strategy"] != "random" and expected.get("self_mask_from_epoch") != 1
-    assert bool(found["entropy_cache"]) == by_teacher
-    assert bool(found["teacher"]) == (by_teacher or "kd_weight" in expected)
+    assert bool(flags["entropy_cache"]) == by_teacher
+    assert bool(flags["teacher"]) == (by_teacher or "kd_weight" in expected)
     assert corruption_of(cfg.task)[1:] == (0, 0)
     both = pretraining_of(row, data_bin, glue, corruptions=["80-10-10"])
     assert corruption_of(both.task)[1:] == (0.1, 0.1)
 
 
 def test_rows_are_compared_with_rows_that_are_there():
-    for row in ROWS.values():
-        assert row.against in ROWS and (row.pretraining is None or row.pretraining in ROWS)
-        assert ROWS[row.against].corpus == row.corpus or row.against == "random"
+    for condition in CONDITIONS.values():
+        assert condition.baseline in CONDITIONS and (condition.pretraining or "random") in CONDITIONS
+        assert CONDITIONS[condition.baseline].corpus == condition.corpus or condition.baseline == "random"
     for study, names in STUDIES.items():
-        assert set(names) <= set(ROWS) and len(rows_of([study])) == len(names)
-    assert {name for names in STUDIES.values() for name in names} == set(ROWS)
+        assert set(names) <= set(CONDITIONS) and len(condition_names([study])) == len(names)
+    assert {name for names in STUDIES.values() for name in names} == set(CONDITIONS)
 
 
 def test_a_frozen_row_fine_tunes_the_model_of_another_without_pretraining_it_again(data_bin, glue):
     wanted = plan_of(options(data_bin, glue, studies=["teacher-masking", "frozen"]))
-    high, frozen = wanted[Unit("high", "all-mask", 1)], wanted[Unit("high-frozen", "all-mask", 1)]
+    high, frozen = wanted[StudyTrial("high", "all-mask", 1)], wanted[StudyTrial("high-frozen", "all-mask", 1)]
     assert [step.kind for step in high] == ["teacher", "entropies", "pretraining", "fine-tuning"]
     assert high[:3] == frozen[:3] and high[3] != frozen[3] and "--freeze-encoder" in frozen[3].command
     words = frozen[3].command
@@ -123,11 +129,12 @@ def test_a_frozen_row_fine_tunes_the_model_of_another_without_pretraining_it_aga
 
 def test_rows_wait_for_what_they_use_alone(data_bin, glue):
     """A row without teacher neither needs its training nor says that it did."""
-    kinds = {unit.row: [step.kind for step in steps] for unit, steps in plan_of(options(data_bin, glue)).items()}
+    plan = plan_of(options(data_bin, glue))
+    kinds = {trial.condition: [step.kind for step in steps] for trial, steps in plan.items()}
     assert kinds["random"] == kinds["high-cold"] == kinds["no-pretraining"] == ["pretraining", "fine-tuning"]
     assert kinds["the-teacher"] == ["teacher", "fine-tuning"]
     assert kinds["kd-only"] == ["teacher", "pretraining", "fine-tuning"]
-    corpora = plan_of(options(data_bin, glue))[Unit("high-init-corpus-2", "all-mask", 1)]
+    corpora = plan_of(options(data_bin, glue))[StudyTrial("high-init-corpus-2", "all-mask", 1)]
     assert corpora[1].folder.endswith("corpus2")
 
 
@@ -138,8 +145,8 @@ def test_rows_wait_for_what_they_use_alone(data_bin, glue):
      ["--precision", "fp32", "--entropy-precision", "bf16"]),
 ], ids=str)
 def test_entropies_are_computed_as_the_training_will_ask_for_them(more, expected, data_bin, glue):
-    wanted = options(data_bin, glue, studies=["self-masking"], more=(*more, "--cpu"))
-    step = plan_of(wanted)[Unit("high", "all-mask", 1)][1]
+    wanted = options(data_bin, glue, studies=["self-masking"], extra_args=(*more, "--cpu"))
+    step = plan_of(wanted)[StudyTrial("high", "all-mask", 1)][1]
     assert list(step.command[step.command.index("--tokens-per-sample") + 2 :]) == [*expected, "--cpu"]
 
 
@@ -221,19 +228,20 @@ def test_a_killed_study_goes_on_and_ends_like_a_straight_one(finished, place, gl
     assert "| random" in output and "| high-init" in output and "Scale smoke" in output
     for row in ("random", "high-init"):
         for seed in (1, 2):
-            record = json.loads((place / "killed" / row / "all-mask" / f"seed{seed}" / "record.json").read_text())
-            assert record["pretraining"]["updates"] == updates_of(read_run(place / "killed" / row / "all-mask" /
-                                                                           f"seed{seed}" / "pretraining")) > 10
-    wanted = plan_of(Options(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(folder), [1], tasks=["rte"],
-                             more=("--cpu",)))
-    step = wanted[Unit("high-init", "all-mask", 1)][2]  # the killed one, straight, with its teacher and cache
+            trial = place / "killed" / row / "all-mask" / f"seed{seed}"
+            record = json.loads((trial / "record.json").read_text())
+            assert record["pretraining"]["updates"] == updates_of(read_pretraining_run(trial / "pretraining")) > 10
+    wanted = plan_of(resolved(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(folder), [1],
+                              tasks=["rte"], extra_args=("--cpu",)))
+    step = wanted[StudyTrial("high-init", "all-mask", 1)][2]  # the killed one, straight, with its teacher and cache
     log = (place / "killed/high-init/all-mask/seed1/pretraining/train.log").read_text()
     assert [int(found) for found in re.findall(r"Loaded checkpoint .* \(epoch \d+ @ (\d+) updates\)", log)][-1] > 0
-    words = [str(tmp_path) if word == step.folder else word for word in step.words()]
+    words = [str(tmp_path) if word == step.folder else word for word in step.argv()]
     assert subprocess.run(words, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
     assert same_weights(os.path.join(step.folder, "checkpoint_last.pt"), tmp_path / "checkpoint_last.pt")
     events = json.loads((place / "killed/high-init/all-mask/seed1/record.json").read_text())["pretraining"]
-    assert [event["what"] for event in events["events"]] == ["self-masking begins"] and not events["never begun"]
+    assert [event["event"] for event in events["events"]] == ["self-masking begins"]
+    assert not events["events_not_reached"]
     assert re.search(r"- teacher: trained here, .*, to \d+\.\d\d bits, \d+\.\d% on the validation masks\n", output)
     assert "CAUTION: The teacher ended on the unigram plateau" in output  # after 16 updates
     for file in ("report.html", "report.md", "report.csv", "report.tex", "curves-all-mask.png",
@@ -259,14 +267,14 @@ def test_a_finished_study_is_reported_again_without_running_anything(finished, p
 
 
 def test_records_of_another_commit_data_or_scale_are_refused_by_name(finished, place, glue):
-    wanted = Options(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(place / "killed"), [1, 2],
-                     tasks=["rte"], more=("--cpu",))
+    wanted = resolved(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(place / "killed"), [1, 2],
+                      tasks=["rte"], extra_args=("--cpu",))
     now = identity.identity(wanted)
     identity.refuse_another(wanted.out, now)  # the very same
-    for name, other, said in (("commit", "0123", r"\w+( with changes \w+)?\), expected 0123"),
-                              ("scale", "paper", r"smoke\), expected paper"),
-                              ("data", {"corpus 1 train.*": "another"}, r"corpus 1 train\.\*\), expected the same")):
-        with pytest.raises(UsageError, match=rf"study.json was made with \w+ (--)?{name} \({said}"):
+    for name, other, message in (("commit", "0123", r"\w+( with changes \w+)?\), expected 0123"),
+                                 ("scale", "paper", r"smoke\), expected paper"),
+                                 ("data", {"corpus1/train.*": "another"}, r"corpus1/train\.\*\), expected the same")):
+        with pytest.raises(UsageError, match=rf"study.json was made with \w+ (--)?{name} \({message}"):
             identity.refuse_another(wanted.out, {**now, name: other})
     record = place / "killed" / "random" / "all-mask" / "seed2" / "record.json"
     kept = record.read_text()
@@ -278,18 +286,18 @@ def test_records_of_another_commit_data_or_scale_are_refused_by_name(finished, p
 
 
 def test_a_task_can_be_added_to_a_finished_study(finished, place, glue):
-    more = Options(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(place / "killed"), [1],
-                   only=["random"], tasks=["rte", "mnli"], more=("--cpu",))
+    more = resolved(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(place / "killed"), [1],
+                   conditions=["random"], tasks=["rte", "mnli"], extra_args=("--cpu",))
     trained = os.path.join(more.out, "random", "all-mask", "seed1", "pretraining", "checkpoint_best.pt")
     before = os.stat(trained).st_mtime_ns
     assert run.run_study(more) == []
-    assert "MNLI-mismatched" in report.write(more) and os.stat(trained).st_mtime_ns == before
+    assert "MNLI-mismatched" in report.write_study_report(more) and os.stat(trained).st_mtime_ns == before
 
 
 def test_what_fails_is_named_and_tried_once(place, glue, tmp_path):
-    broken = Options(["drift", "frozen"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "broken"), [1],
-                     only=["random", "random-frozen"], tasks=["rte"], jobs=2,
-                     more=("--cpu", "--no-such-flag"))
+    broken = resolved(["drift", "frozen"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "broken"),
+                      [1], conditions=["random", "random-frozen"], tasks=["rte"], jobs=2,
+                     extra_args=("--cpu", "--no-such-flag"))
     failures = dict(run.Runner(broken, plan_of(broken), identity.identity(broken)).run())
     assert failures.keys() == {"random, all-mask, seed 1", "random-frozen, all-mask, seed 1"}
     log = tmp_path / "broken" / "random" / "all-mask" / "seed1" / "pretraining" / "train.log"
@@ -299,8 +307,8 @@ def test_what_fails_is_named_and_tried_once(place, glue, tmp_path):
 
 def test_what_many_rows_need_is_made_first_and_its_failure_stops_only_them(place, glue, tmp_path, monkeypatch,
                                                                             capsys):
-    wanted = Options(["teacher-masking"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "run"), [1],
-                     only=["random", "high"], tasks=["rte"], more=("--cpu",))
+    wanted = resolved(["teacher-masking"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "run"), [1],
+                     conditions=["random", "high"], tasks=["rte"], extra_args=("--cpu",))
     begun = []
     old = tmp_path / "run" / "random" / "all-mask" / "seed1" / "pretraining" / "train.log"
     old.parent.mkdir(parents=True)
@@ -316,15 +324,15 @@ def test_what_many_rows_need_is_made_first_and_its_failure_stops_only_them(place
     monkeypatch.setattr(run, "write_record", lambda *_: None)
     assert run.run_study(wanted) == [("high, all-mask, seed 1", "no teacher")]
     assert begun == ["teacher", "random", "random"] and not old.exists()
-    assert "failed: the teacher: no teacher. The rows that need it are left out." in capsys.readouterr().err
+    assert "failed: the teacher: no teacher. The trials that need it are left out." in capsys.readouterr().err
     assert [step.kind for step in run.all_steps(plan_of(wanted))][:3] == ["teacher", "entropies", "pretraining"]
 
 
 def test_a_folder_where_only_a_mistake_was_made_can_be_used(place, glue, tmp_path):
     asked = dict(studies=["drift"], scale="smoke", data=[str(place / "corpus" / "bin")], glue=glue, seeds=[1],
-                 out=str(tmp_path / "run"), only=["random"], tasks=["rte"])
-    assert run.run_study(Options(**asked, more=("--cpu", "--no-such-flag")))  # leaves study.json and a log
-    corrected = identity.identity(Options(**asked, more=("--cpu",)))
+                 out=str(tmp_path / "run"), conditions=["random"], tasks=["rte"])
+    assert run.run_study(resolved(**asked, extra_args=("--cpu", "--no-such-flag")))  # leaves study.json and a log
+    corrected = identity.identity(resolved(**asked, extra_args=("--cpu",)))
     identity.refuse_another(asked["out"], corrected)
     (tmp_path / "run" / "random" / "all-mask" / "seed1" / "pretraining" / "checkpoint_last.pt").touch()
     with pytest.raises(UsageError, match="study.json was made with other flags after --"):
@@ -334,16 +342,16 @@ def test_a_folder_where_only_a_mistake_was_made_can_be_used(place, glue, tmp_pat
 def test_a_hugging_face_bert_can_be_the_teacher(place, glue, tmp_path):
     """As it comes, with an import that was killed before it said that it was finished; and imported before."""
     asked = dict(studies=["teacher-masking"], scale="smoke", data=[str(place / "corpus" / "bin")], glue=glue,
-                 seeds=[1], only=["high"], tasks=["rte"], more=("--cpu",))
-    wanted = Options(out=str(tmp_path / "run"), teacher=str(place / "hf"), **asked)
-    unit = Unit("high", "all-mask", 1)
-    first = plan_of(wanted)[unit][0]
-    assert subprocess.run(first.words(), capture_output=True).returncode == 0
+                 seeds=[1], conditions=["high"], tasks=["rte"], extra_args=("--cpu",))
+    wanted = resolved(out=str(tmp_path / "run"), teacher=str(place / "hf"), **asked)
+    trial = StudyTrial("high", "all-mask", 1)
+    first = plan_of(wanted)[trial][0]
+    assert subprocess.run(first.argv(), capture_output=True).returncode == 0
     assert run.run_study(wanted) == []
     record = json.loads((tmp_path / "run" / "high" / "all-mask" / "seed1" / "record.json").read_text())
     assert len(record["commands"]) == 4 and "import-hf-bert" in record["commands"][0]
-    imported = Options(out=str(tmp_path / "other"), teacher=str(tmp_path / "run" / "teacher" / "imported"), **asked)
-    steps = plan_of(imported)[unit]
+    imported = resolved(out=str(tmp_path / "other"), teacher=str(tmp_path / "run" / "teacher" / "imported"), **asked)
+    steps = plan_of(imported)[trial]
     assert [step.kind for step in steps] == ["entropies", "pretraining", "fine-tuning"]
     assert str(tmp_path / "run" / "teacher" / "imported" / "model.pt") in steps[0].command
 
@@ -362,52 +370,52 @@ def test_the_flops_of_a_run_are_those_of_its_epochs(teacher, data_bin, tmp_path,
                            "--batch-size", "64", "--cpu", "--num-workers", "0", "--log-format", "simple", "--save-dir",
                            str(folder), *flags], capture_output=True, text=True)
     (folder / "train.log").write_text(done.stdout + done.stderr)
-    found = read_run(str(folder))
-    model = model_of_flags(found.flags["model"], found.vocabulary, 16)
+    pretraining = read_pretraining_run(str(folder))
+    model = model_of_settings(pretraining.flags["model"], pretraining.vocabulary, 16)
     masks = Corruption(0.15, 0, 0)
     step = lambda **more: 2 * macs_of_step(model, 16, masks, model, **more)  # noqa: E731
     # the tiny teacher is of the student's size
-    assert list(flops_per_token(found)) == pytest.approx([step(entropies="teacher"), step(entropies="self"),
+    assert list(flops_per_token(pretraining)) == pytest.approx([step(entropies="teacher"), step(entropies="self"),
                                                           step(entropies="self", distils=True)])
     written = account(str(folder))
-    tokens = [log["wpb"] * updates for log, updates in zip(found.train, np.diff([0, *(log["num_updates"]
-                                                                                     for log in found.train)]))]
-    assert written["flops"] == pytest.approx(sum(cost * n for cost, n in zip(flops_per_token(found), tokens)))
-    assert [event["what"] for event in written["events"]] == ["self-masking begins", "distillation begins"]
+    tokens = [log["wpb"] * updates for log, updates in zip(pretraining.train, np.diff([
+        0, *(log["num_updates"] for log in pretraining.train)]))]
+    assert written["flops"] == pytest.approx(sum(cost * n for cost, n in zip(flops_per_token(pretraining), tokens)))
+    assert [event["event"] for event in written["events"]] == ["self-masking begins", "distillation begins"]
     assert written["valid"][-1]["hours"] >= 0 and written["tokens"] == pytest.approx(sum(tokens))
 
 
 def test_the_peak_of_a_gpu_s_memory_is_what_its_log_says(tmp_path):
     (tmp_path / "train.log").write_text("rank   0: capabilities =  9.0  ; total memory = 139.800 GB ; name = NVIDIA\n"
                                         "… | gb_free=139.1 | wall=3\n… | gb_free=100.3\n… | gb_free=101\n")
-    assert peak_gpu_memory(tmp_path) == pytest.approx(39.5 * 2**30)
+    assert peak_gpu_memory_bytes(tmp_path) == pytest.approx(39.5 * 2**30)
     (tmp_path / "train.log").write_text("no GPU\n")
-    assert peak_gpu_memory(tmp_path) is None
+    assert peak_gpu_memory_bytes(tmp_path) is None
 
 
-def plant(folder, row, seed, loss, right, known, tasks=("rte", "mnli")):
-    """A finished unit: fine-tuning predictions of which a share is right (None: all the same), and a record."""
-    unit = folder / row / "all-mask" / f"seed{seed}"
+def plant(folder, row, seed, loss, right, of_study, tasks=("rte", "mnli")):
+    """A finished trial: fine-tuning predictions of which a fraction is right (None: collapsed), and a record."""
+    trial = folder / row / "all-mask" / f"seed{seed}"
     for task in tasks:
         predictions = planted(TASKS[task], 10 * seed + len(row), 400, 0.5 if right is None else right)
         if right is None:
             predictions = Predictions(predictions.gold, np.ones_like(predictions.gold))
-        write_unit(unit / "fine-tuning", task, seed, predictions)
-    write_settings(unit / "fine-tuning")
+        write_trial(trial / "fine-tuning", task, seed, predictions)
+    write_settings(trial / "fine-tuning")
     step = {"machine": "one", "versions": {"torch": "2"}, "threads": 1}
     moved = [["layer 0", "FFN out", 0.5, 70.0], ["model", "LM head", 0.1, 900.0]]
-    record = {"row": row, "corruption": "all-mask", "seed": seed, "commands": ["python -m …"],
-              "identity": known, "fine-tuning": {**step, "drift": dict.fromkeys(tasks, moved)}}
-    point = {"updates": 100.0, "tokens": 1e6, "flops": 1e12, "hours": 0.5, "loss": loss, "accuracy": 0.1}
-    record["pretraining"] = {**step, **point, "valid": [point, point], "unigram entropy": 8.0, "events": [],
-                             "never begun": [], "own loss": 7.0, "entropy": None, "entropy of the masks": None,
-                             "peak memory": 2**30, "peak GPU memory": None}
-    (unit / "record.json").write_text(json.dumps(record))
+    record = {"condition": row, "corruption": "all-mask", "seed": seed, "commands": ["python -m …"],
+              "identity": of_study, "fine_tuning": {**step, "drift": dict.fromkeys(tasks, moved)}}
+    point = {"updates": 100.0, "tokens": 1e6, "flops": 1e12, "hours": 0.5, "loss_bits": loss, "accuracy": 0.1}
+    record["pretraining"] = {**step, **point, "valid": [point, point], "unigram_entropy_bits": 8.0,
+                             "events": [], "events_not_reached": [], "train_loss_bits": 7.0, "entropy_nats": None,
+                             "masked_entropy_nats": None, "peak_memory_bytes": 2**30, "peak_gpu_memory_bytes": None}
+    (trial / "record.json").write_text(json.dumps(record))
 
 
 @pytest.fixture
 def study(tmp_path, data_bin, glue):
-    """random and high-init with two seeds, high with one of two; high-init is a constant classifier of one seed."""
+    """random and high-init with two seeds, high with one of two; high-init collapsed in one seed."""
     wanted = options(data_bin, glue, tmp_path, studies=["self-masking"], seeds=[1, 2], tasks=["rte", "mnli"])
     for row, seed, loss, right in (("random", 1, 6.0, 0.6), ("random", 2, 6.2, 0.6), ("high", 1, 7.8, 0.9),
                                    ("high-init", 1, 7.65, 0.6), ("high-init", 2, 7.8, None)):
@@ -416,13 +424,13 @@ def study(tmp_path, data_bin, glue):
 
 
 def table(study, title):
-    found = next(each for each in tables.tables_of(study, results.read_results(study)) if each.title.startswith(title))
-    return found.header, {row[0]: dict(zip(found.header, row)) for row in found.rows}
+    shown = next(each for each in tables.tables_of(study, results.read_results(study)) if each.title.startswith(title))
+    return shown.header, {row[0]: dict(zip(shown.header, row)) for row in shown.rows}
 
 
 def test_means_marks_and_averages_are_those_of_the_predictions(study):
     header, rows = table(study, "Scores")
-    assert header[2:] == ["RTE", "MNLI-mismatched", "mean of 2", "mean of the 2 that move"]
+    assert header[2:] == ["RTE", "MNLI-mismatched", "mean of 2", "mean of 2 informative"]
     own = {(row, task): [official_score(TASKS[task], planted(TASKS[task], 10 * seed + len(row), 400, 0.6))
                          for seed in (1, 2)] for row in ("random",) for task in ("rte", "mnli")}
     for column, task in (("RTE", "rte"), ("MNLI-mismatched", "mnli")):
@@ -431,19 +439,19 @@ def test_means_marks_and_averages_are_those_of_the_predictions(study):
     averages = np.mean([own["random", task] for task in ("rte", "mnli")], axis=0)
     assert rows["random"]["mean of 2"] == f"{np.mean(averages):.2f} ± {np.std(averages, ddof=1):.2f}"
     assert rows["high PLATEAU"]["seeds"] == "1 of 2"
-    assert rows["high-init PLATEAU 1/2"]["RTE"].endswith("CONSTANT 1/2")  # 7.65 of 8 has left it, 7.8 has not
+    assert rows["high-init PLATEAU 1/2"]["RTE"].endswith("COLLAPSED 1/2")  # 7.65 of 8 has left it, 7.8 has not
     assert rows["paper: random"]["RTE"] == "53.07" and rows["paper: random"]["mean of 2"] == "59.29"
 
 
-def test_a_task_on_which_nobody_beats_the_constant_does_not_move(study, tmp_path):
+def test_a_task_on_which_nobody_beats_the_majority_is_not_informative(study, tmp_path):
     shutil.rmtree(tmp_path / "high")  # the only one above
     for name in ("random", "high-init"):
         for seed in (1, 2):
             shutil.rmtree(tmp_path / name / "all-mask" / f"seed{seed}" / "fine-tuning" / "rte")
-            write_unit(tmp_path / name / "all-mask" / f"seed{seed}" / "fine-tuning", "rte", seed,
+            write_trial(tmp_path / name / "all-mask" / f"seed{seed}" / "fine-tuning", "rte", seed,
                        planted(TASKS["rte"], seed, 400, 0.5))
     header, rows = table(study, "Scores")
-    assert header[-1] == "mean of the 1 that move"
+    assert header[-1] == "mean of 1 informative"
     assert rows["random"][header[-1]] == rows["random"]["MNLI-mismatched"]
 
 
@@ -468,24 +476,23 @@ def test_records_alone_are_refused_under_another_scale(study):
 def test_a_report_does_not_need_the_teacher_s_files(study, tmp_path):
     (tmp_path / "teacher").mkdir()
     (tmp_path / "teacher" / plan.FINISHED).touch()  # and no checkpoint, to make room
-    assert "- teacher: trained here, with random masks and 80/10/10\n" in report.write(study)
+    assert "- teacher: trained here, with random masks and 80/10/10\n" in report.write_study_report(study)
 
 
-def test_a_mean_of_constants_is_one(study, tmp_path):
+def test_a_mean_of_collapsed_runs_is_marked(study, tmp_path):
     shutil.rmtree(tmp_path / "high-init" / "all-mask" / "seed1")
     plant(tmp_path, "high-init", 1, 7.8, None, identity.identity(study))
     header, rows = table(study, "Differences")
     row = rows["high-init PLATEAU"]
-    assert [row[name][-9:] for name in header[2:]][:3] == [" CONSTANT"] * 3 and header[4] == "mean of 2"
+    assert [row[name][-10:] for name in header[2:]][:3] == [" COLLAPSED"] * 3 and header[4] == "mean of 2"
     assert rows["high PLATEAU"]["mean of 2"].endswith(" *")
 
 
-def test_the_paper_s_constant_classifiers_are_marked(study):
+def test_the_paper_s_single_class_scores_are_marked(study):
     """Of its BERT rows `mid` and `high, cold` all seven cells, to the digit, either class; `random` none."""
     for row, count in (("BERT mid", 7), ("BERT high, cold", 7), ("BERT random", 0), ("BERTlet high, init", 0)):
-        assert sum(map(is_constant, PAPER_CELLS, PAPER_ROWS[row])) == count
-    study.arch = "bert_base"
-    assert table(study, "Scores")[1]["paper: random"]["RTE"] == "52.35"
+        assert sum(map(is_single_class_score, PAPER_CELLS, PAPER_ROWS[row])) == count
+    assert table(replace(study, arch="bert_base"), "Scores")[1]["paper: random"]["RTE"] == "52.35"
 
 
 def test_scores_that_are_not_defined_are_no_differences(study, tmp_path):
@@ -493,35 +500,35 @@ def test_scores_that_are_not_defined_are_no_differences(study, tmp_path):
     for row in ("random", "high"):
         constant = gold._replace(predicted=np.full(50, 2.5))
         for seed in (1, 2) if row == "random" else (1,):
-            write_unit(tmp_path / row / "all-mask" / f"seed{seed}" / "fine-tuning", "sts-b", seed,
+            write_trial(tmp_path / row / "all-mask" / f"seed{seed}" / "fine-tuning", "sts-b", seed,
                        gold if row == "random" else constant)
             add_task(tmp_path / row / "all-mask" / f"seed{seed}" / "record.json", "sts-b")
     shutil.rmtree(tmp_path / "high-init")
-    study.tasks.append("sts-b")
+    study = replace(study, tasks=(*study.tasks, "sts-b"))
     _, rows = table(study, "Differences")
     assert [rows["high PLATEAU"][name] for name in ("STS-B", "mean of 3")] == ["–", "–"]
     _, rows = table(study, "Scores")
-    assert rows["high PLATEAU"]["STS-B"] == "– CONSTANT" and rows["high PLATEAU"]["mean of 3"] == "–"
+    assert rows["high PLATEAU"]["STS-B"] == "– COLLAPSED" and rows["high PLATEAU"]["mean of 3"] == "–"
 
 
 def add_task(file, task):
     record = json.loads(file.read_text())
-    record["fine-tuning"]["drift"][task] = []
+    record["fine_tuning"]["drift"][task] = []
     file.write_text(json.dumps(record))
 
 
-def test_a_row_that_lacks_a_task_is_not_finished_and_takes_no_column_away(study, tmp_path):
+def test_a_condition_that_lacks_a_task_is_not_finished_and_takes_no_column_away(study, tmp_path):
     for seed in (1, 2):
-        unit = tmp_path / "random" / "all-mask" / f"seed{seed}"
-        write_unit(unit / "fine-tuning", "sts-b", seed, planted(TASKS["sts-b"], seed, 400, 0.6))
-        add_task(unit / "record.json", "sts-b")
-    study.tasks.append("sts-b")
+        trial = tmp_path / "random" / "all-mask" / f"seed{seed}"
+        write_trial(trial / "fine-tuning", "sts-b", seed, planted(TASKS["sts-b"], seed, 400, 0.6))
+        add_task(trial / "record.json", "sts-b")
+    study = replace(study, tasks=(*study.tasks, "sts-b"))
     header, rows = table(study, "Scores")
     assert "STS-B" in header and "random" in rows and not any(name.startswith("high") for name in rows)
-    assert "2 of 8 rows and seeds finished" in report.write(study)
+    assert "2 of 8 trials finished" in report.write_study_report(study)
     shutil.rmtree(tmp_path / "random")
-    with pytest.raises(UsageError, match=r"--out: no row in .* has finished rte, mnli, sts-b, expected .*, or other"):
-        report.write(study)
+    with pytest.raises(UsageError, match=r"--out: no trial in .* has finished rte, mnli, sts-b, expected .*, or other"):
+        report.write_study_report(study)
 
 
 def test_seeds_that_only_one_row_has_are_not_compared(study, tmp_path):
@@ -539,7 +546,7 @@ def test_machines_and_versions_are_those_of_every_step(study, tmp_path):
     record = json.loads(path.read_text())
     record["pretraining"] |= {"machine": "another", "versions": {"torch": "3"}}
     path.write_text(json.dumps(record))
-    study.more = ("--clip-norm", "2")
+    study = replace(study, extra_args=("--clip-norm", "2"))
     results_of = results.read_results(study)
     facts = report.facts_of(study, results_of)
     assert "machine: another; one" in facts and "versions: torch 2; torch 3" in facts
@@ -547,22 +554,64 @@ def test_machines_and_versions_are_those_of_every_step(study, tmp_path):
 
 
 def test_the_drift_study_has_a_table_of_what_moved_most(study):
-    study.studies = ["drift"]
-    _, rows = table(study, "Drift")
+    _, rows = table(replace(study, studies=["drift"]), "Drift")
     assert list(rows["high-init"].values())[2:] == ["layer 0, FFN out", "0.500", "70"]
 
 
 def test_the_csv_has_a_line_for_each_score(study):
-    lines = tables.comma_separated(study, results.read_results(study)).splitlines()
+    lines = tables.score_rows(study, results.read_results(study)).csv().splitlines()
+    assert lines[0] == ",".join((*tables.SCORE_KEYS, *tables.COST_KEYS, "commit"))
     assert len(lines) == 1 + 5 * 3  # five records; RTE and MNLI's two dev sets
-    assert report.write(study).count("CAUTION") == 3  # scale smoke, plateau, --limit
+    assert report.write_study_report(study).count("CAUTION") == 3  # scale smoke, plateau, --limit
 
 
 def test_pretraining_costs_are_in_the_table(study):
     _, rows = table(study, "Pretraining")
     random = rows["random"]
     assert [random[name] for name in ("updates", "tokens", "FLOPs", "time")] == ["100", "1.00 M", "1e+12", "30.0 min"]
-    assert random["valid loss, bits"] == "6.100 ± 0.141" and random["entropy of the masks, nats"] == "–"
+    assert random["valid loss, bits"] == "6.100 ± 0.141" and random["mean entropy: masked tokens, nats"] == "–"
+
+
+OLD_KEYS = {"condition": "row", "fine_tuning": "fine-tuning", "peak_memory_bytes": "peak memory",
+            "peak_gpu_memory_bytes": "peak GPU memory", "unigram_entropy_bits": "unigram entropy", "loss_bits": "loss",
+            "train_loss_bits": "own loss", "entropy_nats": "entropy", "masked_entropy_nats": "entropy of the masks",
+            "events_not_reached": "never begun", "event": "what", "extra_args": "more flags"}
+
+
+def as_older_versions_wrote_it(value):
+    if isinstance(value, dict):
+        return {OLD_KEYS.get(key, re.sub(r"corpus(\d)/", r"corpus \1 ", key)): as_older_versions_wrote_it(each)
+                for key, each in value.items()}
+    return value
+
+
+def test_records_of_an_older_version_are_reported_as_those_of_this(study, tmp_path):
+    now, paths = report.write_study_report(study), list(tmp_path.glob("*/*/*/record.json"))
+    for path in paths:
+        path.write_text(json.dumps(as_older_versions_wrote_it(json.loads(path.read_text()))))
+    assert len(paths) == 5 and '"entropy of the masks": null' in paths[0].read_text()
+    assert "corpus 1 train.*" in paths[0].read_text() and report.write_study_report(study) == now
+
+
+def test_a_record_that_cannot_be_read_is_named_with_what_is_missing(study, tmp_path):
+    (tmp_path / "random" / "all-mask" / "seed1" / "record.json").write_text('{"row": "random", "identity": {}}')
+    with pytest.raises(UsageError, match="seed1/record.json: a record with condition, identity found, expected "
+                                         "commands, fine_tuning in it"):
+        results.read_results(study)
+
+
+def test_options_are_not_changed_by_anybody(study):
+    with pytest.raises(FrozenInstanceError):
+        study.epochs = 3
+
+
+def test_the_plan_goes_by_every_flag_of_the_masks(data_bin, glue):
+    """What conditions or corruptions set cannot be given behind the -- as well."""
+    set_by_study = {word for condition in CONDITIONS.values() for word in (condition.flags or "").split()
+                    if word.startswith("--")} - {"--lr", "--max-update"}
+    assert set_by_study <= owned().keys()
+    flags = {"--" + field.name.replace("_", "-") for field in fields(EntropyMaskedLMConfig)}
+    assert {flag for flag in flags if "mask" in flag or "kd" in flag} <= owned().keys()
 
 
 # ---- mistakes
@@ -577,12 +626,13 @@ def test_pretraining_costs_are_in_the_table(study):
     (dict(tasks=["rte", "sst"]), "--tasks: sst found"),
     (dict(seeds=[1, 1]), "--seeds"), (dict(seeds=[-1]), r"--seeds: \[-1\] found, expected 0 to"),
     (dict(seeds=[1000]), r"--seeds: \[1000\] found, expected others than 1000"),
-    (dict(only=["lowest"]), "--rows: lowest found, expected some of random, random-static"),
+    (dict(conditions=["lowest"]), "--rows: lowest found, expected some of random, random-static"),
     (dict(epochs=0), "--epochs: 0 found"),
-    (dict(more=("--max-epoch", "3")), "--: --max-epoch found, expected --epochs"),
-    (dict(more=("--max-sentences", "3")), "--: --max-sentences found, expected another scale"),
-    (dict(more=("--max-ep", "3")), "--: --max-ep found, expected --epochs"),
-    (dict(more=("--leave-unmasked-prob=0.1",)), "--: --leave-unmasked-prob=0.1 found, expected --corruption"),
+    (dict(extra_args=("--max-epoch", "3")), "--: --max-epoch found, expected --epochs"),
+    (dict(extra_args=("--max-sentences", "3")), "--: --max-sentences found, expected another scale"),
+    (dict(extra_args=("--mask-prob", "0.3")), "--: --mask-prob found, expected --rows, which differ in it"),
+    (dict(extra_args=("--max-ep", "3")), "--: --max-ep found, expected --epochs"),
+    (dict(extra_args=("--leave-unmasked-prob=0.1",)), "--: --leave-unmasked-prob=0.1 found, expected --corruption"),
     (dict(corruptions=["all-mask", "all-mask"]), "--corruption: all-mask all-mask found, expected each once"),
     (dict(data=["{bin}"], studies=["corpus"]), "--data: 1 data-bins found, expected 2"),
     (dict(data=["elsewhere"], studies=["drift"]), "--data: no dict.txt, train.bin, .*, valid.idx in .*elsewhere"),

@@ -71,13 +71,13 @@ def output_of(tool, *arguments):
 
 def run(options):
     """A line for each kernel and GPU; False where one of the package's does not compile or spills."""
-    good = all([check(compilation, target) for compilation in package_kernels() for target in TARGETS])
+    good = all([check_compilation(compilation, target) for compilation in package_kernels() for target in TARGETS])
     for compilation in () if options.tiny else prototype_kernels():
-        check(compilation, "sm_90")
+        check_compilation(compilation, "sm_90")
     return good
 
 
-def check(compilation, target):
+def check_compilation(compilation, target):
     values = {"kernel": compilation.title, "gpu": target, "warps": compilation.warps, "stages": compilation.stages}
     try:
         values |= compile_ahead(compilation, TARGETS[target])

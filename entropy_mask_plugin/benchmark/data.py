@@ -1,9 +1,10 @@
-"""A data-bin of made-up text and a teacher for it: a benchmark shall need nothing.
+"""A data-bin of made-up text and a teacher for it: a benchmark needs no other data.
 
 Shapes: V vocabulary.
 """
 
 import os
+from typing import Any, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ SPECIALS_BEFORE = 4  # <s> <pad> </s> <unk>
 SHARPNESS = 8.0  # of an untrained model's predictions: its entropies span 0.006 nats otherwise, a trained one's several
 
 
-def write_data_bin(folder, tokens):
+def write_data_bin(folder: str, tokens: int) -> None:
     """Lines of 64 tokens, whose frequencies follow Zipf's law; about so many tokens in all."""
     os.makedirs(folder)
     symbols = VOCABULARY - SPECIALS_BEFORE - 1
@@ -42,14 +43,14 @@ def sharpened(model):
     return model
 
 
-def parsed(words):
+def parse_fairseq_args(args: Sequence[str]) -> Any:
     """The configuration that fairseq-train makes of its command line."""
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), list(args)))
 
 
-def write_teacher(path, words):
-    """A checkpoint of the arch that a fairseq-train command line names, fresh weights, sharpened."""
-    cfg = parsed(words)
+def write_teacher(path: str, args: Sequence[str]) -> None:
+    """A checkpoint of the arch that arguments of fairseq-train name, fresh weights, sharpened."""
+    cfg = parse_fairseq_args(args)
     task = tasks.setup_task(cfg.task)
     torch.manual_seed(2)
     model = sharpened(models.build_model(cfg.model, task))

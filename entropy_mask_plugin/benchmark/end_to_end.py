@@ -1,5 +1,5 @@
-"""Stage `end_to_end`: what a user types. A teacher; then its cached entropies, self-masking and distillation from
-epoch 2; then the same command again for a third epoch."""
+"""Stage `end_to_end`: the commands that a user types. A teacher; then its cached entropies, self-masking and
+distillation from epoch 2; then the same command again for a third epoch."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from .results import record
 from .steps import TINY
 from .timing import ON_GPU
 
-SHOWN = ("| train_inner |", "| valid |", "| train |", "error:", "Error", "done training", "Loaded checkpoint")
+SHOWN_LINES = ("| train_inner |", "| valid |", "| train |", "error:", "Error", "done training", "Loaded checkpoint")
 
 
 def run(options):
@@ -46,7 +46,7 @@ def train(folder, name, small, resumes, *flags):
     has_resumed = False
     for line in process.stdout:
         has_resumed |= "Loaded checkpoint" in line
-        if any(word in line for word in SHOWN):
+        if any(text in line for text in SHOWN_LINES):
             print(line.rstrip()[:240], flush=True)
     record("end_to_end", run=name, max_epoch=int(flags[-1]), exit_status=process.wait(), resumed=has_resumed)
     return process.returncode == 0 and has_resumed == resumes

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from . import data, measure, variants
 from .results import record
 
-SYMBOLS, LENGTH, SENTENCES = 200, 8, 2
-NAMES = ("random", "self")
+SYMBOLS, BLOCK_LENGTH, SENTENCES = 200, 8, 2
+HOST_VARIANTS = ("random", "self")
 NO_WORK = {"detach", "_unsafe_view", "lift_fresh", "_record_function_enter_new", "_record_function_exit", "empty_like",
            "empty", "empty_strided", "new_empty", "_reshape_alias"}
 
@@ -48,9 +48,9 @@ def entropies_as_on_a_gpu():
         yield
 
 
-def build(arch, name, precision, folder):
-    width = str(variants.SIZES[arch][3])  # one for each head
-    setting = variants.Setting(folder, arch, LENGTH, SENTENCES, precision, cpu=True)
+def build_host_variant(arch, name, precision, folder):
+    width = str(variants.ARCH_SIZES[arch][3])  # one for each head
+    setting = variants.Setting(folder, arch, BLOCK_LENGTH, SENTENCES, precision, cpu=True)
     return variants.WithFairseq(setting.ours(*variants.OURS[name], "--encoder-embed-dim", width,
                                              "--encoder-ffn-embed-dim", width))
 
@@ -61,18 +61,18 @@ def run(options):
     steps = 3 if options.tiny else 200
     try:
         with mock.patch.object(data, "VOCABULARY", SYMBOLS), entropies_as_on_a_gpu():
-            data.write_data_bin(os.path.join(folder, "bin"), (2 * steps + 40) * LENGTH * SENTENCES)
+            data.write_data_bin(os.path.join(folder, "bin"), (2 * steps + 40) * BLOCK_LENGTH * SENTENCES)
             for arch in options.archs:
                 for precision in ("fp32", "bf16"):
-                    for name in NAMES:
+                    for name in HOST_VARIANTS:
                         record("host", arch=arch, precision=precision, variant=name,
-                               **cost(build(arch, name, precision, folder), steps))
+                               **step_cost(build_host_variant(arch, name, precision, folder), steps))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return True
 
 
-def cost(variant, steps):
+def step_cost(variant, steps):
     """Median and minimum of the time of a step, of which ten go by from one reading of the log to the next, and its
     operations."""
     measure.seconds(variant.step, measure.WARM_UP, False)

@@ -21,7 +21,7 @@ from .results import attempt, record
 from .timing import DEVICE, ON_GPU, device_ms, host_ms, matmul_rate
 from .variants import VOCABULARY
 
-SELECTED, ROWS, PLAIN_ROWS = 4915, 32768, 3277  # of 32,768 tokens
+SELECTED, N_ROWS, PLAIN_ROWS = 4915, 32768, 3277  # of 32,768 tokens
 LOSS_LIMIT = 1e-4  # relative: sums in fp32
 GRADIENT_LIMIT = {torch.float32: 1e-4, torch.bfloat16: 1e-2}  # relative: it is rounded to the type of the logits
 
@@ -33,7 +33,7 @@ def run(options):
     small = options.tiny or not ON_GPU
     rate = matmul_rate(8192) if not small else None
     return all([noises(small), cross_entropies(small), distillations(small), small or heads(rate),
-                entropies(small, rate)])  # last: each of their forms takes seconds to compile
+                check_entropies(small, rate)])  # last: each of their forms takes seconds to compile
 
 
 def draws(seed):
@@ -45,7 +45,7 @@ def relative(value, reference):
     return float((value.double() - reference.double()).norm() / reference.double().norm())
 
 
-def check(values, limits):
+def check_limits(values, limits):
     """The values, where none is above its limit.
 
     Raises:
@@ -60,7 +60,7 @@ def check(values, limits):
 # ---- entropy
 
 
-def entropies(small, rate):
+def check_entropies(small, rate):
     """The package's kernel in both types, the plain form, and the prototypes', against float64."""
     return all([entropies_of(width, dtype, small, rate) for width in ((64,) if small else (512, 768))
                 for dtype in ((torch.float32,) if small else (torch.bfloat16, torch.float32))])
@@ -92,7 +92,7 @@ def prototypes_for(dtype):
 
 def projection(width, dtype, small):
     """hidden N x C, weight V x C, bias V: logits whose entropies are from nearly ln V to nearly 0."""
-    rows, symbols, draw = (40, 100, draws(width)) if small else (ROWS, VOCABULARY, draws(width))
+    rows, symbols, draw = (40, 100, draws(width)) if small else (N_ROWS, VOCABULARY, draws(width))
     spread = torch.logspace(-0.5, 1.0, rows, device=DEVICE)[:, None] / width**0.5
     return (draw(rows, width) * spread).to(dtype), draw(symbols, width).to(dtype), draw(symbols)
 
@@ -107,7 +107,7 @@ def measured_entropy(form, function, hidden, weight, bias, rate):
         of_tolerance = error / (TOLERANCE[hidden.dtype] * (0.1 + exact))  # as `masking.entropy` asks before it uses it
         values = {"largest_error_nats": float(error.max()), "largest_relative_error": float((error / exact).max()),
                   "of_tolerance": float(of_tolerance.max())}
-        check(values, {"of_tolerance": 1.0})
+        check_limits(values, {"of_tolerance": 1.0})
         return values if rate is None else values | speed(compute, hidden.numel() * len(weight), rate)
 
     return attempt("entropy", measure, form=form, width=hidden.size(1), type=str(hidden.dtype)[6:], rows=len(hidden))
@@ -151,7 +151,7 @@ def of_cross_entropy(function, logits, target, small):
 
 def check_loss(loss, gradient, expected, expected_gradient):
     values = {"loss_differs": relative(loss, expected), "gradient_differs": relative(gradient, expected_gradient)}
-    return check(values, {"loss_differs": LOSS_LIMIT, "gradient_differs": GRADIENT_LIMIT[gradient.dtype]})
+    return check_limits(values, {"loss_differs": LOSS_LIMIT, "gradient_differs": GRADIENT_LIMIT[gradient.dtype]})
 
 
 def ms_of_loss(function, logits, *arguments):

@@ -16,7 +16,7 @@ from ..masking.take import number_to_mask
 from ..system.errors import require
 from .results import record
 
-BATCHES, SENTENCES, MASK_PROB = 24, 16, 0.15
+BATCHES, BATCH_SENTENCES, MASK_PROB = 24, 16, 0.15
 COMPARED = ("high", "low", "mid", "marginal")
 
 
@@ -36,8 +36,8 @@ def run(options):
 def compare(model, samples, batches):
     """{way: {strategy: positions that exact entropies mask too, "masked": all}}."""
     totals = {}
-    for start in range(0, batches * SENTENCES, SENTENCES):
-        batch = samples.collater([samples[i] for i in range(start, min(start + SENTENCES, len(samples)))])
+    for start in range(0, batches * BATCH_SENTENCES, BATCH_SENTENCES):
+        batch = samples.collater([samples[i] for i in range(start, min(start + BATCH_SENTENCES, len(samples)))])
         maskable = batch["maskable"]
         k = number_to_mask(maskable.sum(1), MASK_PROB)
         passes = Passes(model, batch["net_input"]["src_tokens"], maskable)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 import torch
 from fairseq.logging import metrics
@@ -17,12 +18,12 @@ from ..masking.scores.entropy import bf16_pays, projected_entropy
 from ..masking.take import number_to_mask, take
 from ..system.machine import peak_memory_bytes
 from .timing import matmul_rate
-from .variants import Setting, build
+from .variants import Setting, build_variant
 
 WARM_UP = 3
 
 
-def seconds(step, steps, cuda):
+def seconds(step: Callable[[], None], steps: int, cuda: bool) -> float:
     """Of one step, the mean of several; then the log is read, once."""
     begin = time.perf_counter()
     for _ in range(steps):
@@ -33,29 +34,29 @@ def seconds(step, steps, cuda):
     return (time.perf_counter() - begin) / steps
 
 
-def rounds(setting, names, number, steps):
+def rounds(setting: Setting, names: Sequence[str], number: int, steps: int) -> Dict[str, List[float]]:
     """{name: seconds of a step in each round}."""
     cuda = not setting.cpu
-    built = {name: build(name, setting) for name in tqdm(names, desc=f"{setting.title}: building")}
+    built = {name: build_variant(name, setting) for name in tqdm(names, desc=f"{setting.title}: building")}
     for name in tqdm(names, desc="warming up"):
         seconds(built[name].step, WARM_UP, cuda)
-    found = {name: [] for name in names}
+    times = {name: [] for name in names}
     for order in tqdm(rotations(names, number), desc="rounds", total=number):
         for name in order:
-            found[name].append(seconds(built[name].step, steps, cuda))
+            times[name].append(seconds(built[name].step, steps, cuda))
     built.clear()
     give_memory_back()
-    return found
+    return times
 
 
-def rotations(names, number):
+def rotations(names: Sequence[str], number: int) -> Iterator[List[str]]:
     """The names in an order for each round, so that none is always measured after the same other one."""
     for first in range(number):
         shift = first % len(names)
         yield [*names[shift:], *names[:shift]]
 
 
-def give_memory_back():
+def give_memory_back() -> None:
     """Trainers hold each other, and the C library holds what they free: the next setting's models would come on top."""
     metrics.reset()  # numbers that wait for a reader hold their trainer
     gc.collect()
@@ -63,13 +64,13 @@ def give_memory_back():
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def gemm_rate(setting):
+def gemm_rate(setting: Setting) -> float:
     """GFLOP/s of a large matrix product in the setting's precision."""
     dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
     return 1e-9 * matmul_rate(2048 if setting.cpu else 8192, dtype, torch.device("cpu" if setting.cpu else "cuda"))
 
 
-def output_of_process(code, **arguments):
+def output_of_process(code: str, **arguments: Any) -> str:
     """What a Python of its own prints, with the plug-in registered and the arguments as JSON in sys.argv[1]."""
     registered = f"import json, sys; from entropy_mask_plugin import register; register(); {code}"
     command = [sys.executable, "-c", registered, json.dumps(arguments)]
@@ -79,22 +80,22 @@ def output_of_process(code, **arguments):
     return done.stdout
 
 
-def peak_memory(setting, name):
-    """MB that two steps of a variant need at most: in a process of its own, as a peak never falls."""
+def peak_step_bytes(setting: Setting, name: str) -> float:
+    """The most memory that two steps of a variant need, in bytes: in a process of its own, as a peak never falls."""
     code = "from entropy_mask_plugin.benchmark.measure import print_peak; print_peak(sys.argv[1])"
     return float(output_of_process(code, name=name, **vars(setting)).split()[-1])
 
 
-def print_peak(arguments):
-    """In MB, of the device where there is one, else of the process."""
+def print_peak(arguments: str) -> None:
+    """In bytes, of the device where there is one, else of the process."""
     arguments = json.loads(arguments)
     name = arguments.pop("name")
     setting = Setting(**arguments)
-    variant = build(name, setting)
+    variant = build_variant(name, setting)
     with peak_is_kept():
         for _ in range(2):
             variant.step()
-    print(peak_memory_bytes() / 2**20 if setting.cpu else torch.cuda.max_memory_allocated() / 2**20)
+    print(peak_memory_bytes() if setting.cpu else torch.cuda.max_memory_allocated())
 
 
 @contextlib.contextmanager
@@ -109,7 +110,7 @@ def peak_is_kept():
         torch.cuda.reset_peak_memory_stats = reset
 
 
-def accuracy_of_entropies(model, tokens, maskable):
+def accuracy_of_entropies(model: Any, tokens: torch.Tensor, maskable: torch.Tensor) -> Dict[str, Any]:
     """How far the entropies are from float64, and whether the masks are those of the reference.
 
     Args:
@@ -127,18 +128,22 @@ def accuracy_of_entropies(model, tokens, maskable):
         cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
         with torch.autocast(tokens.device.type, torch.bfloat16):
             cheapest = projected_entropy(model.lm_hidden(tokens), weight, bias, torch.bfloat16)
-        asked = []
-        scores = refine_near_cut(cheap, maskable, choose, lambda at: asked.append(int(at.sum())) or projected_entropy(
-            hidden[at], weight, bias))
+        recomputed = []
+
+        def exact_at(at):
+            recomputed.append(int(at.sum()))
+            return projected_entropy(hidden[at], weight, bias)
+
+        scores = refine_near_cut(cheap, maskable, choose, exact_at)
         selected = choose(reference)
         same = lambda scores: float((choose(scores) & selected).sum() / selected.sum())  # noqa: E731
         return {
-            "largest error, fp32 against float64 (nats)": float((reference.flatten()[:256] - exact).abs().max()),
-            "largest error, bf16 product against fp32 (nats)": float((cheap - reference)[maskable].abs().max()),
-            "standard deviation of the entropies (nats)": float(reference[maskable].std()),
-            "same positions, everything in bf16": same(cheapest),
-            "same positions, bf16 product": same(cheap),
-            "same positions, bf16 product refined": same(scores),
-            "positions computed again": sum(asked) / int(maskable.sum()),
-            "bf16 pays here": bf16_pays(tokens.device),
+            "fp32_largest_error_nats": float((reference.flatten()[:256] - exact).abs().max()),
+            "bf16_product_largest_error_nats": float((cheap - reference)[maskable].abs().max()),
+            "std_nats": float(reference[maskable].std()),
+            "all_bf16_same_fraction": same(cheapest),
+            "bf16_product_same_fraction": same(cheap),
+            "refined_same_fraction": same(scores),
+            "recomputed_fraction": sum(recomputed) / int(maskable.sum()),
+            "bf16_pays": bf16_pays(tokens.device),
         }

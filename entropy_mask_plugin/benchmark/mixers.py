@@ -7,29 +7,30 @@ import json
 import os
 import statistics
 import time
+from typing import Any, Dict, Sequence
 
 import torch
-from tabulate import tabulate
 from tqdm import tqdm
 
 from ..models.mixers import MIXERS
 from ..reporting.figures import pyplot, save
+from ..reporting.table import Table
 from ..system.atomic_files import write_text
 from ..system.errors import require
 from ..system.machine import peak_memory_bytes
 from .measure import output_of_process
-from .report import machine
+from .report import describe_runtime
 
 HEAD_WIDTH = 64
 
 
-def measure(mixer, length, width, tokens, steps, cuda):
-    """{"ms": median of a forward and backward pass, "MB": what it needs beyond its input}."""
+def measure(mixer: str, length: int, width: int, tokens: int, steps: int, cuda: bool) -> Dict[str, float]:
+    """{"ms": median of a forward and backward pass, "extra_memory_bytes": what it needs beyond its input}."""
     device = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(1)
     module = MIXERS[mixer].fn(width, width // HEAD_WIDTH, 0.0).to(device)
     x = torch.randn(max(1, tokens // length), length, width, device=device, requires_grad=True)
-    before, times = (torch.cuda.memory_allocated() / 2**20 if cuda else peak_memory_bytes() / 2**20), []
+    before, times = (torch.cuda.memory_allocated() if cuda else peak_memory_bytes()), []
     for _ in range(steps + 1):
         begin = time.perf_counter()
         module(x, None).sum().backward()
@@ -37,8 +38,8 @@ def measure(mixer, length, width, tokens, steps, cuda):
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
         x.grad = None
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory_bytes() / 2**20
-    return {"ms": 1e3 * statistics.median(times[1:]), "MB": peak - before}
+    peak = torch.cuda.max_memory_allocated() if cuda else peak_memory_bytes()
+    return {"ms": 1e3 * statistics.median(times[1:]), "extra_memory_bytes": peak - before}
 
 
 def in_own_process(**arguments):
@@ -47,43 +48,51 @@ def in_own_process(**arguments):
     return json.loads(output_of_process(code, **arguments).splitlines()[-1])
 
 
-def benchmark(lengths, width, tokens, steps, cpu, out):
-    """Leave mixers.md, .json and .png in `out`; returns the Markdown."""
+def benchmark_mixers(lengths: Sequence[int], width: int, tokens: int, steps: int, cpu: bool, out: str) -> str:
+    """Leave mixers.md, .json and .png in `out`; returns the Markdown.
+
+    Raises:
+        UsageError: names the first flag out of its range.
+    """
     require("--width", width, width >= HEAD_WIDTH and width % HEAD_WIDTH == 0, f"a multiple of {HEAD_WIDTH}")
     require("--lengths", ", ".join(map(str, lengths)), all(1 <= length <= tokens for length in lengths),
             f"numbers from 1 to --tokens ({tokens})")
     cuda = torch.cuda.is_available() and not cpu
-    rows = [{"mixer": mixer, "length": length,
-             **in_own_process(mixer=mixer, length=length, width=width, tokens=tokens, steps=steps, cuda=cuda)}
+    records = [{"mixer": mixer, "length": length,
+                **in_own_process(mixer=mixer, length=length, width=width, tokens=tokens, steps=steps, cuda=cuda)}
             for length in tqdm(lengths) for mixer in MIXERS]
-    found = {"machine": machine(), "width": width, "tokens": tokens, "rows": rows}
-    text = markdown(found)
+    results = {"machine": describe_runtime(), "width": width, "tokens": tokens, "records": records}
+    text = mixers_markdown(results)
     os.makedirs(out, exist_ok=True)
-    for name, content in (("mixers.md", text), ("mixers.json", json.dumps(found, indent=2) + "\n")):
+    for name, content in (("mixers.md", text), ("mixers.json", json.dumps(results, indent=2) + "\n")):
         write_text(os.path.join(out, name), content)
-    draw(found, os.path.join(out, "mixers.png"))
+    draw_mixers(results, os.path.join(out, "mixers.png"))
     return text
 
 
-def markdown(found):
-    of = {(row["mixer"], row["length"]): row for row in found["rows"]}
+def mixers_markdown(results: Dict[str, Any]) -> str:
+    """results: as in mixers.json."""
+    of = {(record["mixer"], record["length"]): record for record in results["records"]}
     lengths = sorted({length for _, length in of})
     header = ["T", *(f"{mixer}, {unit}" for unit in ("ms", "MB") for mixer in MIXERS)]
-    table = [[f"{length:,}", *(f"{of[mixer, length][unit]:,.0f}" for unit in ("ms", "MB") for mixer in MIXERS)]
-             for length in lengths]
-    return (f"On {found['machine']}: one mixer of width {found['width']}, forward and backward, {found['tokens']:,} "
-            "tokens in sentences of T.\n\n" + tabulate(table, header, tablefmt="github", disable_numparse=True) + "\n")
+    rows = [[f"{length:,}", *(f"{of[mixer, length]['ms']:,.0f}" for mixer in MIXERS),
+             *(f"{of[mixer, length]['extra_memory_bytes'] / 2**20:,.0f}" for mixer in MIXERS)] for length in lengths]
+    return (f"On {results['machine']}: one mixer of width {results['width']}, forward and backward, "
+            f"{results['tokens']:,} tokens in sentences of T.\n\n{Table('', header, rows).markdown()}\n")
 
 
-def draw(found, path):
+def draw_mixers(results: Dict[str, Any], path: str) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    for axis, unit, label in zip(axes, ("ms", "MB"), ("ms, forward and backward", "MB beyond the input")):
+    panels = (("ms", 1, "ms, forward and backward"), ("extra_memory_bytes", 2**20, "MB beyond the input"))
+    for axis, (key, unit, label) in zip(axes, panels):
         for mixer in MIXERS:
-            rows = sorted((row for row in found["rows"] if row["mixer"] == mixer), key=lambda row: row["length"])
-            axis.plot([row["length"] for row in rows], [row[unit] for row in rows], marker="o", label=mixer)
+            records = sorted((record for record in results["records"] if record["mixer"] == mixer),
+                             key=lambda record: record["length"])
+            axis.plot([record["length"] for record in records], [record[key] / unit for record in records],
+                      marker="o", label=mixer)
         axis.set(xscale="log", xlabel="tokens of a sentence", ylabel=label, ylim=(0, None))
-        axis.set_xticks([row["length"] for row in rows], [str(row["length"]) for row in rows])
+        axis.set_xticks([record["length"] for record in records], [str(record["length"]) for record in records])
         axis.minorticks_off()
     axes[0].legend()
-    figure.suptitle(f"{found['tokens']:,} tokens, width {found['width']}", fontsize=10)
+    figure.suptitle(f"{results['tokens']:,} tokens, width {results['width']}", fontsize=10)
     save(figure, path)

@@ -30,13 +30,13 @@ def run(options):
     try:
         data.write_data_bin(os.path.join(folder, "bin"), (20 if options.tiny else 60) * tokens)
         setting = variants.Setting(folder, "bertlet", length, tokens // length, "bf16", not ON_GPU)
-        task = tasks.setup_task(data.parsed(setting.ours(*variants.OURS["random"])).task)
+        task = tasks.setup_task(data.parse_fairseq_args(setting.ours(*variants.OURS["random"])).task)
         task.load_dataset("train")
         samples = task.datasets["train"]
         batch = samples.collater([samples[i] for i in range(setting.sentences)])
         widths = (64,) if options.tiny else (512, 768)
         return all([masking(batch), refining(batch, widths, 300 if options.tiny else data.VOCABULARY),
-                    attention(((2, 32),) if options.tiny else ((8, 128), (12, 128), (12, 512)), tokens),
+                    measure_attention(((2, 32),) if options.tiny else ((8, 128), (12, 128), (12, 512)), tokens),
                     reading(setting, (0, 1) if options.tiny else (1, 2, 4, 8))])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -50,7 +50,7 @@ def on_device(batch):
     return utils.apply_to_sample(lambda tensor: tensor.to(DEVICE, non_blocking=True), batch)
 
 
-def measured(parts, **values):
+def record_parts(parts, **values):
     return all([attempt("part", lambda f=function: both(f), part=name, **values) for name, function in parts.items()])
 
 
@@ -62,7 +62,7 @@ def masking(batch):
     there, length = k.to(DEVICE), tokens.size(1)
     scores = noise.uniform(1, 1, ids, length, noise.SELECTION)
     selected = take(scores, maskable, there)
-    return measured({
+    return record_parts({
         "the batch to the device": lambda: on_device(batch),
         "noise, one draw (80/10/10 takes three)": lambda: noise.uniform(1, 1, ids, length, noise.SELECTION),
         "k": lambda: number_to_mask(torch.tensor(batch["n_maskable"]), 0.15),
@@ -86,7 +86,7 @@ def refining(batch, widths, symbols):
         hidden = 0.15 * hidden
         exact_at = lambda at, h=hidden, w=weight, b=bias: projected_entropy(h[at], w, b)  # noqa: E731
         cheap = projected_entropy(hidden, weight, bias, torch.bfloat16)
-        good &= measured({
+        good &= record_parts({
             "entropies, fp32, as for a cache": lambda h=hidden, w=weight, b=bias: projected_entropy(h, w, b),
             "entropies, bf16": lambda h=hidden, w=weight, b=bias: projected_entropy(h, w, b, torch.bfloat16),
             "refined, iteratively": lambda c=cheap, e=exact_at: refinement.refine_near_cut(c, maskable, choose, e),
@@ -95,7 +95,7 @@ def refining(batch, widths, symbols):
     return good
 
 
-def attention(shapes, tokens):
+def measure_attention(shapes, tokens):
     """Forward and backward of torch's choice and of each backend: heads of 64."""
     backends = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
     good = True
@@ -125,7 +125,7 @@ def reading(setting, numbers):
 
 
 def reading_rate(setting, workers):
-    task = tasks.setup_task(data.parsed(setting.ours(*variants.OURS["random"])).task)
+    task = tasks.setup_task(data.parse_fairseq_args(setting.ours(*variants.OURS["random"])).task)
     task.load_dataset("train")
     iterator = task.get_batch_iterator(task.datasets["train"], max_sentences=setting.sentences, num_workers=workers,
                                        seed=1, required_batch_size_multiple=1)

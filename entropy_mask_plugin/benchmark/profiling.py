@@ -12,7 +12,7 @@ from torch.profiler import profile as torch_profile
 from .results import record
 from .timing import ON_GPU, wait
 
-STEPS, LONGEST = 3, 30
+PROFILED_STEPS, N_LONGEST_RECORDED = 3, 30
 
 
 def profile(variant, name, arch):
@@ -24,10 +24,10 @@ def profile(variant, name, arch):
     wait()
     begin = time.perf_counter()
     with torch_profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if ON_GPU else [])]) as watch:
-        for _ in range(STEPS):
+        for _ in range(PROFILED_STEPS):
             variant.step()
         wait()
-    record("kernel_times", arch=arch, variant=name, ms=1e3 * (time.perf_counter() - begin) / STEPS,
+    record("kernel_times", arch=arch, variant=name, ms=1e3 * (time.perf_counter() - begin) / PROFILED_STEPS,
            **kernel_times(watch.key_averages()))
 
 
@@ -60,6 +60,7 @@ def kernel_times(averages):
     events = [event for event in averages if not ON_GPU or event.device_type == torch.autograd.DeviceType.CUDA
               and not getattr(event, "is_user_annotation", False)]
     events.sort(key=time_of, reverse=True)
-    return {"device_ms": sum(map(time_of, events)) / 1e3 / STEPS, "launches": sum(e.count for e in events) / STEPS,
-            "longest": [{"name": event.key[:110], "ms": time_of(event) / 1e3 / STEPS, "times": event.count / STEPS}
-                        for event in events[:LONGEST]]}
+    longest = [{"name": event.key[:110], "ms": time_of(event) / 1e3 / PROFILED_STEPS,
+                "times": event.count / PROFILED_STEPS} for event in events[:N_LONGEST_RECORDED]]
+    return {"device_ms": sum(map(time_of, events)) / 1e3 / PROFILED_STEPS,
+            "launches": sum(event.count for event in events) / PROFILED_STEPS, "longest": longest}

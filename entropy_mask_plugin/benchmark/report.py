@@ -4,61 +4,84 @@ import json
 import os
 import platform
 import statistics
+from typing import Any, Dict, List, Sequence
 
 import torch
-from tabulate import tabulate
 
 from ..reporting.figures import pyplot, save
+from ..reporting.table import Table
 from ..system.atomic_files import write_text
 from ..system.machine import cpu_name
-from .variants import RANDOM
+from .variants import RANDOM, Setting
 
 PANELS_IN_A_ROW = 4
 ABOUT_FAIRSEQ = ("fairseq-train has no bf16 of its own: where the others train in bf16, `fairseq roberta` trains with "
                  "--amp (fp16) on a GPU and in fp32 on a CPU.")
+ENTROPY_LABELS = {  # keys of `measure.accuracy_of_entropies`, for people
+    "fp32_largest_error_nats": "largest error, fp32 against float64 (nats)",
+    "bf16_product_largest_error_nats": "largest error, bf16 product against fp32 (nats)",
+    "std_nats": "standard deviation of the entropies (nats)",
+    "all_bf16_same_fraction": "same positions, everything in bf16",
+    "bf16_product_same_fraction": "same positions, bf16 product",
+    "refined_same_fraction": "same positions, bf16 product refined",
+    "recomputed_fraction": "positions computed again",
+    "bf16_pays": "bf16 pays here",
+}
 
 
-def rows_of(setting, times, memory):
-    """List of dicts, one for each variant. Ratios are to `random`, the median over the rounds of ratios in a round."""
-    rows = []
-    for name, found in times.items():
-        ratios = [time / base for time, base in zip(found, times[RANDOM])]
-        rows.append({"setting": setting.title, "variant": name, "ms per step": 1e3 * statistics.median(found),
-                     "tokens/s": setting.tokens / statistics.median(found), "ratio": statistics.median(ratios),
-                     "lowest ratio": min(ratios), "highest ratio": max(ratios), "peak memory (MB)": memory.get(name)})
-    return rows
+def variant_records(setting: Setting, times: Dict[str, Sequence[float]],
+                    peaks: Dict[str, float]) -> List[Dict[str, Any]]:
+    """One dict for each variant. Ratios are to `random`, the median over the rounds of ratios in a round.
+
+    Args:
+        times: {variant: seconds of a step in each round}.
+        peaks: {variant: most memory of a step, in bytes}; variants may be missing.
+    """
+    records = []
+    for name, seconds in times.items():
+        ratios = [time / base for time, base in zip(seconds, times[RANDOM])]
+        records.append({"setting": setting.title, "variant": name, "ms_per_step": 1e3 * statistics.median(seconds),
+                        "tokens_per_second": setting.tokens / statistics.median(seconds),
+                        "ratio": statistics.median(ratios), "lowest_ratio": min(ratios), "highest_ratio": max(ratios),
+                        "peak_memory_bytes": peaks.get(name)})
+    return records
 
 
-def machine():
+def describe_runtime() -> str:
+    """GPU or CPU, threads, versions."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     return f"{name}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def markdown(found):
-    parts = [f"On {found['machine']}. Ratio: time of a step over that of `{RANDOM}` in the same round, median (lowest "
-             "to highest)."]
-    if any(block["title"].endswith("bf16") for block in found["settings"]):
+def benchmark_markdown(results: Dict[str, Any]) -> str:
+    """results: as in benchmark.json."""
+    parts = [f"On {results['machine']}. Ratio: time of a step over that of `{RANDOM}` in the same round, median "
+             "(lowest to highest)."]
+    if any(block["title"].endswith("bf16") for block in results["settings"]):
         parts.append(ABOUT_FAIRSEQ)
-    for block in found["settings"]:
-        header = ["variant", "ms per step", "tokens/s", "ratio", "peak memory (MB)"]
-        table = [[row["variant"], f"{row['ms per step']:,.0f}", f"{row['tokens/s']:,.0f}",
-                  f"{row['ratio']:.2f} ({row['lowest ratio']:.2f} to {row['highest ratio']:.2f})",
-                  "" if row["peak memory (MB)"] is None else f"{row['peak memory (MB)']:,.0f}"]
-                 for row in block["rows"]]
-        before, after = block["GEMM rate (GFLOP/s), before and after"]
-        parts += [f"**{block['title']}** ({block['rounds']} rounds; matrix products {before:,.0f} GFLOP/s before, "
-                  f"{after:,.0f} after)", tabulate(table, header, tablefmt="github", disable_numparse=True)]
-        parts.append("; ".join(f"{name}: {said(value)}" for name, value in block["entropies"].items()) + ".")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *(setting_table(block).markdown() for block in results["settings"])]) + "\n"
 
 
-def said(value):
+def setting_table(block: Dict[str, Any]) -> Table:
+    """block: one of the settings in benchmark.json."""
+    rows = [[record["variant"], f"{record['ms_per_step']:,.0f}", f"{record['tokens_per_second']:,.0f}",
+             f"{record['ratio']:.2f} ({record['lowest_ratio']:.2f} to {record['highest_ratio']:.2f})",
+             "" if record["peak_memory_bytes"] is None else f"{record['peak_memory_bytes'] / 2**20:,.0f}"]
+            for record in block["variants"]]
+    before, after = block["gemm_gflop_per_second"]
+    entropies = "; ".join(f"{label}: {short(block['entropies'][key])}" for key, label in ENTROPY_LABELS.items())
+    return Table(block["title"], ["variant", "ms per step", "tokens/s", "ratio", "peak memory (MB)"], rows,
+                 f"{block['rounds']} rounds; matrix products {before:,.0f} GFLOP/s before, {after:,.0f} after. "
+                 f"{entropies}.")
+
+
+def short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def draw(found, path):
+def draw_benchmark(results: Dict[str, Any], path: str) -> None:
     """Bars: the ratio of each variant, with its spread, a panel for each setting."""
-    blocks = found["settings"]
+    blocks = results["settings"]
     columns = min(PANELS_IN_A_ROW, len(blocks))
     lines = -(-len(blocks) // columns)
     figure, axes = pyplot.subplots(lines, columns, figsize=(1.5 + 3.4 * columns, 3.2 * lines), layout="constrained",
@@ -66,19 +89,23 @@ def draw(found, path):
     for axis in axes.flat[len(blocks):]:
         axis.set_axis_off()
     for axis, block in zip(axes.flat, blocks):
-        rows = block["rows"][::-1]
-        ratios = [row["ratio"] for row in rows]
-        spread = [[row["ratio"] - row["lowest ratio"] for row in rows],
-                  [row["highest ratio"] - row["ratio"] for row in rows]]
-        axis.barh([row["variant"] for row in rows], ratios, xerr=spread, color="C0", ecolor="black", capsize=2)
+        records = block["variants"][::-1]
+        ratios = [record["ratio"] for record in records]
+        spread = [[record["ratio"] - record["lowest_ratio"] for record in records],
+                  [record["highest_ratio"] - record["ratio"] for record in records]]
+        axis.barh([record["variant"] for record in records], ratios, xerr=spread, color="C0", ecolor="black",
+                  capsize=2)
         axis.axvline(1.0, color="grey", linestyle="--", linewidth=1)
         axis.set(title=block["title"], xlabel="time of a step, random masks = 1")
         axis.title.set_fontsize(9)
     save(figure, path)
 
 
-def write_report(found, out):
+def write_report(results: Dict[str, Any], out: str) -> str:
+    """Leave benchmark.md, .json and .png in `out`; returns the Markdown."""
     os.makedirs(out, exist_ok=True)
-    for name, content in (("benchmark.md", markdown(found)), ("benchmark.json", json.dumps(found, indent=2) + "\n")):
+    text = benchmark_markdown(results)
+    for name, content in (("benchmark.md", text), ("benchmark.json", json.dumps(results, indent=2) + "\n")):
         write_text(os.path.join(out, name), content)
-    draw(found, os.path.join(out, "benchmark.png"))
+    draw_benchmark(results, os.path.join(out, "benchmark.png"))
+    return text

@@ -3,21 +3,22 @@
 import contextlib
 import json
 import os
+from typing import Any, Callable, Dict, List, Optional
 
-RESULTS, LOG = "results.jsonl", "log"
+RESULTS, STAGE_LOG = "results.jsonl", "log"
 
 
-def record(kind, **values):
+def record(kind: str, **values: Any) -> None:
     """Append a figure to $BENCHMARK_OUT/results.jsonl, and print it."""
     folder = os.environ.get("BENCHMARK_OUT")
     if folder:
         with open(os.path.join(folder, RESULTS), "a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **values}) + "\n")
-    shown = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
-    print(f"{kind}: {'  '.join(shown)}", flush=True)
+    texts = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+    print(f"{kind}: {'  '.join(texts)}", flush=True)
 
 
-def attempt(kind, measure, **values):
+def attempt(kind: str, measure: Callable[[], Optional[Dict[str, Any]]], **values: Any) -> bool:
     """Record what `measure` returns, {name: value}, or that it failed: the next one may work. Whether it worked."""
     try:
         record(kind, **values, **(measure() or {}))
@@ -29,7 +30,7 @@ def attempt(kind, measure, **values):
         return False
 
 
-def read(folder):
+def read(folder: str) -> List[Dict[str, Any]]:
     """All figures of a folder, a list of dicts; a last line that was cut off is left out."""
     figures = []
     with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, RESULTS), encoding="utf-8") as file:

@@ -3,19 +3,19 @@
 import os
 import shutil
 import tempfile
-from typing import List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import torch
 
 from ..system.errors import require
 from . import data, measure, report
-from .variants import KNOWN, NAMES, RANDOM, SIZES, Setting, build
+from .variants import ALL_VARIANTS, ARCH_SIZES, DEFAULT_VARIANTS, RANDOM, Setting, build_variant
 
-SPARE_BATCHES = 24  # an epoch has so many more than are needed: a new one would start new data workers
+RESERVE_BATCHES = 24  # an epoch has so many more than are needed: a new one would start new data workers
 
 
-class Asked(NamedTuple):
-    """The flags of the command `benchmark`."""
+class BenchmarkOptions(NamedTuple):
+    """The flags of `entropy-mask benchmark`, with the defaults filled in."""
 
     archs: List[str]
     lengths: List[int]
@@ -29,47 +29,54 @@ class Asked(NamedTuple):
     out: str
 
 
-def benchmark(asked):
-    """Leave benchmark.md, .json and .png in `asked.out`; returns the Markdown."""
-    for flag, values, known in (("--archs", asked.archs, SIZES), ("--variants", asked.variants, KNOWN)):
+def benchmark(options: BenchmarkOptions) -> str:
+    """Leave benchmark.md, .json and .png in `options.out`; returns the Markdown.
+
+    Raises:
+        UsageError: names the first flag out of its range.
+    """
+    for flag, values, choices in (("--archs", options.archs, ARCH_SIZES),
+                                  ("--variants", options.variants, ALL_VARIANTS)):
         for value in values:
-            require(flag, value, value in known, "some of " + ", ".join(known))
-    require("--variants", ", ".join(asked.variants), RANDOM in asked.variants, f"{RANDOM} among them: the others are "
-            "compared with it")
-    require("--rounds", asked.rounds, asked.rounds >= 1, "1 or more")
+            require(flag, value, value in choices, "some of " + ", ".join(choices))
+    require("--variants", ", ".join(options.variants), RANDOM in options.variants,
+            f"{RANDOM} among them: the others are compared with it")
+    require("--rounds", options.rounds, options.rounds >= 1, "1 or more")
     folder = tempfile.mkdtemp(prefix="benchmark-")
     try:
-        batches = measure.WARM_UP + asked.rounds * asked.steps + SPARE_BATCHES
-        data.write_data_bin(os.path.join(folder, "bin"), batches * asked.batch_tokens)
-        found = {"machine": report.machine(), "settings": []}
-        for arch in asked.archs:
-            for length in asked.lengths:
-                for precision in asked.precisions:
-                    sentences = max(1, asked.batch_tokens // length)
-                    setting = Setting(folder, arch, length, sentences, precision, asked.cpu)
-                    found["settings"].append(measured(setting, asked))
-                    report.write_report(found, asked.out)
-        return report.markdown(found)
+        batches = measure.WARM_UP + options.rounds * options.steps + RESERVE_BATCHES
+        data.write_data_bin(os.path.join(folder, "bin"), batches * options.batch_tokens)
+        results = {"machine": report.describe_runtime(), "settings": []}
+        for arch in options.archs:
+            for length in options.lengths:
+                for precision in options.precisions:
+                    sentences = max(1, options.batch_tokens // length)
+                    setting = Setting(folder, arch, length, sentences, precision, options.cpu)
+                    results["settings"].append(measure_setting(setting, options))
+                    text = report.write_report(results, options.out)
+        return text
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def measured(setting, asked):
+def measure_setting(setting: Setting, options: BenchmarkOptions) -> Dict[str, Any]:
+    """One of the settings in benchmark.json."""
     teacher = os.path.join(setting.folder, f"{setting.arch}.pt")
     if not os.path.exists(teacher):
         data.write_teacher(teacher, setting.ours("--mask-strategy", "random"))
     before = measure.gemm_rate(setting)
-    times = measure.rounds(setting, asked.variants, asked.rounds, asked.steps)
+    times = measure.rounds(setting, options.variants, options.rounds, options.steps)
     after = measure.gemm_rate(setting)
-    memory = {name: measure.peak_memory(setting, name) for name in asked.variants} if asked.memory else {}
-    return {"title": setting.title, "rounds": asked.rounds, "rows": report.rows_of(setting, times, memory),
-            "seconds in each round": times, "GEMM rate (GFLOP/s), before and after": [before, after],
-            "entropies": entropies(setting)}
+    peaks = {name: measure.peak_step_bytes(setting, name) for name in options.variants} if options.memory else {}
+    return {"title": setting.title, "rounds": options.rounds,
+            "variants": report.variant_records(setting, times, peaks), "seconds_by_round": times,
+            "gemm_gflop_per_second": [before, after],  # before the rounds and after them
+            "entropies": entropy_accuracy(setting)}
 
 
-def entropies(setting):
+def entropy_accuracy(setting: Setting) -> Dict[str, Any]:
     """On one batch of the training that a sharpened model begins with."""
-    trainer = build(RANDOM, setting).trainer
+    trainer = build_variant(RANDOM, setting).trainer
     task, model = trainer.task, trainer.model.eval()
     samples = task.datasets["train"]
     batch = samples.collater([samples[i] for i in range(min(8, setting.sentences))])
@@ -77,12 +84,14 @@ def entropies(setting):
     return measure.accuracy_of_entropies(model, tokens, batch["maskable"].to(tokens.device))
 
 
-def settled(quick, archs, lengths, precisions, variants, batch_tokens, rounds, steps, memory, cpu, out):
-    """`Asked` with everything that was left open."""
+def with_defaults(quick: bool, archs: Optional[List[str]], lengths: Optional[List[int]],
+                  precisions: Optional[List[str]], variants: Optional[List[str]], batch_tokens: Optional[int],
+                  rounds: Optional[int], steps: Optional[int], memory: bool, cpu: bool, out: str) -> BenchmarkOptions:
+    """The flags, with the defaults of a quick or a full benchmark for those that are None."""
     cpu = cpu or not torch.cuda.is_available()
-    return Asked(
+    return BenchmarkOptions(
         archs or (["bertlet"] if quick else ["bertlet", "bert_base"]),
         lengths or ([128] if quick else [128, 512]), precisions or (["fp32"] if quick else ["fp32", "bf16"]),
-        variants or list(NAMES), batch_tokens or (1024 if cpu else 32768), rounds or (3 if quick else 7),
+        variants or list(DEFAULT_VARIANTS), batch_tokens or (1024 if cpu else 32768), rounds or (3 if quick else 7),
         steps or (1 if cpu else 20), memory and not quick, cpu, out,
     )

@@ -23,27 +23,27 @@ from .timing import ON_GPU
 
 UPDATES = 3
 NO_DROPOUT = ["--dropout", "0", "--attention-dropout", "0"]
-BY_NOISE = ["--mask-strategy", "random"]
-BY_SELF = ["--mask-strategy", "high", "--self-mask-from-epoch", "1"]
-BY_TEACHER = ["--mask-strategy", "high", "--teacher", "TEACHER"]
-DISTILLED = ["--teacher", "TEACHER", "--kd-weight", "0.5"]
+RANDOM_ARGS = ["--mask-strategy", "random"]
+SELF_ARGS = ["--mask-strategy", "high", "--self-mask-from-epoch", "1"]
+TEACHER_ARGS = ["--mask-strategy", "high", "--teacher", "TEACHER"]
+KD_ARGS = ["--teacher", "TEACHER", "--kd-weight", "0.5"]
 WAYS = {  # name: (arch, flags)
-    "random": ("bertlet", BY_NOISE),
-    "random, 80/10/10": ("bertlet", [*BY_NOISE, "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"]),
-    "high, teacher": ("bertlet", BY_TEACHER),
-    "high, self": ("bertlet", BY_SELF),
-    "high, self, exact": ("bertlet", [*BY_SELF, "--entropy-precision", "fp32"]),
-    "high, self + KD": ("bertlet", [*BY_SELF, *DISTILLED]),
-    "random, KD everywhere": ("bertlet", [*BY_NOISE, *DISTILLED, "--kd-positions", "all"]),
-    "high, cached": ("bertlet", [*BY_TEACHER, "--entropy-cache", "CACHE"]),
+    "random": ("bertlet", RANDOM_ARGS),
+    "random, 80/10/10": ("bertlet", [*RANDOM_ARGS, "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"]),
+    "high, teacher": ("bertlet", TEACHER_ARGS),
+    "high, self": ("bertlet", SELF_ARGS),
+    "high, self, exact": ("bertlet", [*SELF_ARGS, "--entropy-precision", "fp32"]),
+    "high, self + KD": ("bertlet", [*SELF_ARGS, *KD_ARGS]),
+    "random, KD everywhere": ("bertlet", [*RANDOM_ARGS, *KD_ARGS, "--kd-positions", "all"]),
+    "high, cached": ("bertlet", [*TEACHER_ARGS, "--entropy-cache", "CACHE"]),
     "marginal, self": ("bertlet", ["--mask-strategy", "marginal", "--self-mask-from-epoch", "1"]),
-    "sentences, padded": ("bertlet", [*BY_SELF, "--sample-break-mode", "complete"]),
-    "mask later": ("bertlet_3ml", BY_SELF),
-    "hybrid": ("hbertlet", BY_SELF),
-    "bert_base, self": ("bert_base", BY_SELF),
+    "sentences, padded": ("bertlet", [*SELF_ARGS, "--sample-break-mode", "complete"]),
+    "mask later": ("bertlet_3ml", SELF_ARGS),
+    "hybrid": ("hbertlet", SELF_ARGS),
+    "bert_base, self": ("bert_base", SELF_ARGS),
 }
-COMPILED = {"random, compiled": ("bertlet", [*BY_NOISE, "--compile"])}
-TOLERANCE = {"fp32": 2e-3, "bf16": 4e-2}  # of losses; of gradient norms, ten times as much
+COMPILED = {"random, compiled": ("bertlet", [*RANDOM_ARGS, "--compile"])}
+LOSS_TOLERANCE = {"fp32": 2e-3, "bf16": 4e-2}  # of losses; of gradient norms, ten times as much
 SAME_MASKS = {"fp32": 0.995, "bf16": 0.9}  # of an untrained model's entropies; random masks are all the same
 
 
@@ -92,7 +92,7 @@ class Comparison:
         setting = variants.Setting(folder, arch, self.length, self.sentences, precision, cpu, self.sizes(arch), 0)
         teacher = os.path.join(folder, f"{arch}.pt")
         if "TEACHER" in flags and not os.path.exists(teacher):
-            data.write_teacher(teacher, replace(setting, precision="fp32", cpu=True).ours(*BY_NOISE))
+            data.write_teacher(teacher, replace(setting, precision="fp32", cpu=True).ours(*RANDOM_ARGS))
         if cpu:
             flags = [flag for flag in flags if flag != "--compile"]
         return some_updates(setting.ours(*flags, *NO_DROPOUT))
@@ -102,12 +102,12 @@ class Comparison:
         return [*TINY, *pattern] if self.tiny else []
 
 
-def some_updates(words):
+def some_updates(args):
     metrics.reset()
-    variant = variants.WithFairseq(words)
+    variant = variants.WithFairseq(args)
     trainer, masks, log = variant.trainer, [], []
     masker = trainer.task.masker
-    trainer.task.masker = lambda *batch: recorded(masker(*batch), masks)
+    trainer.task.masker = lambda *batch: record_selection(masker(*batch), masks)
     for _ in range(UPDATES):
         trainer.train_step(next(variant.batches))
         log.append(latest_values())
@@ -115,7 +115,7 @@ def some_updates(words):
     return log, masks
 
 
-def recorded(masked, masks):
+def record_selection(masked, masks):
     masks.append(masked.selected.cpu())
     return masked
 
@@ -129,17 +129,17 @@ def latest_values():
 
 def verdict(way, precision, expected, actual):
     (log, masks), (expected_log, expected_masks) = actual, expected
-    different = differences(expected_log, log)
+    different = largest_differences(expected_log, log)
     same = sum(int((a & b).sum()) for a, b in zip(masks, expected_masks, strict=True)) / sum(
         int(b.sum()) for b in expected_masks)
-    limit = TOLERANCE[precision]
+    limit = LOSS_TOLERANCE[precision]
     good = same == 1 if way.startswith("random") else same >= SAME_MASKS[precision]
     good &= all(value <= limit * (10 if name == "gnorm" else 1) for name, value in different.items())
     return {"verdict": "PASS" if good else "FAIL", "loss": log[0]["loss"], "expected_loss": expected_log[0]["loss"],
             "same_masks": same, **{f"{name}_differs": value for name, value in sorted(different.items())}}
 
 
-def differences(expected, actual):
+def largest_differences(expected, actual):
     """The largest relative difference of each value over the updates. A value that only one of the two has differs by
     infinity, and so does one that is not a number."""
     largest = {}

@@ -7,16 +7,16 @@ that is cut off leaves its figures, and a stage that fails does not keep the nex
 import importlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 import threading
 import time
-from typing import NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 from ..system.errors import require
-from .results import LOG, record
+from ..system.machine import versions
+from .results import STAGE_LOG, record
 
 # Logging before fairseq, one of whose modules would set DEBUG for everybody.
 START = ("import logging; logging.basicConfig(level=logging.WARNING); logging.disable(logging.WARNING); "
@@ -26,8 +26,8 @@ LEAST_SECONDS = 15  # with less of the budget left, no stage begins
 
 
 class Stage(NamedTuple):
-    """summary: what it tells, one line; seconds: at most; module, function: what runs; interpreted: on a CPU, Triton's
-    kernels run in its interpreter."""
+    """summary: the question that it answers, one line; seconds: at most; module, function: what runs;
+    interpreted: on a CPU, Triton's kernels run in its interpreter."""
 
     summary: str
     seconds: int
@@ -51,7 +51,7 @@ STAGES = {
 }
 
 
-class Options(NamedTuple):
+class StageOptions(NamedTuple):
     """Of a stage. seconds: begin nothing new after so many; tiny: sizes for a dry run; checkpoint, data: of `masks`."""
 
     archs: Tuple[str, ...]
@@ -61,9 +61,18 @@ class Options(NamedTuple):
     data: Optional[str] = None
 
 
-def run_stages(names, out, options, budget=None):
-    """Run the stages in this order. options: `Options`, whose seconds each stage gets anew. Returns {name: "passed",
-    "failed", "cut off" or "no time left"}."""
+def run_benchmark_stages(names: Sequence[str], out: str, options: StageOptions,
+                         budget: Optional[float] = None) -> Dict[str, str]:
+    """Run the stages in this order.
+
+    Args:
+        options: their seconds are set for each stage.
+        budget: seconds for all stages; None = no end.
+    Returns:
+        {name: "passed", "failed", "cut off" or "no time left"}.
+    Raises:
+        UsageError: an unknown stage, a budget out of range.
+    """
     from . import summary  # needs what --help does not
 
     for name in names:
@@ -76,17 +85,18 @@ def run_stages(names, out, options, budget=None):
         left = end - time.monotonic()
         outcomes[name] = "no time left" if left < LEAST_SECONDS else run_stage(name, out, options, left)
         log_line(out, f"== {name}: {outcomes[name]}")
-    summary.write(out)
+    summary.write_summary(out)
     return outcomes
 
 
-def run_stage(name, out, options, left):
+def run_stage(name: str, out: str, options: StageOptions, left: float) -> str:
+    """How it ended. left: seconds of the budget."""
     limit = min(STAGES[name].seconds, left)
     log_line(out, f"== {name}: {STAGES[name].summary}; at most {limit:.0f} s")
     options = options._replace(seconds=0.8 * limit)
     command = [sys.executable, "-c", START, name, json.dumps(options._asdict())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                               env=environment(name, out), start_new_session=True)
+                               env=stage_environment(name, out), start_new_session=True)
     cut_off = threading.Event()
     timer = threading.Timer(limit, lambda: cut_off.set() or os.killpg(process.pid, signal.SIGKILL))
     timer.start()
@@ -99,7 +109,7 @@ def run_stage(name, out, options, left):
     return "cut off" if cut_off.is_set() else "failed" if status else "passed"
 
 
-def environment(name, out):
+def stage_environment(name: str, out: str) -> Dict[str, str]:
     variables = {**os.environ, "BENCHMARK_OUT": os.path.abspath(out), "PYTHONWARNINGS": "ignore",
                  "PYTHONUNBUFFERED": "1"}
     variables.pop("TRITON_INTERPRET", None)
@@ -112,25 +122,21 @@ def environment(name, out):
 
 def log_line(out, line):
     print(line, flush=True)
-    with open(os.path.join(out, LOG), "a", encoding="utf-8") as file:
+    with open(os.path.join(out, STAGE_LOG), "a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
 def describe_machine(options):
     import torch
 
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("fairseq", "triton", "transformers"):
-        try:
-            versions[package] = importlib.import_module(package).__version__
-        except ImportError:
-            versions[package] = None
+    packages = versions("torch", "fairseq-fixed", "triton", "transformers")
+    packages["fairseq"] = packages.pop("fairseq-fixed")  # the name of its distribution
     card = {"device": "cpu"}
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         card = {"device": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda,
                 "driver": driver()}
-    record("machine", **card, cores=os.cpu_count(), **versions)
+    record("machine", **card, cores=os.cpu_count(), **packages)
     return True
 
 
@@ -144,4 +150,4 @@ def main():
     name, options = sys.argv[1:]
     stage = STAGES[name]
     run = getattr(importlib.import_module(f"entropy_mask_plugin.benchmark.{stage.module}"), stage.function)
-    raise SystemExit(not run(Options(**json.loads(options))))
+    raise SystemExit(not run(StageOptions(**json.loads(options))))

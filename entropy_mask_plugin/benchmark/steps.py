@@ -24,7 +24,7 @@ DATASHEET = {"H100 80GB HBM3": 989.4e12, "H200": 989.4e12, "A100": 312e12}  # ca
 EXTRA = {  # beside `variants.OURS`
     "random, 80/10/10": [*variants.OURS["random"], "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"],
 }
-NAMES = ("random", *EXTRA, "teacher cached", "teacher on the fly", "self", "self, bf16 entropies", "self + KD",
+STEP_VARIANTS = ("random", *EXTRA, "teacher cached", "teacher on the fly", "self", "self, bf16 entropies", "self + KD",
          variants.FAIRSEQ, variants.TRANSFORMERS)
 PROFILED = ("random", "self", "teacher on the fly", "self + KD")
 WITH_PROTOTYPES = ("random", "self", "self + KD")
@@ -65,7 +65,7 @@ class Bench:
 
     def build_one(self, name):
         begin = time.monotonic()
-        variant = variants.WithFairseq(self.setting.ours(*EXTRA[name])) if name in EXTRA else variants.build(
+        variant = variants.WithFairseq(self.setting.ours(*EXTRA[name])) if name in EXTRA else variants.build_variant(
             name, self.setting)
         measure.seconds(variant.step, measure.WARM_UP, ON_GPU)
         self.built[name] = variant
@@ -84,7 +84,7 @@ class Bench:
 
     def flops(self, name):
         """Floating-point operations of the matrix products in a step of a variant."""
-        return 2 * macs(name, self.built["random"].trainer.get_model(), self.length) * self.setting.tokens
+        return 2 * macs_of_variant(name, self.built["random"].trainer.get_model(), self.length) * self.setting.tokens
 
     def rates(self, name, seconds):
         """{name: value} of a step that takes so long."""
@@ -98,7 +98,7 @@ def of_datasheet(rate):
     return {"mfu_of_datasheet": rate / DATASHEET[name] for name in DATASHEET if name in card}
 
 
-def macs(name, model, length):
+def macs_of_variant(name, model, length):
     """Multiplications and additions of one token, forward and backward, as the method needs them."""
     if name == variants.TRANSFORMERS:  # logits at every position
         return 3 * flops.macs(model, length, flops.Fractions(1.0, 1.0))
@@ -139,16 +139,17 @@ def on_bench(arch, options, measure_on):
 
 
 def measure_steps(bench):
-    bench.build([name for name in NAMES if name != variants.TRANSFORMERS or not bench.tiny])  # that one cannot be tiny
+    bench.build([name for name in STEP_VARIANTS
+                 if name != variants.TRANSFORMERS or not bench.tiny])  # that one cannot be tiny
     if "random" in bench.built:
-        report(bench)
+        record_steps(bench)
     for name in PROFILED:
         if name in bench.built and not bench.is_late():
             bench.good &= attempt("profile", lambda name=name: profile(bench.built[name], name, bench.arch),
                                   arch=bench.arch, variant=name)
 
 
-def report(bench):
+def record_steps(bench):
     times = bench.measure()
     for name, seconds in times.items():
         ratios = [one / other for one, other in zip(seconds, times["random"])]
@@ -168,17 +169,17 @@ def measure_prototypes(bench):
     from .prototypes import PROTOTYPES
 
     bench.build(WITH_PROTOTYPES)
-    trials = {name: Trial(bench, name) for name in bench.built}
+    trials = {name: PrototypeTrial(bench, name) for name in bench.built}
     for prototype in (prototype for prototype in PROTOTYPES if ON_GPU or not prototype.needs_gpu):
         if bench.is_late():
             break
         if prototype.alone:
             bench.build(list(trials))
-            trials = {name: Trial(bench, name) for name in bench.built}
+            trials = {name: PrototypeTrial(bench, name) for name in bench.built}
         try_prototype(prototype, bench, trials)
 
 
-class Trial:
+class PrototypeTrial:
     """A variant with the prototypes so far: its time, and its loss and gradient norm on one batch."""
 
     def __init__(self, bench, name):

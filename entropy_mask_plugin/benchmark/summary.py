@@ -1,33 +1,39 @@
-"""The figures of results.jsonl that decide something, as short tables: the end of the output is what is read first."""
+"""The figures of results.jsonl that decide something, as short tables: the end of the output is read first."""
 
 import os
+from typing import Any, Dict, Iterator, List, Sequence, Tuple, Union
 
-from tabulate import tabulate
-
+from ..reporting.table import Table
 from ..system.atomic_files import write_text
 from .results import read
 
-LONGEST = 12  # kernels shown
+N_LONGEST_SHOWN = 12  # kernels
+Figure = Dict[str, Any]  # a line of results.jsonl
+Column = Union[str, Tuple[str, str]]  # key, or key and format
 
 
-def write(folder):
+def write_summary(folder: str) -> None:
     """Leave summary.md, and print it."""
-    text = markdown(read(folder))
+    text = summary_markdown(read(folder))
     write_text(os.path.join(folder, "summary.md"), text)
     print(text)
 
 
-def markdown(figures):
-    of = lambda kind: [figure for figure in figures if figure["kind"] == kind]  # noqa: E731
-    parts = [sanity(of("sanity")), *tables(of), prototypes(of("prototype")), failures(figures)]
+def summary_markdown(figures: Sequence[Figure]) -> str:
+    parts = [sanity(of_kind(figures, "sanity")), *tables(figures), prototypes(of_kind(figures, "prototype")),
+             failures(figures)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def sanity(figures):
+def of_kind(figures: Sequence[Figure], kind: str) -> List[Figure]:
+    return [figure for figure in figures if figure["kind"] == kind]
+
+
+def sanity(figures: Sequence[Figure]) -> str:
     if not figures:
         return ""
     bad = [figure for figure in figures if figure.get("verdict") != "PASS"]
-    lines = [f"- {figure['way']}, {figure['precision']}: {shown(figure)}" for figure in bad]
+    lines = [f"- {figure['way']}, {figure['precision']}: {in_one_line(figure)}" for figure in bad]
     return "\n".join([f"**sanity**: {len(figures) - len(bad)} of {len(figures)} pass", *lines])
 
 
@@ -53,42 +59,42 @@ COLUMNS = {  # of the other tables: header -> key and format
 }
 
 
-def tables(of):
+def tables(figures: Sequence[Figure]) -> Iterator[str]:
     for kind, columns in COLUMNS.items():
-        figures = [figure for figure in of(kind) if "failed" not in figure]
-        if figures:
-            yield f"**{kind}**\n\n" + table(columns, figures)
-    for figure in (figure for figure in of("kernel_times") if "longest" in figure):
+        good = [figure for figure in of_kind(figures, kind) if "failed" not in figure]
+        if good:
+            yield figure_table(kind, columns, good).markdown()
+    for figure in (figure for figure in of_kind(figures, "kernel_times") if "longest" in figure):
         rows = [[f"{kernel['ms']:.3f}", f"{kernel['times']:.1f}", kernel["name"]]
-                for kernel in figure["longest"][:LONGEST]]
-        yield f"**longest kernels, {figure['arch']}, {figure['variant']}**\n\n" + tabulate(
-            rows, ["ms a step", "times", "kernel"], tablefmt="github", disable_numparse=True)
+                for kernel in figure["longest"][:N_LONGEST_SHOWN]]
+        yield Table(f"longest kernels, {figure['arch']}, {figure['variant']}", ["ms a step", "times", "kernel"],
+                    rows).markdown()
 
 
-def table(columns, figures):
-    rows = [[cell(figure, column) for column in columns.values()] for figure in figures]
-    return tabulate(rows, list(columns), tablefmt="github", disable_numparse=True)
+def figure_table(title: str, columns: Dict[str, Column], figures: Sequence[Figure]) -> Table:
+    rows = [[text_of(figure, column) for column in columns.values()] for figure in figures]
+    return Table(title, list(columns), rows)
 
 
-def cell(figure, column):
+def text_of(figure: Figure, column: Column) -> str:
     key, form = column if isinstance(column, tuple) else (column, "")
     value = figure.get(key)
     return "" if value is None else format(value, form) if form else str(value)
 
 
-def prototypes(figures):
+def prototypes(figures: Sequence[Figure]) -> str:
     good = [figure for figure in figures if "failed" not in figure]
     columns = {"arch": "arch", "variant": "variant", "prototype": "prototype", "ms": ("ms", ".2f"),
                "times faster": ("times_faster", ".2f"), "in all": ("times_faster_in_all", ".2f"),
                "MFU": ("mfu", ".0%"), "loss differs": ("loss_differs", ".0e")}
-    return "**prototypes**, each on top of those above it\n\n" + table(columns, good) if good else ""
+    return figure_table("prototypes, each on top of those above it", columns, good).markdown() if good else ""
 
 
-def failures(figures):
-    lines = [f"- {figure['kind']}: {shown(figure)}" for figure in figures if "failed" in figure]
+def failures(figures: Sequence[Figure]) -> str:
+    lines = [f"- {figure['kind']}: {in_one_line(figure)}" for figure in figures if "failed" in figure]
     return "\n".join(["**failed**", *lines]) if lines else ""
 
 
-def shown(figure):
+def in_one_line(figure: Figure) -> str:
     return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
                      for name, value in figure.items() if name != "kind")

@@ -5,7 +5,7 @@ Shapes: B sentences, T positions.
 
 import os
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence
 
 import torch
 from fairseq import tasks
@@ -14,9 +14,9 @@ from fairseq.trainer import Trainer
 from torch.utils.data import DataLoader
 
 from ..system.extras import require_extras
-from .data import SPECIALS_BEFORE, VOCABULARY, parsed, sharpened
+from .data import SPECIALS_BEFORE, VOCABULARY, parse_fairseq_args, sharpened
 
-SIZES = {"bertlet": (4, 512, 2048, 8), "bert_base": (12, 768, 3072, 12)}  # layers, width, FFN, heads
+ARCH_SIZES = {"bertlet": (4, 512, 2048, 8), "bert_base": (12, 768, 3072, 12)}  # layers, width, FFN, heads
 TRANSFORMERS, FAIRSEQ, RANDOM = "transformers", "fairseq roberta", "random"
 OURS = {
     RANDOM: ["--mask-strategy", "random"],
@@ -27,7 +27,7 @@ OURS = {
     "self + KD": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--teacher", "TEACHER", "--kd-weight",
                   "0.5"],
 }
-NAMES = (TRANSFORMERS, FAIRSEQ, *OURS)  # measured unless others are asked for
+DEFAULT_VARIANTS = (TRANSFORMERS, FAIRSEQ, *OURS)  # measured unless --variants names others
 HALF = ["--mask-prob", "0.5", "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"]
 OURS |= {
     "random, 50 %": [*OURS[RANDOM], *HALF],
@@ -35,7 +35,7 @@ OURS |= {
     "3ML, teacher cached": [*OURS["teacher cached"], *HALF, "--mask-decoder-layers", "2"],
     "3ML, self": [*OURS["self"], *HALF, "--mask-decoder-layers", "2"],
 }
-KNOWN = (TRANSFORMERS, FAIRSEQ, *OURS)
+ALL_VARIANTS = (TRANSFORMERS, FAIRSEQ, *OURS)
 
 
 @dataclass
@@ -59,15 +59,15 @@ class Setting:
             self.workers = 0 if self.cpu else 4
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         return self.length * self.sentences
 
     @property
-    def title(self):
+    def title(self) -> str:
         return f"{self.arch}, T = {self.length}, B = {self.sentences}, {self.precision}"
 
-    def words(self, *flags):
-        """A fairseq-train command line."""
+    def args(self, *flags: str) -> List[str]:
+        """Arguments of fairseq-train."""
         cache = "cache-cpu" if self.cpu else "cache-gpu"  # a teacher's entropies differ between them, a little
         places = {"TEACHER": os.path.join(self.folder, f"{self.arch}.pt"), "CACHE": os.path.join(self.folder, cache)}
         return [os.path.join(self.folder, "bin"), "--tokens-per-sample", str(self.length), "--batch-size",
@@ -76,29 +76,32 @@ class Setting:
                 "--num-workers", str(self.workers), *(["--cpu"] if self.cpu else []),
                 *(places.get(flag, flag) for flag in flags)]
 
-    def ours(self, *flags):
-        return self.words("--task", "entropy_masked_lm", "--criterion", "entropy_masked_lm", "--arch", self.arch,
+    def ours(self, *flags: str) -> List[str]:
+        """Arguments of a training with this plug-in."""
+        return self.args("--task", "entropy_masked_lm", "--criterion", "entropy_masked_lm", "--arch", self.arch,
                           "--optimizer", "fused_adamw", "--precision", self.precision, *self.sizes, *flags)
 
-    def fairseq(self):
-        layers, width, ffn, heads = SIZES[self.arch]
+    def fairseq(self) -> List[str]:
+        """Arguments of a training with fairseq's own task and model."""
+        layers, width, ffn, heads = ARCH_SIZES[self.arch]
         fp16 = ["--amp"] if self.precision == "bf16" and not self.cpu else []
-        return self.words("--task", "masked_lm", "--criterion", "masked_lm", "--arch", "roberta_base",
+        return self.args("--task", "masked_lm", "--criterion", "masked_lm", "--arch", "roberta_base",
                           "--encoder-layers", str(layers), "--encoder-embed-dim", str(width), "--encoder-ffn-embed-dim",
                           str(ffn), "--encoder-attention-heads", str(heads), "--optimizer", "adam", *fp16, *self.sizes)
 
 
-def build(name, setting):
+def build_variant(name: str, setting: Setting) -> "WithFairseq | WithTransformers":
+    """name: one of ALL_VARIANTS."""
     if name == TRANSFORMERS:
         return WithTransformers(setting)
     return WithFairseq(setting.fairseq() if name == FAIRSEQ else setting.ours(*OURS[name]))
 
 
 class WithFairseq:
-    """fairseq's own trainer, on whatever a command line asks for."""
+    """fairseq's own trainer, by arguments of fairseq-train."""
 
-    def __init__(self, words):
-        cfg = parsed(words)
+    def __init__(self, args: Sequence[str]):
+        cfg = parse_fairseq_args(args)
         task = tasks.setup_task(cfg.task)
         torch.manual_seed(1)
         model = task.build_model(cfg.model)
@@ -124,7 +127,7 @@ class WithTransformers:
         require_extras("dev")
         from transformers import BertConfig, BertForMaskedLM
 
-        layers, width, ffn, heads = SIZES[setting.arch]
+        layers, width, ffn, heads = ARCH_SIZES[setting.arch]
         self.device = torch.device("cpu" if setting.cpu else "cuda")
         self.precision = setting.precision
         torch.manual_seed(1)
@@ -138,12 +141,12 @@ class WithTransformers:
         """The blocks that fairseq reads, through transformers' collator."""
         from transformers import DataCollatorForLanguageModeling
 
-        task = tasks.setup_task(parsed(setting.ours("--mask-strategy", "random")).task)
+        task = tasks.setup_task(parse_fairseq_args(setting.ours("--mask-strategy", "random")).task)
         task.load_dataset("train")
         blocks = [task.datasets["train"][i]["src_tokens"] for i in range(len(task.datasets["train"]))]
         examples = [{"input_ids": block.tolist(), "special_tokens_mask": (block < SPECIALS_BEFORE).int().tolist()}
                     for block in blocks if len(block) == setting.length]
-        collate = DataCollatorForLanguageModeling(tokenizer_of(task.source_dictionary), mlm_probability=0.15)
+        collate = DataCollatorForLanguageModeling(collator_tokenizer(task.source_dictionary), mlm_probability=0.15)
         batches = DataLoader(examples, setting.sentences, collate_fn=collate, num_workers=setting.workers,
                              drop_last=True, pin_memory=not setting.cpu)
         while True:
@@ -159,8 +162,8 @@ class WithTransformers:
         self.optimizer.step()
 
 
-def tokenizer_of(dictionary):
-    """What the collator asks: the special tokens, and how many there are."""
+def collator_tokenizer(dictionary):
+    """With what the collator needs: the special tokens, and how many there are."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 

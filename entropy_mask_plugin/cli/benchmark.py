@@ -42,14 +42,14 @@ def run(args):
     args = vars(args)
     names, budget, *more = (args.pop(name) for name in ("stages", "budget", "tiny", "checkpoint", "data"))
     if names:
-        from ..benchmark.stages import Options, run_stages
+        from ..benchmark.stages import StageOptions, run_benchmark_stages
 
-        options = Options(args["archs"] or ["bertlet", "bert_base"], 0, *more)
-        outcomes = run_stages(names, args["out"], options, budget)
+        options = StageOptions(args["archs"] or ["bertlet", "bert_base"], 0, *more)
+        outcomes = run_benchmark_stages(names, args["out"], options, budget)
         return int(any(outcome != "passed" for outcome in outcomes.values()))
     from .. import register
 
     register()
     from ..benchmark import run
 
-    print(run.benchmark(run.settled(**args)))
+    print(run.benchmark(run.with_defaults(**args)))

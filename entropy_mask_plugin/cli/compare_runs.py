@@ -27,18 +27,19 @@ def run(args):
     from ..system.extras import require_extras
 
     require("--against", args.against, args.against in comparison.AGAINST, "one of " + ", ".join(comparison.AGAINST))
-    runs = [training_log.read_run(folder) for folder in args.runs]
-    plateau = training_log.unigram_entropy(args.dict)
+    runs = [training_log.read_pretraining_run(folder) for folder in args.runs]
+    plateau = training_log.dictionary_unigram_entropy(args.dict)
     tuned = {}
     if args.fine_tuned:
         require_extras("glue")
-        from ..glue.cells import read_runs
+        from ..glue.cells import read_fine_tuning_runs
 
-        tuned = {run.name: read_runs([str(args.fine_tuned / run.name)])[0] for run in runs}
-    text = "\n".join([comparison.table(runs, plateau, tuned), *comparison.plateau_warnings(runs, plateau)])
+        tuned = {run.name: read_fine_tuning_runs([str(args.fine_tuned / run.name)])[0] for run in runs}
+    table = comparison.comparison_table(runs, plateau, tuned)
+    text = "\n".join([table.markdown(), *comparison.plateau_warnings(runs, plateau)])
     print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        write_text(args.out / "comparison.md", (text + "\n"))
-        comparison.draw(runs, plateau, str(args.out / "comparison.png"), args.against)
+        write_text(args.out / "comparison.md", text + "\n")
+        comparison.draw_comparison(runs, plateau, str(args.out / "comparison.png"), args.against)
         print(f"\npicture: {args.out / 'comparison.png'}")

@@ -18,6 +18,6 @@ def add_arguments(parser):
 
 
 def run(args):
-    from ..reporting.flops_table import report  # takes seconds
+    from ..reporting.flops_table import flops_report  # takes seconds
 
-    print(report(args))
+    print(flops_report(args))

@@ -57,13 +57,13 @@ def run(args):
     if args.freeze_encoder:
         changes.setdefault("max_epochs", 1)
     tasks = list(GLUE) if args.tasks == "all" else args.tasks.lower().split(",")
-    finished, failures = run.fine_tune(run.Settings(
+    finished, failures = run.fine_tune(run.FineTuningSettings(
         checkpoint=args.checkpoint, out=args.out, protocol=PROTOCOLS[args.protocol]._replace(**changes), tasks=tasks,
         seeds=args.seeds, glue=args.glue, tokenizer=args.tokenizer, freeze_encoder=args.freeze_encoder,
-        limit=args.limit, jobs=args.jobs, data=args.data, more=args.extra_args,
+        limit=args.limit, jobs=args.jobs, data=args.data, extra_args=args.extra_args,
     ))
     if finished:
-        print(report.write([args.out], args.out))
+        print(report.write_glue_report([args.out], args.out))
     for task, seed, sentence in failures:
         print(f"failed: {task}, seed {seed}: {sentence}", file=sys.stderr)
     return int(bool(failures))

@@ -17,4 +17,4 @@ def add_arguments(parser):
 def run(args):
     from ..glue import report  # takes seconds
 
-    print(report.write(args.runs, args.out, args.baseline, args.paper))
+    print(report.write_glue_report(args.runs, args.out, args.baseline, args.paper))

@@ -16,6 +16,6 @@ def add_arguments(parser):
 
 
 def run(args):
-    from ..benchmark.mixers import benchmark  # takes seconds
+    from ..benchmark.mixers import benchmark_mixers  # takes seconds
 
-    print(benchmark(**vars(args)))
+    print(benchmark_mixers(**vars(args)))

@@ -57,12 +57,13 @@ def add_arguments(parser):
 
 def run(args):
     from ..studies import identity, plan, report, run
+    from ..studies.options import StudyOptions, resolve
 
-    options = plan.Options(
+    options = resolve(StudyOptions(
         studies=args.studies, scale=args.scale, data=args.data, glue=args.glue, out=args.out, seeds=args.seeds,
         arch=args.arch, corruptions=args.corruption, teacher=args.teacher, epochs=args.epochs, jobs=args.jobs,
-        tasks=args.tasks and args.tasks.lower().split(","), only=args.rows, more=args.extra_args,
-    )
+        tasks=args.tasks and args.tasks.lower().split(","), conditions=args.rows, extra_args=args.extra_args,
+    ))
     if args.dry_run:
         identity.refuse_another(options.out, identity.identity(options))
         print(*run.commands(plan.plan_of(options)), sep="\n")
@@ -71,5 +72,5 @@ def run(args):
     wanted = len(plan.plan_of(options))
     if len(failures) == wanted:
         return "error: all rows failed, see above"
-    print(report.write(options))
+    print(report.write_study_report(options))
     return f"error: {len(failures)} of {wanted} rows and seeds failed, see above" if failures else None

@@ -1,19 +1,22 @@
 """Examples to what fairseq's `sentence_prediction` reads:
 
-    input0/  input1/     pieces of the first and the second text        train, valid, valid1
+    input0/  input1/     subword tokens of the first and the second text        train, valid, valid1
     label/               classes in the task's order, or NAME.label files with scores in [0, 1]
 """
 
 import os
+from typing import Any, Dict, List, Sequence
 
 from ..system.atomic_files import write_bytes
 from ..system.processes import run_preprocess
+from .reading import Example
 from .tasks import HIGHEST_SCORE, TASKS
 
 SPECIALS_SINGLE, SPECIALS_PAIR = 2, 4  # <s> A </s>, and <s> A </s> </s> B </s>
 
 
-def binarize_task(name, splits, tokenizer, dictionary, positions, folder, workers):
+def binarize_task(name: str, splits: Dict[str, List[Example]], tokenizer: Any, dictionary: str, positions: int,
+                  folder: str, workers: int) -> Dict[str, int]:
     """Fill `folder`.
 
     Args:
@@ -24,13 +27,13 @@ def binarize_task(name, splits, tokenizer, dictionary, positions, folder, worker
         positions: longest sequence of the model.
         folder: a new one.
     Returns:
-        {split: number of examples that were shortened}.
+        {split: number of examples that were truncated}.
     """
-    task, shortened = TASKS[name], {}
+    task, n_truncated = TASKS[name], {}
     os.makedirs(os.path.join(folder, "text"))
     write_bytes(os.path.join(folder, "dict.txt"), dictionary.encode())
     for split, examples in splits.items():
-        shortened[split] = write_texts(examples, tokenizer, positions, os.path.join(folder, "text"), split, workers)
+        n_truncated[split] = write_texts(examples, tokenizer, positions, os.path.join(folder, "text"), split, workers)
     inputs = ["input0", "input1"] if len(splits["train"][0].texts) == 2 else ["input0"]
     for part in inputs:
         preprocess(folder, part, splits, "dict.txt")
@@ -39,21 +42,21 @@ def binarize_task(name, splits, tokenizer, dictionary, positions, folder, worker
     else:
         write_classes(folder, task, splits)
         preprocess(folder, "label", splits, "classes.txt")
-    return shortened
+    return n_truncated
 
 
 def write_texts(examples, tokenizer, positions, folder, split, workers):
-    """Pieces of each text of each example, a line each. Returns how many examples were too long."""
+    """Subword tokens of each text of each example, a line each. Returns how many examples were too long."""
     columns = [tokenizer.encode(list(texts), workers) for texts in zip(*(example.texts for example in examples))]
     room = positions - (SPECIALS_PAIR if len(columns) == 2 else SPECIALS_SINGLE)
-    short = [shorten(ids, room) for ids in zip(*columns)]
+    truncated = [truncate(ids, room) for ids in zip(*columns)]
     for number in range(len(columns)):
-        lines = (" ".join(tokenizer.names[i] for i in ids[number]) + "\n" for ids in short)
+        lines = (" ".join(tokenizer.names[i] for i in ids[number]) + "\n" for ids in truncated)
         write_bytes(os.path.join(folder, f"input{number}.{split}"), "".join(lines).encode())
     return sum(sum(map(len, ids)) > room for ids in zip(*columns))
 
 
-def shorten(texts, room):
+def truncate(texts: Sequence[Sequence[int]], room: int) -> List[List[int]]:
     """One or two lists of ids that fit into `room` together: what is cut off is the end of the longer text."""
     texts = [list(ids) for ids in texts]
     while sum(map(len, texts)) > room:

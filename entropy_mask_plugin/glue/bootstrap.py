@@ -4,28 +4,31 @@ Examples are drawn with replacement, the same for all seeds of both runs. The se
 not hold what other seeds would have given. Intervals are percentiles.
 
 Scores of classes depend on an example only through its gold class and what each seed predicted, so the examples are
-drawn as counts of these patterns, of which there are few. `tests/test_glue_table.py` holds this against drawing rows
-and asking scikit-learn.
+drawn as counts of these patterns, of which there are few. `tests/test_glue_table.py` compares this with drawing
+examples and scikit-learn.
 
 Shapes: N examples, S seeds, P patterns, R resamples, L classes.
 """
+
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 from scipy import stats
 
 from ..system.errors import UsageError
-from .metrics import official_score, score
+from .metrics import Predictions, official_score, score
+from .tasks import Task
 
 RESAMPLES = 10_000
 RESAMPLES_OF_SCORES = 1000  # of regressions, whose correlations are computed anew each time
 INTERVAL = (2.5, 97.5)  # per cent
 
 
-def paired_bootstrap(task, ours, baseline, metric="official"):
+def paired_bootstrap(task: Task, ours: Sequence[Predictions], baseline: Sequence[Predictions],
+                     metric: str = "official") -> Tuple[float, float, float]:
     """
     Args:
-        task: `tasks.Task`.
-        ours, baseline: lists of Predictions, one for each seed, over the same examples.
+        ours, baseline: one for each seed, over the same examples.
         metric: one of `metrics.FUNCTIONS`, or "official".
     Returns:
         (difference of the means over seeds, low, high), in percentage points.
@@ -35,25 +38,29 @@ def paired_bootstrap(task, ours, baseline, metric="official"):
     return (difference(task, ours, baseline, metric), *interval(resampled(task, ours, baseline, metric)))
 
 
-def difference(task, ours, baseline, metric="official"):
+def difference(task: Task, ours: Sequence[Predictions], baseline: Sequence[Predictions],
+               metric: str = "official") -> float:
+    """Of the means over seeds, in percentage points."""
     of = (lambda seed: official_score(task, seed)) if metric == "official" else (lambda seed: score(metric, seed))
     return float(np.mean([of(seed) for seed in ours]) - np.mean([of(seed) for seed in baseline]))
 
 
-def interval(differences):
-    """(low, high)"""
+def interval(differences: np.ndarray) -> Tuple[float, float]:
+    """(low, high) of R resampled differences."""
     return tuple(map(float, np.percentile(differences, INTERVAL)))
 
 
-def resampled(task, ours, baseline, metric="official", generator=None):
-    """Differences in R resamples, R fp64. Those of two tasks are independent: their mean is that of a mean."""
+def resampled(task: Task, ours: Sequence[Predictions], baseline: Sequence[Predictions], metric: str = "official",
+              generator: Optional[np.random.Generator] = None) -> np.ndarray:
+    """Differences in R resamples, R fp64, percentage points. Those of two tasks are independent, so that their mean
+    is a resampled mean."""
     seeds = [*ours, *baseline]
     if len({seed.gold.tobytes() for seed in seeds}) != 1:
         raise UsageError(f"{task.folder}: the two runs are over different dev sets, expected the same examples")
     generator = generator or np.random.default_rng(1)
     names = task.official if metric == "official" else (metric,)
     if task.regression:
-        return resampled_rows(task, ours, baseline, metric, generator)
+        return resampled_examples(task, ours, baseline, metric, generator)
     labels = len(task.labels)
     columns = np.stack([seeds[0].gold, *(seed.predicted for seed in seeds)])  # 1 + S x N
     patterns, counts = np.unique(columns, axis=1, return_counts=True)  # 1 + S x P
@@ -66,10 +73,10 @@ def resampled(task, ours, baseline, metric="official", generator=None):
     return 100 * (np.mean(scores[: len(ours)], axis=0) - np.mean(scores[len(ours) :], axis=0))
 
 
-def resampled_rows(task, ours, baseline, metric, generator):
-    """The same by drawing rows, for any metric."""
-    def of(rows):
-        return difference(task, [seed.at(rows) for seed in ours], [seed.at(rows) for seed in baseline], metric)
+def resampled_examples(task, ours, baseline, metric, generator):
+    """The same by drawing examples, for any metric."""
+    def of(indices):
+        return difference(task, [seed.at(indices) for seed in ours], [seed.at(indices) for seed in baseline], metric)
 
     drawn = stats.bootstrap((np.arange(len(ours[0].gold)),), of, vectorized=False, n_resamples=RESAMPLES_OF_SCORES,
                             method="percentile", rng=generator)

@@ -14,10 +14,10 @@ from ..system.errors import UsageError
 from .tasks import TASKS
 
 LIBRARIES, ORDERS = TASKS["library"].labels, TASKS["order"].labels
-WORDS = range(8, 25)  # of a passage: fits the quick start's blocks of 32 pieces, nearly always
+PASSAGE_WORDS = range(8, 25)  # of a passage: fits the quick start's blocks of 32 tokens, nearly always
 
 
-def write_docstring_tasks(folder, train=500, dev=100, seed=1):
+def write_docstring_tasks(folder: str, train: int = 500, dev: int = 100, seed: int = 1) -> None:
     """Both tasks in GLUE's layout. A passage is in one split only.
 
     Args:
@@ -39,20 +39,20 @@ def passages_by_library(count, draw):
     roots = installed_roots()
     if len(roots) != len(LIBRARIES):
         raise UsageError(f"docstring tasks: {len(roots)} libraries are installed, expected {', '.join(LIBRARIES)}")
-    found = {}
+    passages_of = {}
     for library, root in zip(LIBRARIES, roots):
         lines = (line for document in Docstrings([root]).documents() for line in document.lines)
         # A passage that names its library would be no riddle.
         passages = sorted({line for line in lines if is_passage(line) and not re.search(library, line, re.I)})
         if len(passages) < count:
             raise UsageError(f"docstring tasks: {library} has {len(passages)} passages, expected {count}")
-        found[library] = draw.sample(passages, count)
-    return found
+        passages_of[library] = draw.sample(passages, count)
+    return passages_of
 
 
 def is_passage(line):
     words = line.split()
-    return len(words) in WORDS and len(set(words[1:-1])) > 1
+    return len(words) in PASSAGE_WORDS and len(set(words[1:-1])) > 1
 
 
 def in_order_or_not(chosen, draw):

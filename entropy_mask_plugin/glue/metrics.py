@@ -1,17 +1,18 @@
-"""Scores of a predictions.tsv in per cent, by scikit-learn and scipy, and of a classifier that always says the same.
+"""Scores of a predictions.tsv in per cent, by scikit-learn and scipy, and those of the majority-class baseline.
 
 Shapes: N examples; classes are numbers in the task's order, scores of a regression floats.
 """
 
 import csv
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 import numpy as np
 from scipy import stats
 from sklearn import metrics
 
 from ..system.errors import UsageError
+from .tasks import Task
 
 FUNCTIONS = {
     "accuracy": metrics.accuracy_score,
@@ -22,25 +23,26 @@ FUNCTIONS = {
     "spearman": lambda gold, predicted: stats.spearmanr(gold, predicted).statistic,
 }
 CORRELATIONS = ("pearson", "spearman")
-CONSTANT_SHARE, CONSTANT_SPREAD = 0.99, 0.01
+COLLAPSED_FRACTION, COLLAPSED_SPREAD = 0.99, 0.01
 
 
 class Predictions(NamedTuple):
     gold: np.ndarray  # N
     predicted: np.ndarray  # N
 
-    def is_constant(self):
-        """As good as the same answer for every example: CONSTANT_SHARE of them have the most frequent class, or the
-        scores of a regression vary by less than CONSTANT_SPREAD of gold's deviation."""
+    def is_collapsed(self) -> bool:
+        """Whether nearly all predictions are one class: COLLAPSED_FRACTION of them, or the std of a regression's scores
+        is at most COLLAPSED_SPREAD of gold's."""
         if self.predicted.dtype.kind == "f":
-            return bool(self.predicted.std() <= CONSTANT_SPREAD * self.gold.std())
-        return bool(np.unique(self.predicted, return_counts=True)[1].max() >= CONSTANT_SHARE * len(self.predicted))
+            return bool(self.predicted.std() <= COLLAPSED_SPREAD * self.gold.std())
+        return bool(np.unique(self.predicted, return_counts=True)[1].max() >= COLLAPSED_FRACTION * len(self.predicted))
 
-    def at(self, rows):
-        return Predictions(self.gold[rows], self.predicted[rows])
+    def at(self, indices: np.ndarray) -> "Predictions":
+        """Those of some examples. indices: positions, int64."""
+        return Predictions(self.gold[indices], self.predicted[indices])
 
 
-def read_predictions(path, task):
+def read_predictions(path: str, task: Task) -> Predictions:
     """
     Args:
         path: a predictions.tsv.
@@ -54,30 +56,32 @@ def read_predictions(path, task):
         number = float if task.regression else task.labels.index
         return Predictions(*(np.array([number(row[column]) for row in rows]) for column in ("gold", "predicted")))
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}, expected the predictions of a finished unit") from error
+        raise UsageError(f"{path}: {error.strerror}, expected the predictions of a finished trial") from error
     except (KeyError, ValueError) as error:
         raise UsageError(f"{path}: {error}, expected index, gold and predicted of {task.folder}") from error
 
 
-def score(metric, predictions):
+def score(metric: str, predictions: Predictions) -> float:
     """Per cent; nan where a correlation is not defined. metric: a key of FUNCTIONS."""
     if metric in CORRELATIONS and min(len(set(values.tolist())) for values in predictions) < 2:
         return math.nan
     return 100 * float(FUNCTIONS[metric](*predictions))
 
 
-def official_score(task, predictions):
-    """Mean of the task's official metrics."""
+def official_score(task: Task, predictions: Predictions) -> float:
+    """Mean of the task's official metrics, per cent."""
     return float(np.mean([score(metric, predictions) for metric in task.official]))
 
 
-def constant_score(names, gold, task):
-    """The best mean score on these gold labels of a classifier that always says the same. A correlation counts as 0.
+def majority_baseline(names: Sequence[str], gold: np.ndarray, task: Task) -> float:
+    """Score of the majority-class baseline, per cent: the best that predicting one class for every example reaches on
+    these labels (by F1, that class need not be the most frequent one). A correlation counts as 0.
 
     Args:
         names: of metrics, whose scores are averaged.
+        gold: N.
     """
     if task.regression:
         return 0.0
-    constants = (Predictions(gold, np.full_like(gold, label)) for label in range(len(task.labels)))
-    return max(float(np.mean([score(metric, constant) for metric in names])) for constant in constants)
+    single_class = (Predictions(gold, np.full_like(gold, label)) for label in range(len(task.labels)))
+    return max(float(np.mean([score(metric, predictions) for metric in names])) for predictions in single_class)

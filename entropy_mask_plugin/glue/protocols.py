@@ -1,7 +1,7 @@
 """Hyper-parameters of a fine-tuning, and the fairseq-train command they make."""
 
 from dataclasses import fields
-from typing import NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
 from fairseq.models import MODEL_DATACLASS_REGISTRY
@@ -26,7 +26,7 @@ class Protocol(NamedTuple):
     batch_sizes: Tuple[int, ...]
     max_epochs: int
     patience: int  # epochs without improvement before the end; -1 = none
-    warmup: float  # share of all updates
+    warmup: float  # fraction of all updates
     weight_decay: float
     best: str  # "loss" or "metric": which epoch counts, and which point of the grid, on the dev set
     adam_betas: Tuple[float, float] = (0.9, 0.999)
@@ -42,13 +42,13 @@ PROTOCOLS = {
 }
 
 
-def check_protocol(protocol):
+def check_protocol(protocol: Protocol) -> None:
     """Raise a UsageError that names the first flag out of its range."""
     for flag, values in (("--lr", protocol.learning_rates), ("--batch-size", protocol.batch_sizes)):
         require(flag, values, all(value > 0 for value in values), "numbers above 0")
     require("--max-epochs", protocol.max_epochs, protocol.max_epochs >= 1, "1 or more")
     require("--patience", protocol.patience, protocol.patience != 0, "1 or more, or -1 for none")
-    require("--warmup", protocol.warmup, 0 <= protocol.warmup < 1, "a share of the updates in [0, 1)")
+    require("--warmup", protocol.warmup, 0 <= protocol.warmup < 1, "a fraction of the updates in [0, 1)")
     require("--weight-decay", protocol.weight_decay, protocol.weight_decay >= 0, "0 or more")
 
 
@@ -58,37 +58,39 @@ class Point(NamedTuple):
     learning_rate: float
     batch_size: int
 
-    def folder(self):
+    def folder(self) -> str:
         return f"lr{self.learning_rate:g}-batch{self.batch_size}"
 
 
-def grid(protocol):
+def grid(protocol: Protocol) -> List[Point]:
     return [Point(rate, size) for rate in protocol.learning_rates for size in protocol.batch_sizes]
 
 
-def trains_on_gpu(more):
-    """more: further words of the command."""
-    return torch.cuda.is_available() and "--cpu" not in more
+def trains_on_gpu(extra_args: Sequence[str]) -> bool:
+    """extra_args: of the fairseq-train command."""
+    return torch.cuda.is_available() and "--cpu" not in extra_args
 
 
-def optimizer_for(more):
-    """On a GPU, fairseq's adam loops over the parameters in Python."""
-    return "fused_adamw" if trains_on_gpu(more) else "adam"
+def optimizer_for(extra_args: Sequence[str]) -> str:
+    """fused_adamw on a GPU, where fairseq's adam loops over the parameters in Python; extra_args: of fairseq-train."""
+    return "fused_adamw" if trains_on_gpu(extra_args) else "adam"
 
 
-def training_command(name, protocol, point, seed, rows, model, checkpoint, data, folder, user_dir, more=()):
-    """Words of a `fairseq-train` command.
+def glue_train_command(name: str, protocol: Protocol, point: Point, seed: int, n_train_examples: int,
+                       model: Dict[str, Any], checkpoint: str, data: str, folder: str, user_dir: str,
+                       extra_args: Sequence[str] = ()) -> List[str]:
+    """Arguments of `fairseq-train`.
 
     Args:
         name: key of TASKS.
-        rows: number of training examples, from which the length of the learning rate's decay follows.
+        n_train_examples: the length of the learning rate's decay follows from it.
         model: the arch and its sizes, as the checkpoint holds them.
         checkpoint, data, folder: pretrained model, binarised task, where the run goes.
         user_dir: path of the plug-in.
-        more: further words, which win.
+        extra_args: at the end, where they win.
     """
     task = TASKS[name]
-    updates = -(-rows // point.batch_size) * protocol.max_epochs
+    updates = -(-n_train_examples // point.batch_size) * protocol.max_epochs
     report, metric = METRIC.get(name, ACCURACY)
     selection = ["--best-checkpoint-metric", "loss"]
     if protocol.best == "metric":
@@ -97,8 +99,8 @@ def training_command(name, protocol, point, seed, rows, model, checkpoint, data,
         data, "--user-dir", user_dir, "--finetune-from-model", checkpoint, "--save-dir", folder,
         "--task", "sentence_prediction", "--criterion", "sentence_prediction",
         "--num-classes", str(len(task.labels) or 1), *(["--regression-target"] if task.regression else []),
-        *([report] if report else []), "--init-token", "0", "--separator-token", "2", *model_flags(model),
-        "--optimizer", optimizer_for(more), "--adam-betas", str(tuple(protocol.adam_betas)),
+        *([report] if report else []), "--init-token", "0", "--separator-token", "2", *arch_args(model),
+        "--optimizer", optimizer_for(extra_args), "--adam-betas", str(tuple(protocol.adam_betas)),
         "--adam-eps", str(protocol.adam_eps),
         "--clip-norm", str(protocol.clip_norm), "--distributed-world-size", "1",  # several GPUs: several jobs
         "--weight-decay", str(protocol.weight_decay), "--lr", str(point.learning_rate),
@@ -106,13 +108,17 @@ def training_command(name, protocol, point, seed, rows, model, checkpoint, data,
         "--total-num-update", str(updates), "--batch-size", str(point.batch_size), "--required-batch-size-multiple",
         "1", "--max-epoch", str(protocol.max_epochs), "--patience", str(protocol.patience), *selection,
         "--valid-subset", "valid", "--seed", str(seed), "--no-epoch-checkpoints",
-        "--num-workers", "4" if trains_on_gpu(more) else "0",  # one process would hold a GPU up
-        "--log-format", "simple", "--log-interval", "50", *more,
+        "--num-workers", "4" if trains_on_gpu(extra_args) else "0",  # one process would hold a GPU up
+        "--log-format", "simple", "--log-interval", "50", *extra_args,
     ]
 
 
-def model_settings(state, path, flag):
+def model_settings(state: Dict[str, Any], path: str, flag: str) -> Dict[str, Any]:
     """Arch and sizes of the model in a checkpoint.
+
+    Args:
+        state: the checkpoint.
+        path, flag: of it, for the error.
 
     Raises:
         UsageError: it is none of this plug-in's archs.
@@ -124,15 +130,19 @@ def model_settings(state, path, flag):
     return model
 
 
-def model_flags(model):
-    """--arch and every size of a checkpoint's model, as words of a command line."""
-    words = ["--arch", model["_name"]]
+def arch_args(model: Dict[str, Any]) -> List[str]:
+    """--arch and every size of a checkpoint's model, as arguments of fairseq-train.
+
+    Args:
+        model: of `model_settings`.
+    """
+    args = ["--arch", model["_name"]]
     for field in fields(MODEL_DATACLASS_REGISTRY[model["_name"]]):
         if "help" not in field.metadata:  # fairseq's own field, the name of the arch
             continue
         value, flag = model.get(field.name, field.default), "--" + field.name.replace("_", "-")
         if value is True:
-            words.append(flag)
+            args.append(flag)
         elif value is not False and value is not None:
-            words += [flag, str(value)]
-    return words
+            args += [flag, str(value)]
+    return args

@@ -4,12 +4,12 @@ The files are tab-separated without quoting: a quotation mark is a letter like a
 """
 
 import os
-from typing import List, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..system.errors import UsageError
 from ..system.extras import require_extras
 from ..system.text import one_line
-from .tasks import HIGHEST_SCORE, TASKS
+from .tasks import HIGHEST_SCORE, TASKS, Task
 
 COLUMNS_WITHOUT_HEADER = 4  # CoLA's
 
@@ -19,7 +19,7 @@ class Example(NamedTuple):
     label: str  # as the task writes it; a score where it is a regression
 
 
-def read_task(name, glue, limit=None):
+def read_task(name: str, glue: str, limit: Optional[int] = None) -> Tuple[Dict[str, List[Example]], Dict[str, int]]:
     """{"train": [Example], "valid": …, "valid1": …} of a task, from the official folder layout.
 
     Args:
@@ -43,7 +43,7 @@ def read_task(name, glue, limit=None):
     return splits, malformed
 
 
-def valid_names():
+def valid_names() -> Iterator[str]:
     """fairseq's names of validation sets: valid, valid1, …"""
     yield "valid"
     number = 0
@@ -52,27 +52,27 @@ def valid_names():
         yield f"valid{number}"
 
 
-def read_file(path, task, skips_malformed=False):
+def read_file(path: str, task: Task, skips_malformed: bool = False) -> Tuple[List[Example], int]:
     """([Example], number of rows left out) of one TSV file."""
-    rows = [line.split("\t") for line in lines_of(path)]
+    rows = [line.split("\t") for line in read_lines(path)]
     first, columns, expected = 1, task.columns, COLUMNS_WITHOUT_HEADER
     if isinstance(columns[0], str):
         header = rows[0] if rows else []
         first, columns, expected = 2, positions(path, header, columns), len(header)
-    examples, left_out = [], 0
+    examples, n_malformed = [], 0
     for number, row in enumerate(rows[first - 1 :], first):
         if len(row) != expected:
             if not skips_malformed:
                 raise UsageError(f"--glue: {path}, line {number}: {len(row)} columns found, expected {expected}")
-            left_out += 1
+            n_malformed += 1
             continue
         *texts, label = (one_line(row[column]) for column in columns)
         check_label(label, task, path, number)
         examples.append(Example(texts, label))
-    return examples, left_out
+    return examples, n_malformed
 
 
-def lines_of(path):
+def read_lines(path):
     """Without line ends, and without empty lines at the end of the file."""
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as file:  # some have a byte-order mark, some \r
@@ -87,18 +87,18 @@ def lines_of(path):
 def positions(path, header, names):
     missing = [name for name in names if name not in header]
     if missing:
-        what = "without labels" if missing == [names[-1]] else f"without the columns {', '.join(missing)}"
-        raise UsageError(f"--glue: {path} is a file {what}, expected the header {', '.join(names)} among others")
+        kind = "without labels" if missing == [names[-1]] else f"without the columns {', '.join(missing)}"
+        raise UsageError(f"--glue: {path} is a file {kind}, expected the header {', '.join(names)} among others")
     return [header.index(name) for name in names]
 
 
 def check_label(label, task, path, number):
     if task.regression:
         try:
-            within = 0 <= float(label) <= HIGHEST_SCORE
+            in_range = 0 <= float(label) <= HIGHEST_SCORE
         except ValueError:
-            within = False
-        if not within:
+            in_range = False
+        if not in_range:
             raise UsageError(f"--glue: {path}, line {number}: score {label!r} found, expected a number from 0 to "
                              f"{HIGHEST_SCORE:g}")
     elif label not in task.labels:
@@ -106,14 +106,14 @@ def check_label(label, task, path, number):
                          f"{', '.join(task.labels)}")
 
 
-def missing_files(names, glue):
+def missing_files(names: Sequence[str], glue: str) -> List[str]:
     """Paths of the files that these tasks need and that are not there."""
     paths = [os.path.join(glue, TASKS[name].folder, file)
              for name in names for file in ("train.tsv", *TASKS[name].dev.values())]
     return [path for path in paths if not os.path.isfile(path)]
 
 
-def read_from_hub(name, limit=None):
+def read_from_hub(name: str, limit: Optional[int] = None) -> Dict[str, List[Example]]:
     """The same splits from `nyu-mll/glue` through the package `datasets`.
 
     Raises:

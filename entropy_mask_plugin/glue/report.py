@@ -1,15 +1,17 @@
 """Runs to tables and a picture, in a folder."""
 
 import os
+from typing import Optional, Sequence
 
 from ..system.errors import require
-from .cells import read_runs
+from .cells import read_fine_tuning_runs
 from .paper import PAPER_ROWS
-from .picture import draw_table
-from .table import cautions, markdown, rows_of, write_tables
+from .picture import draw_scores
+from .table import remarks_on, score_records, write_tables
 
 
-def write(folders, out, baseline=None, with_paper=()):
+def write_glue_report(folders: Sequence[str], out: str, baseline: Optional[str] = None,
+                      with_paper: Sequence[str] = ()) -> str:
     """Write table.md, .csv, .json, .tex and .png to `out`.
 
     Args:
@@ -21,15 +23,15 @@ def write(folders, out, baseline=None, with_paper=()):
     Raises:
         UsageError: nothing finished in one of the folders; a name that is none of the runs' or of the paper's rows.
     """
-    runs = {run.name: run for run in read_runs(folders)}
-    by_folder = {os.path.abspath(folder): run for folder, run in zip(folders, runs.values())}
+    runs = {run.name: run for run in read_fine_tuning_runs(folders)}
+    baseline_run = None
     if baseline is not None:
-        found = runs.get(baseline) or by_folder.get(os.path.abspath(baseline))
-        require("--baseline", baseline, found is not None, "one of " + ", ".join(runs))
-        baseline = found
+        by_folder = {os.path.abspath(folder): run for folder, run in zip(folders, runs.values())}
+        baseline_run = runs.get(baseline) or by_folder.get(os.path.abspath(baseline))
+        require("--baseline", baseline, baseline_run is not None, "one of " + ", ".join(runs))
     for paper in with_paper:
         require("--paper", paper, paper in PAPER_ROWS, "one of " + "; ".join(PAPER_ROWS))
-    rows, remarks = rows_of(list(runs.values()), baseline, with_paper), cautions(list(runs.values()), baseline)
-    write_tables(rows, remarks, out)
-    draw_table(rows, os.path.join(out, "table.png"))
-    return markdown(rows, remarks)
+    records = score_records(list(runs.values()), baseline_run, with_paper)
+    text = write_tables(records, remarks_on(list(runs.values()), baseline_run), out)
+    draw_scores(records, os.path.join(out, "table.png"))
+    return text

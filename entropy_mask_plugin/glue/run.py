@@ -1,10 +1,10 @@
-"""All units of a fine-tuning: prepared, run several at once, reported. What is finished is never repeated."""
+"""All trials of a fine-tuning: prepared, run several at once. What is finished is never repeated."""
 
 import itertools
 import json
 import os
 from dataclasses import dataclass
-from typing import List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from tqdm import tqdm
 
@@ -13,7 +13,8 @@ from ..checkpoints.vocabulary import symbols_of_checkpoint
 from ..corpus.wordpiece import WordPieceTokenizer
 from ..huggingface.sentencepiece_model import read_tokenizer
 from ..huggingface.tokenizer_files import find_tokenizer
-from ..system.atomic_files import atomic_path, read_json, remove_leftovers, write_bytes, write_json
+from ..reporting.records import read_record
+from ..system.atomic_files import atomic_path, remove_leftovers, write_bytes, write_json
 from ..system.digests import digest, digest_of_file
 from ..system.errors import UsageError, require
 from ..system.locks import exclusive_lock, wait_for_lock
@@ -23,14 +24,19 @@ from .cells import read_settings
 from .protocols import Protocol, check_protocol, model_settings, optimizer_for
 from .reading import missing_files, read_from_hub, read_task
 from .tasks import TASKS
-from .unit import Unit, run_unit
+from .trial import GlueTrial, run_trial
 
-FLAG = "--checkpoint"
+CHECKPOINT_FLAG = "--checkpoint"
+OLD_SETTINGS = {"optimizer": "adam"}  # what settings.json of older versions leaves out
 
 
 @dataclass
-class Settings:
-    """The flags of the command `glue`."""
+class FineTuningSettings:
+    """The flags of `entropy-mask glue`.
+
+    Raises:
+        UsageError: names the first flag out of its range, or the files that are missing.
+    """
 
     checkpoint: str
     out: str
@@ -41,9 +47,9 @@ class Settings:
     data: Optional[str] = None  # binarised tasks; None = in `out`
     tokenizer: Optional[str] = None
     freeze_encoder: bool = False
-    limit: Optional[int] = None
+    limit: Optional[int] = None  # examples of each split
     jobs: int = 1
-    more: tuple = ()  # further words for fairseq-train
+    extra_args: Tuple[str, ...] = ()  # for fairseq-train
 
     def __post_init__(self):
         require("--jobs", self.jobs, self.jobs >= 1, "1 or more")
@@ -57,15 +63,14 @@ class Settings:
         if missing:
             raise UsageError(f"--glue: {len(missing)} files are missing, expected {', '.join(missing)}")
 
-    def record(self):
-        """What makes two runs the same; tasks and seeds may be added later."""
-        return {"checkpoint": os.path.abspath(self.checkpoint),
-                "content of the checkpoint": digest_of_file(self.checkpoint),
-                "protocol": json.loads(json.dumps(self.protocol._asdict())), "freeze encoder": self.freeze_encoder,
-                "limit": self.limit, "more flags": list(self.more), "optimizer": optimizer_for(self.more)}
+    def record(self) -> Dict[str, Any]:
+        """settings.json: what two calls must share to be one run; tasks and seeds may be added later."""
+        return {"checkpoint": os.path.abspath(self.checkpoint), "checkpoint_digest": digest_of_file(self.checkpoint),
+                "protocol": json.loads(json.dumps(self.protocol._asdict())), "freeze_encoder": self.freeze_encoder,
+                "limit": self.limit, "extra_args": list(self.extra_args), "optimizer": optimizer_for(self.extra_args)}
 
 
-def fine_tune(settings):
+def fine_tune(settings: FineTuningSettings) -> Tuple[int, List[Tuple[str, int, str]]]:
     """Run every (task, seed) that is not finished.
 
     Returns:
@@ -76,46 +81,52 @@ def fine_tune(settings):
             another run is at work there.
     """
     with exclusive_lock(settings.out):
-        return fine_tune_alone(settings)
+        trials = prepare_trials(settings)
+        failures = run_trials(trials, settings.jobs)
+        return len(trials) - len(failures), failures
 
 
-def fine_tune_alone(settings):
-    state = read_checkpoint(settings.checkpoint, FLAG)
-    model = {**model_settings(state, settings.checkpoint, FLAG), "freeze_encoder": settings.freeze_encoder}
+def prepare_trials(settings: FineTuningSettings) -> List[GlueTrial]:
+    """Check the checkpoint and the folder, binarise the tasks and write settings.json."""
+    state = read_checkpoint(settings.checkpoint, CHECKPOINT_FLAG)
+    model = {**model_settings(state, settings.checkpoint, CHECKPOINT_FLAG), "freeze_encoder": settings.freeze_encoder}
     symbols = symbols_of_checkpoint(state, settings.checkpoint)
     if symbols is None:
-        raise UsageError(f"{FLAG}: {settings.checkpoint} does not say its vocabulary, expected a dict.txt beside it")
-    tokenizer = tokenizer_of(settings, state, symbols)
-    refuse_another_run(settings)
-    rows = {name: prepared(settings, name, tokenizer, symbols, state) for name in settings.tasks}
+        raise UsageError(f"{CHECKPOINT_FLAG}: {settings.checkpoint} does not say its vocabulary, expected a dict.txt "
+                         "beside it")
+    tokenizer = matching_tokenizer(settings, state, symbols)
+    refuse_other_settings(settings)
+    n_examples = {name: prepare_task_data(settings, name, tokenizer, symbols, state) for name in settings.tasks}
     write_json(os.path.join(settings.out, "settings.json"), settings.record())
     threads = threads_of_each(settings.jobs)
     devices = itertools.cycle(gpus() or [None])
-    units = [Unit(name, seed, rows[name], settings.protocol, settings.out, data_folder(settings, name),
-                  os.path.abspath(settings.checkpoint), model, threads, next(devices), settings.more)
-             for name in settings.tasks for seed in settings.seeds]
-    failures = run_units(units, settings.jobs)
-    return len(units) - len(failures), failures
+    return [GlueTrial(name, seed, n_examples[name], settings.protocol, settings.out, data_folder(settings, name),
+                      os.path.abspath(settings.checkpoint), model, threads, next(devices), settings.extra_args)
+            for name in settings.tasks for seed in settings.seeds]
 
 
-def tokenizer_of(settings, state, symbols):
+def matching_tokenizer(settings, state, symbols):
     """With `encode` and `names`, checked against the checkpoint's vocabulary."""
     path = find_tokenizer(settings.tokenizer, settings.checkpoint, state)
     is_bert = os.path.isdir(path) or path.endswith(".txt")
     tokenizer = WordPieceTokenizer(path) if is_bert else read_tokenizer(path)
     unknown = sorted({line.rsplit(" ", 1)[0] for line in tokenizer.dictionary({}).splitlines()} - set(symbols))
     if unknown:
-        raise UsageError(f"--tokenizer: {path} has pieces that the checkpoint does not know, {unknown[0]!r} for one; "
-                         "expected the tokenizer that it was trained with")
+        raise UsageError(f"--tokenizer: {path} has subword tokens that the checkpoint does not have, {unknown[0]!r} "
+                         "for one; expected the tokenizer that it was trained with")
     return tokenizer
 
 
-def refuse_another_run(settings):
-    before, now = read_settings(settings.out), settings.record()
-    for name, value in now.items() if before else ():
-        was = before.get(name, "adam" if name == "optimizer" else None)  # which once was not recorded
-        if was != value:
-            raise UsageError(f"--out: {settings.out} is a run with {name} {was}, now {value}; "
+def refuse_other_settings(settings: FineTuningSettings) -> None:
+    """
+    Raises:
+        UsageError: `out` has the settings.json of another run.
+    """
+    existing, now = read_settings(settings.out), settings.record()
+    for name, value in now.items() if existing else ():
+        old = existing.get(name, OLD_SETTINGS.get(name))
+        if old != value:
+            raise UsageError(f"--out: {settings.out} is a run with {name} {old}, now {value}; "
                              "expected the same settings or a new folder")
 
 
@@ -123,14 +134,13 @@ def data_folder(settings, name):
     return os.path.abspath(os.path.join(settings.data or os.path.join(settings.out, "data"), name))
 
 
-def prepared(settings, name, tokenizer, symbols, state):
+def prepare_task_data(settings, name, tokenizer, symbols, state):
     """Binarise a task where that is not done yet. Returns its number of training examples.
 
     Raises:
         UsageError: the folder holds the task for another vocabulary, length or limit, or from another source.
     """
     folder, dictionary = data_folder(settings, name), "".join(f"{symbol} 1\n" for symbol in symbols[4:-1])
-    record = os.path.join(folder, "made_for.json")
     made_for = {"dictionary": digest(dictionary.encode()), "tokenizer": digest(tokenizer.content),
                 "source": source_of(settings, name), "positions": state["cfg"]["model"]["max_positions"],
                 "limit": settings.limit}
@@ -138,25 +148,37 @@ def prepared(settings, name, tokenizer, symbols, state):
     with wait_for_lock(os.path.dirname(folder)):  # several runs may share it
         remove_leftovers(os.path.dirname(folder))
         if not os.path.exists(folder):
-            if settings.glue:
-                splits, malformed = read_task(name, settings.glue, settings.limit)
-            else:
-                splits, malformed = read_from_hub(name, settings.limit), {}
-            with atomic_path(folder) as tmp:
-                shortened = binarize_task(name, splits, tokenizer, dictionary, made_for["positions"], tmp,
-                                          len(os.sched_getaffinity(0)))
-                for file, content in tokenizer.files.items():  # for the export of the fine-tuned model
-                    write_bytes(os.path.join(tmp, file), content)
-                write_json(os.path.join(tmp, "made_for.json"), {
-                    "examples": {split: len(examples) for split, examples in splits.items()}, "shortened": shortened,
-                    "malformed rows left out": malformed, "made for": made_for})
-    require("--data", f"{folder} without made_for.json", os.path.exists(record), "a folder that this command made")
-    found = read_json(record)
+            write_binarized(settings, name, tokenizer, dictionary, made_for, folder)
+    return n_train_examples(folder, made_for)
+
+
+def write_binarized(settings, name, tokenizer, dictionary, made_for, folder):
+    """The whole folder at once, with the tokenizer's files and made_for.json."""
+    if settings.glue:
+        splits, malformed = read_task(name, settings.glue, settings.limit)
+    else:
+        splits, malformed = read_from_hub(name, settings.limit), {}
+    with atomic_path(folder) as tmp:
+        truncated = binarize_task(name, splits, tokenizer, dictionary, made_for["positions"], tmp,
+                                  len(os.sched_getaffinity(0)))
+        for file, content in tokenizer.files.items():  # for the export of the fine-tuned model
+            write_bytes(os.path.join(tmp, file), content)
+        write_json(os.path.join(tmp, "made_for.json"), {
+            "n_examples": {split: len(examples) for split, examples in splits.items()}, "n_truncated": truncated,
+            "n_malformed": malformed, "made_for": made_for})
+
+
+def n_train_examples(folder, made_for):
+    """From made_for.json, after checking it."""
+    path = os.path.join(folder, "made_for.json")
+    require("--data", f"{folder} without made_for.json", os.path.exists(path), "a folder that this command made")
+    record = read_record(path, ("made_for", "n_examples"))
     for part, value in made_for.items():
-        if found["made for"].get(part) != value:
-            raise UsageError(f"--data: {folder} was made for another {part} ({found['made for'].get(part)}), expected "
-                             f"{value}, or another folder")
-    return found["examples"]["train"]
+        old = record["made_for"].get(part)
+        if old != value:
+            raise UsageError(f"--data: {folder} was made for another {part} ({old}), expected {value}, or another "
+                             "folder")
+    return record["n_examples"]["train"]
 
 
 def source_of(settings, name):
@@ -167,19 +189,19 @@ def source_of(settings, name):
     return digest(b"".join(open(path, "rb").read() for path in files))
 
 
-def run_units(units, jobs):
-    """Bring all units to their end. Failures, in words; one that fails does not stop the others.
+def run_trials(trials: Sequence[GlueTrial], jobs: int) -> List[Tuple[str, int, str]]:
+    """Bring all trials to their end. Returns the failures; one that fails does not stop the others.
 
-    The bar counts training examples: MNLI's unit has 160 times those of RTE.
+    The bar counts training examples: a trial of MNLI has 160 times those of RTE.
     """
-    failures, finished = [], [unit for unit in units if unit.is_finished()]
-    initial, total = (sum(unit.rows for unit in part) for part in (finished, units))
+    failures, finished = [], [trial for trial in trials if trial.is_finished()]
+    initial, total = (sum(trial.n_train_examples for trial in part) for part in (finished, trials))
     with tqdm(total=total, initial=initial, unit_scale=True, unit=" examples",
-              desc=f"{len(units)} fine-tunings") as bar:
-        for unit, error in all_of([unit for unit in units if unit not in finished], run_unit, jobs):
+              desc=f"{len(trials)} fine-tunings") as bar:
+        for trial, error in all_of([trial for trial in trials if trial not in finished], run_trial, jobs):
             if error is not None:
-                failures.append((unit.task, unit.seed, describe_error(error)))
-                tqdm.write(f"failed: {unit.task}, seed {unit.seed}: {describe_error(error)}")
-            bar.set_postfix_str(f"{unit.task}, seed {unit.seed}")
-            bar.update(unit.rows)
+                failures.append((trial.task, trial.seed, describe_error(error)))
+                tqdm.write(f"failed: {trial.task}, seed {trial.seed}: {describe_error(error)}")
+            bar.set_postfix_str(f"{trial.task}, seed {trial.seed}")
+            bar.update(trial.n_train_examples)
     return failures

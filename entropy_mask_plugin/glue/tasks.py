@@ -1,6 +1,6 @@
 """The nine GLUE tasks (Wang et al. 2019) as data, and two that docstring_tasks.py makes in the same layout."""
 
-from typing import NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 
 class Task(NamedTuple):
@@ -17,16 +17,16 @@ class Task(NamedTuple):
     folder: str
     columns: Tuple
     labels: Tuple[str, ...]
-    dev: dict
+    dev: Dict[str, str]
     paper: Optional[str]
     official: Tuple[str, ...]
 
-    def cells(self):
+    def cells(self) -> Dict[str, str]:
         """{name of the dev set: what a table calls it}."""
         return {dev: self.folder if len(self.dev) == 1 else f"{self.folder}-{dev}" for dev in self.dev}
 
     @property
-    def regression(self):
+    def regression(self) -> bool:
         return not self.labels
 
 
@@ -52,4 +52,4 @@ TASKS = {
                     ("accuracy",)),
     "order": Task("order", ("sentence", "label"), ("intact", "shuffled"), DEV, None, ("accuracy",)),
 }
-HIGHEST_SCORE = 5.0  # of STS-B; fairseq learns shares of it
+HIGHEST_SCORE = 5.0  # of STS-B; fairseq learns score / 5

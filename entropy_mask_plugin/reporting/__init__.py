@@ -1,1 +1,1 @@
-"""Reports: tables, figures, training logs, comparison of runs, weight drift."""
+"""Reports: tables, figures, records, training logs, comparison of runs, weight drift."""

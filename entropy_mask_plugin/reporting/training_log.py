@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy
 from fairseq.data import Dictionary
@@ -11,7 +12,7 @@ from ..checkpoints.reading import read_checkpoint
 from ..system.errors import UsageError
 from ..training import plateau
 
-LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
+TRAIN_LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
 # As fairseq-train prints it, and as hydra does.
 LINE = re.compile(r"(?:\| |\[)(train|valid)(?: \||\]\[INFO\] -) epoch (\d+) \|(.*)")
 HOURS = re.compile(r"num_updates[= ](\d+).*hours[= ]([\d.]+(?:e-\d+)?)")
@@ -19,7 +20,7 @@ NUMBER = re.compile(r"(\w+) (-?[\d.]+(?:e-?\d+)?|nan)(?= \||$)")
 
 
 @dataclass
-class Run:
+class PretrainingRun:
     """One training run.
 
     name: its folder's.
@@ -32,18 +33,18 @@ class Run:
     """
 
     name: str
-    flags: dict
-    valid: list
-    train: list
-    hours: list
+    flags: Dict[str, Any]
+    valid: List[Dict[str, float]]
+    train: List[Dict[str, float]]
+    hours: List[Tuple[int, float]]
     vocabulary: int
 
-    def hours_at(self, updates):
-        """Training time in hours at each of some updates."""
+    def hours_at(self, updates: Any) -> Any:
+        """Training time in hours at an update, or at each of several."""
         return numpy.interp(updates, *zip(*self.hours))
 
-    def events(self):
-        """[(update, what begins after it)]: self-masking and distillation, where the run has reached them."""
+    def events(self) -> List[Tuple[float, str]]:
+        """[(update, event that follows it)]: self-masking and distillation, where the run has reached them."""
         task, criterion = self.flags["task"], self.flags["criterion"]
         epochs = {}
         if task["mask_strategy"] != "random":
@@ -51,10 +52,10 @@ class Run:
         if criterion["kd_weight"]:
             epochs["distillation begins"] = criterion["kd_start_epoch"]
         ends = {0: 0, **{log["epoch"]: log["num_updates"] for log in self.train}}
-        reached = [(what, epoch) for what, epoch in epochs.items() if epoch and epoch <= self.train[-1]["epoch"]]
-        return [(ends[epoch - 1], what) for what, epoch in reached if epoch - 1 in ends]
+        reached = [(event, epoch) for event, epoch in epochs.items() if epoch and epoch <= self.train[-1]["epoch"]]
+        return [(ends[epoch - 1], event) for event, epoch in reached if epoch - 1 in ends]
 
-    def tokens_per_second(self):
+    def tokens_per_second(self) -> Optional[float]:
         """Over all epochs, the time of training steps alone; None for a run of less than a second."""
         ends = [0, *(log["num_updates"] for log in self.train)]
         timed = [(log, end - start) for log, start, end in zip(self.train, ends, ends[1:]) if "train_wall" in log]
@@ -63,15 +64,15 @@ class Run:
         return tokens / seconds if seconds else None
 
 
-def read_run(folder):
+def read_pretraining_run(folder: str) -> PretrainingRun:
     """Read a folder that fairseq-train was given as --save-dir, with its output in train.log.
 
     Raises:
         UsageError: no checkpoint or no log there, or nothing was validated yet.
     """
-    log = os.path.join(folder, LOG)
+    log = os.path.join(folder, TRAIN_LOG)
     if not os.path.exists(log):
-        raise UsageError(f"{folder}: no {LOG} found, expected the output of fairseq-train there")
+        raise UsageError(f"{folder}: no {TRAIN_LOG} found, expected the output of fairseq-train there")
     state = read_checkpoint(os.path.join(folder, CHECKPOINT), "RUN")
     name = state["cfg"]["task"].get("_name") if state["cfg"] else None
     if name != "entropy_masked_lm" or state["cfg"]["criterion"]["_name"] != "entropy_masked_lm":
@@ -80,19 +81,19 @@ def read_run(folder):
     with open(log, encoding="utf-8", errors="replace") as file:
         text = file.readlines()
     lines = list(parse_log(text))
-    valid, train = (last_of(numbers for kind, numbers in lines if kind == wanted) for wanted in ("valid", "train"))
+    valid, train = (last_of(numbers for kind, numbers in lines if kind == split) for split in ("valid", "train"))
     if not valid or not train:
         raise UsageError(f"{log}: no line about a validation or about an epoch found, expected one of each")
-    return Run(os.path.basename(os.path.normpath(folder)), state["cfg"], valid,
+    return PretrainingRun(os.path.basename(os.path.normpath(folder)), state["cfg"], valid,
                with_unprinted_epochs(train, valid), hours_of(text), vocabulary_of(state["model"]))
 
 
-def vocabulary_of(weights):
+def vocabulary_of(weights: Dict[str, Any]) -> int:
     """Number of symbols, from the largest table of embeddings there is, ours or fairseq's."""
     return max(len(weight) for name, weight in weights.items() if name.endswith("embed_tokens.weight"))
 
 
-def parse_log(lines):
+def parse_log(lines: Iterable[str]) -> Iterator[Tuple[str, Dict[str, float]]]:
     """Yield ("train" | "valid", {name: number}) for each line of statistics that fairseq printed."""
     for line in lines:
         match = LINE.search(line)
@@ -101,33 +102,38 @@ def parse_log(lines):
             yield kind, {"epoch": int(epoch), **{name: float(number) for name, number in NUMBER.findall(rest)}}
 
 
-def hours_of(lines):
+def hours_of(lines: Iterable[str]) -> List[Tuple[int, float]]:
     """[(update, training time in hours)] in order; the last word on an update counts."""
-    found = {}
+    hours = {}
     for match in filter(None, map(HOURS.search, lines)):
-        found[int(match[1])] = float(match[2])
-    return sorted(found.items())
+        hours[int(match[1])] = float(match[2])
+    return sorted(hours.items())
 
 
-def last_of(logs):
+def last_of(logs: Iterable[Dict[str, float]]) -> List[Dict[str, float]]:
     """By update: a resumed run repeats what it had printed after its last checkpoint, and the last word counts."""
     return sorted({log["num_updates"]: log for log in logs}.values(), key=lambda log: log["num_updates"])
 
 
-def with_unprinted_epochs(train, valid):
-    """A run that was killed between the checkpoint at an epoch's end and the line about that epoch goes on with the
-    next one and never prints that line; nor is there one of the epoch under way. What is known stands for it: the
-    updates of its last validation, and for the tokens of an update those of the epoch beside it."""
+def with_unprinted_epochs(train: Sequence[Dict[str, float]],
+                          valid: Sequence[Dict[str, float]]) -> List[Dict[str, float]]:
+    """A run that was killed between the checkpoint at an epoch's end and the line about that epoch resumes with the
+    next one and never prints that line; nor is there one of the epoch under way. Its place is taken by the
+    updates of its last validation, with the tokens per update of the nearest epoch."""
     printed, unprinted = {log["epoch"] for log in train}, {}
     for log in valid:
         if log["epoch"] not in printed:
-            beside = min(train, key=lambda other: abs(other["epoch"] - log["epoch"]))
-            unprinted[log["epoch"]] = {"epoch": log["epoch"], "num_updates": log["num_updates"], "wpb": beside["wpb"]}
+            nearest = min(train, key=lambda other: abs(other["epoch"] - log["epoch"]))
+            unprinted[log["epoch"]] = {"epoch": log["epoch"], "num_updates": log["num_updates"], "wpb": nearest["wpb"]}
     return sorted([*train, *unprinted.values()], key=lambda log: log["num_updates"])
 
 
-def unigram_entropy(dictionary):
-    """Unigram entropy of the training text in bits, from a data-bin's dict.txt; None where it has no counts."""
+def dictionary_unigram_entropy(dictionary: Any) -> Optional[float]:
+    """Unigram entropy of the training text in bits, from a data-bin's dict.txt; None where it has no counts.
+
+    Raises:
+        UsageError: not a dict.txt.
+    """
     try:
         symbols = Dictionary.load(str(dictionary))
     except Exception as error:  # whatever the file is instead

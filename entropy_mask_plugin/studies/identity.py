@@ -3,44 +3,46 @@
 import glob
 import os
 import subprocess
+from typing import Any, Dict, Optional
 
 import torch
 
 from ..glue.tasks import TASKS
-from ..system.atomic_files import read_json
+from ..reporting.records import read_record
 from ..system.digests import digest, digest_of_file
 from ..system.errors import UsageError
 from ..system.machine import cpu_name, versions
 from ..system.processes import PACKAGE
+from .options import StudyOptions
 from .plan import FINISHED
 
-PACKAGES = ("torch", "fairseq-fixed", "numpy", "scikit-learn", "entropy-mask-plugin")  # that decide a result
-NAMES = {"more flags": "other flags after --", "data": "other --data", "glue": "other --glue",
-         "scale": "another --scale", "arch": "another --arch", "teacher": "another --teacher",
-         "epochs": "another --epochs"}  # for people
+DECISIVE_PACKAGES = ("torch", "fairseq-fixed", "numpy", "scikit-learn", "entropy-mask-plugin")
+PHRASES = {"extra_args": "other flags after --", "data": "other --data", "glue": "other --glue",
+           "scale": "another --scale", "arch": "another --arch", "teacher": "another --teacher",
+           "epochs": "another --epochs"}  # of a key, in an error
 
 
-def identity(options):
-    """{what: value}; tasks, rows, seeds and corruptions may be added to a study later."""
+def identity(options: StudyOptions) -> Dict[str, Any]:
+    """study.json; tasks, conditions, seeds and corruptions may be added to a study later."""
     return {
         "commit": commit(),
-        "data": {f"corpus {i + 1} {name}": value for i, corpus in enumerate(options.data)
+        "data": {f"corpus{i + 1}/{name}": value for i, corpus in enumerate(options.data)
                  for name, value in digests_of_corpus(corpus).items()},
         "glue": {task: digest_of_task(options.glue, task) for task in options.tasks},
         "scale": options.scale, "arch": options.arch, "epochs": options.epochs,
-        "teacher": digest_of_teacher(options.teacher), "more flags": list(options.more),
+        "teacher": digest_of_teacher(options.teacher), "extra_args": list(options.extra_args),
     }
 
 
-def environment(options):
-    """What ran a step. One study may be run on several machines, and the record of each step says on which."""
-    return {"machine": machine(options), "versions": versions(*PACKAGES)}
+def step_environment(options: StudyOptions) -> Dict[str, Any]:
+    """What a step runs on. A study may run on several machines, and the record of each step names its own."""
+    return {"machine": describe_device(options), "versions": versions(*DECISIVE_PACKAGES)}
 
 
-def commit():
+def commit() -> Optional[str]:
     """Of the plug-in's own repository, and whether its files differ from it; None where it is in none."""
-    def git(*words):
-        return subprocess.run(["git", "-C", PACKAGE, *words], capture_output=True, text=True)
+    def git(*args):
+        return subprocess.run(["git", "-C", PACKAGE, *args], capture_output=True, text=True)
 
     try:
         head = git("rev-parse", "HEAD")
@@ -55,13 +57,13 @@ def commit():
     return head.stdout.strip() + (f" with changes {digest(changes.encode())[:8]}" if changes else "")
 
 
-def digests_of_corpus(corpus):
+def digests_of_corpus(corpus: str) -> Dict[str, str]:
     return {name: digest(" ".join(digest_of_file(path) for shard in corpus.split(":")
                                   for path in sorted(glob.glob(os.path.join(glob.escape(shard), name)))).encode())
             for name in ("dict.txt", "train.*", "valid.*")}
 
 
-def digest_of_teacher(path):
+def digest_of_teacher(path: Optional[str]) -> Optional[str]:
     """Of a checkpoint or of all files of a folder; None for one that is trained here."""
     if path is None:
         return None
@@ -69,48 +71,49 @@ def digest_of_teacher(path):
     return digest(" ".join(digest_of_file(file) for file in files if os.path.isfile(file)).encode())
 
 
-def digest_of_task(folder, task):
+def digest_of_task(folder: str, task: str) -> str:
     files = [os.path.join(folder, TASKS[task].folder, name) for name in ("train.tsv", *TASKS[task].dev.values())]
     return digest(" ".join(map(digest_of_file, files)).encode())
 
 
-def machine(options):
-    """In words: the GPUs, or the processor and its cores."""
-    if torch.cuda.is_available() and "--cpu" not in options.more:
+def describe_device(options: StudyOptions) -> str:
+    """The GPUs, or the CPU and its cores."""
+    if torch.cuda.is_available() and "--cpu" not in options.extra_args:
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{len(os.sched_getaffinity(0))} cores, {cpu_name()}"
 
 
-def refuse_another(out, now):
+def refuse_another(out: str, now: Dict[str, Any]) -> None:
     """
     Args:
         now: an `identity`, or a part of one.
     Raises:
-        UsageError: the folder is of another commit, other data or sizes, named with what is there.
+        UsageError: the folder is of another commit, other data or sizes, named with what is there; or a
+            record cannot be read.
     """
     if not holds_work(out):  # a mistake in the flags of the first call leaves study.json and logs
         return
-    places = [os.path.join(out, "study.json"), *sorted(glob.glob(os.path.join(glob.escape(out), "*", "*", "seed*",
-                                                                              "record.json")))]
+    places = [os.path.join(out, "study.json"),
+              *sorted(glob.glob(os.path.join(glob.escape(out), "*", "*", "seed*", "record.json")))]
     for path in filter(os.path.exists, places):
-        there = read_json(path)
-        there = there.get("identity", there)
+        record = read_record(path)
+        existing = record.get("identity", record)
         for name, value in now.items():
-            found = difference(there.get(name), value)
-            if found:
-                raise UsageError(f"--out: {path} was made with {NAMES.get(name, f'another {name}')} ({found}, or a new "
-                                 "folder")
+            mismatch = describe_mismatch(existing.get(name), value)
+            if mismatch:
+                raise UsageError(f"--out: {path} was made with {PHRASES.get(name, f'another {name}')} ({mismatch}, or "
+                                 "a new folder")
 
 
-def holds_work(out):
-    """Whether there is a record, a finished step, or a checkpoint to go on from."""
+def holds_work(out: str) -> bool:
+    """Whether there is a record, a finished step, or a checkpoint to resume from."""
     return any(name in (FINISHED, "record.json") or name.endswith(".pt") for _, _, names in os.walk(out)
                for name in names)
 
 
-def difference(there, now):
-    """In words; None where there is none. Files that only one of them has may be added to a study."""
-    if isinstance(there, dict) and isinstance(now, dict):
-        names = [name for name in there if name in now and there[name] != now[name]]
+def describe_mismatch(existing: Any, now: Any) -> Optional[str]:
+    """None where they agree. Files that only one of them has may be added to a study."""
+    if isinstance(existing, dict) and isinstance(now, dict):
+        names = [name for name in existing if name in now and existing[name] != now[name]]
         return f"{', '.join(names)}), expected the same files" if names else None
-    return None if there == now else f"{there}), expected {now}"
+    return None if existing == now else f"{existing}), expected {now}"

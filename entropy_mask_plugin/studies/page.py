@@ -3,17 +3,21 @@
 import base64
 import json
 import os
+from typing import Any, Dict, Sequence, Tuple
 
 import jinja2
+
+from ..reporting.table import Table
+from .results import Result
 
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
 
 
-def page(title, facts, cautions, tables, pictures, results):
+def page(title: str, facts: Sequence[str], cautions: Sequence[str], tables: Sequence[Table],
+         pictures: Sequence[Tuple[str, str]], results: Sequence[Result]) -> str:
     """
     Args:
         facts, cautions: sentences.
-        tables: list of `tables.Table`.
         pictures: [(title, PNG file)].
         results: whose records are shown in full.
     Returns:
@@ -24,25 +28,25 @@ def page(title, facts, cautions, tables, pictures, results):
     return template.render(
         kind_of=kind_of, title=title, facts=facts, cautions=cautions, tables=tables,
         pictures=[(name, encoded(file)) for name, file in pictures],
-        records=[(f"{result.name}, {result.corruption}, seed {seed}", lines_of(record)) for result in results
+        records=[(f"{result.name}, {result.corruption}, seed {seed}", record_text(record)) for result in results
                  for seed, record in result.records.items()])
 
 
-def kind_of(cell):
-    """How a cell is coloured."""
-    if "CONSTANT" in cell or "PLATEAU" in cell:
+def kind_of(cell: str) -> str:
+    """The CSS class of a cell."""
+    if "COLLAPSED" in cell or "PLATEAU" in cell:
         return "marked"
     return ("below" if cell.startswith("-") else "above") if cell.endswith("*") else ""
 
 
-def encoded(file):
+def encoded(file: str) -> str:
     with open(file, "rb") as picture:
         return base64.b64encode(picture.read()).decode()
 
 
-def lines_of(record):
+def record_text(record: Dict[str, Any]) -> str:
     """The commands as they can be copied, and what they ran on."""
-    known = {name: record["identity"][name] for name in ("commit", "data", "glue")}
-    known |= {step: {name: record[step][name] for name in ("machine", "versions", "threads")}
-              for step in ("pretraining", "fine-tuning") if step in record}
-    return "\n\n".join([*record["commands"], json.dumps(known, indent=1)])
+    facts = {name: record["identity"][name] for name in ("commit", "data", "glue")}
+    facts |= {step: {name: record[step][name] for name in ("machine", "versions", "threads")}
+              for step in ("pretraining", "fine_tuning") if step in record}
+    return "\n\n".join([*record["commands"], json.dumps(facts, indent=1)])
