@@ -24,11 +24,18 @@ def room(module):
     return (module.split(".") + ["__init__"])[1]
 
 
+def is_exempt(node):
+    """What is for type checkers alone, and a program at the end of its module, which may start any other."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
+
+
 def imports(module):
     """The modules of the package that a module imports, wherever in its file."""
     file = FILES[module]
     package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if not is_exempt(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
         elif isinstance(node, ast.ImportFrom):
