@@ -325,3 +325,32 @@ def test_drift_is_written_as_csv_and_two_pictures(place):
     assert (place / "drift.png").exists() and (place / "drift-elementwise.png").exists()
     with pytest.raises(UsageError, match="--pretrained: .* does not exist"):
         drift_of_files("nowhere.pt", [str(tuned)])
+
+
+TASK_OF_ONES_OWN = '''
+"""Does the second text repeat the first? Scored by F1."""
+
+from entropy_mask_plugin.glue.tasks import TASKS, Task
+
+TASKS["repeats"] = Task("Repeats", ("first", "second", "label"), ("no", "yes"), {"dev": "dev.tsv"}, None, ("f1",),
+                        fairseq_metric=("--report-acc-and-f1", "f1"))
+'''
+
+
+def test_a_task_of_ones_own_is_fine_tuned_and_scored_by_f1(place, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text(TASK_OF_ONES_OWN)
+    (tmp_path / "glue" / "Repeats").mkdir(parents=True)
+    for name, count in (("train", 24), ("dev", 12)):
+        lines = [f"{WORDS[i % 7]}\t{WORDS[(i + i % 2) % 7]}\t{('yes', 'no')[i % 2]}\n" for i in range(count)]
+        (tmp_path / "glue" / "Repeats" / f"{name}.tsv").write_text("first\tsecond\tlabel\n" + "".join(lines))
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "finetune_glue.py", "--user-dir", tmp_path / "mine", "--tasks", "repeats",
+         "--checkpoint", place / "bert" / "model.pt", "--glue", tmp_path / "glue", "--out", tmp_path / "run",
+         "--seeds", "1", "--protocol", "standard", "--lr", "1e-3", "--batch-size", "8", "--max-epochs", "1", "--",
+         "--cpu"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (row,) = [line for line in done.stdout.splitlines() if "Repeats" in line]
+    assert "f1" in row
+    with open(tmp_path / "run" / "repeats" / "seed1" / "predictions.tsv", encoding="utf-8") as file:
+        assert len(file.readlines()) == 13

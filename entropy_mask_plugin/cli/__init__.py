@@ -93,11 +93,28 @@ def parse(name: str, arguments: Sequence[str], prog: str = "entropy-mask") -> ar
     parser = argparse.ArgumentParser(prog=prog, usage=getattr(module, "USAGE", None), description=module.__doc__,
                                      epilog=getattr(module, "EPILOG", None),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    if COMMANDS[name].fairseq:
+        add_user_dir(parser, arguments)
     module.add_arguments(parser)
     args = parser.parse_args(arguments)
+    vars(args).pop("user_dir", None)
     if COMMANDS[name].extra_args:
         args.extra_args = extra_args
     return args
+
+
+def add_user_dir(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """The flag, and the effect of it: parts that the package registers may be flags of the command."""
+    from ..system.extensions import USER_DIR
+
+    parser.add_argument("--user-dir", metavar="DIR", help="a package of your own that registers parts, such as "
+                                                          "a strategy or a GLUE-like task")
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--user-dir")
+    folder = early.parse_known_args(arguments)[0].user_dir
+    if folder is not None:
+        os.environ[USER_DIR] = os.path.abspath(folder)
+        prepare_process(Command(fairseq=True))
 
 
 def module_of(name: str):

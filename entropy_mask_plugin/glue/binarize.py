@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Sequence
 from ..system.atomic_files import write_bytes
 from ..system.processes import run_preprocess
 from .reading import Example
-from .tasks import HIGHEST_SCORE, TASKS
+from .tasks import TASKS
 
 SPECIALS_SINGLE, SPECIALS_PAIR = 2, 4  # <s> A </s>, and <s> A </s> </s> B </s>
 
@@ -38,7 +38,7 @@ def binarize_task(name: str, splits: Dict[str, List[Example]], tokenizer: Any, d
     for part in inputs:
         preprocess(folder, part, splits, "dict.txt")
     if task.regression:
-        write_scores(folder, splits)
+        write_scores(folder, task, splits)
     else:
         write_classes(folder, task, splits)
         preprocess(folder, "label", splits, "classes.txt")
@@ -64,17 +64,19 @@ def truncate(texts: Sequence[Sequence[int]], room: int) -> List[List[int]]:
     return texts
 
 
-def write_scores(folder, splits):
+def write_scores(folder, task, splits):
     os.makedirs(os.path.join(folder, "label"))
     for split, examples in splits.items():
-        lines = (f"{float(example.label) / HIGHEST_SCORE}\n" for example in examples)
+        lines = (f"{float(example.label) / task.highest_score}\n" for example in examples)
         write_bytes(os.path.join(folder, "label", f"{split}.label"), "".join(lines).encode())
 
 
 def write_classes(folder, task, splits):
-    write_bytes(os.path.join(folder, "classes.txt"), "".join(f"{label} 1\n" for label in task.labels).encode())
+    """By their names, which an exported model keeps. fairseq computes F1 and MCC of labels that are numbers alone."""
+    names = task.labels if task.fairseq_metric[0] is None else [str(i) for i in range(len(task.labels))]
+    write_bytes(os.path.join(folder, "classes.txt"), "".join(f"{name} 1\n" for name in names).encode())
     for split, examples in splits.items():
-        lines = (f"{example.label}\n" for example in examples)
+        lines = (f"{names[task.labels.index(example.label)]}\n" for example in examples)
         write_bytes(os.path.join(folder, "text", f"label.{split}"), "".join(lines).encode())
 
 

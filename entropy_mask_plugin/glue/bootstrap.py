@@ -59,7 +59,7 @@ def resampled(task: Task, ours: Sequence[Predictions], baseline: Sequence[Predic
         raise UsageError(f"{task.folder}: the two runs are over different dev sets, expected the same examples")
     generator = generator or np.random.default_rng(1)
     names = task.official if metric == "official" else (metric,)
-    if task.regression:
+    if task.regression or any(name not in FROM_COUNTS for name in names):
         return resampled_examples(task, ours, baseline, metric, generator)
     labels = len(task.labels)
     columns = np.stack([seeds[0].gold, *(seed.predicted for seed in seeds)])  # 1 + S x N

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..system.atomic_files import write_text
 from .protocols import HEAD
 from .reading import valid_names
-from .tasks import HIGHEST_SCORE, TASKS, Task
+from .tasks import TASKS, Task
 
 
 def predictions_file(name: str, dev: str) -> str:
@@ -62,8 +62,9 @@ def prediction_rows(task: Task, logits: Tensor, targets: Tensor) -> Iterator[Tup
     """The lines of predictions.tsv, from logits N x classes and targets N."""
     if task.regression:
         yield "index", "gold", "predicted"
+        highest = task.highest_score
         for i, (gold, predicted) in enumerate(zip(targets.tolist(), logits[:, 0].tolist())):
-            yield str(i), f"{gold * HIGHEST_SCORE:.6g}", f"{predicted * HIGHEST_SCORE:.6g}"
+            yield str(i), f"{gold * highest:.6g}", f"{predicted * highest:.6g}"
         return
     yield "index", "gold", "predicted", *(f"p({label})" for label in task.labels)
     probabilities = logits.softmax(-1)

@@ -10,13 +10,6 @@ from ..system.errors import require
 from .tasks import TASKS
 
 HEAD = "sentence_classification_head"  # fairseq's default name
-METRIC = {  # of fairseq's criterion: the flag that computes it, and its name
-    "cola": ("--report-mcc", "mcc"),
-    "mrpc": ("--report-acc-and-f1", "acc_and_f1"),
-    "qqp": ("--report-acc-and-f1", "acc_and_f1"),
-    "sts-b": ("--report-pearson-and-spearman", "pearson_and_spearman"),
-}
-ACCURACY = (None, "accuracy")
 
 
 class Protocol(NamedTuple):
@@ -91,7 +84,7 @@ def glue_train_command(name: str, protocol: Protocol, point: Point, seed: int, n
     """
     task = TASKS[name]
     updates = -(-n_train_examples // point.batch_size) * protocol.max_epochs
-    report, metric = METRIC.get(name, ACCURACY)
+    report, metric = task.fairseq_metric
     selection = ["--best-checkpoint-metric", "loss"]
     if protocol.best == "metric":
         selection = ["--best-checkpoint-metric", metric, "--maximize-best-checkpoint-metric"]

@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from ..system.errors import UsageError
 from ..system.extras import require_extras
 from ..system.text import one_line
-from .tasks import HIGHEST_SCORE, TASKS, Task
+from .tasks import TASKS, Task
 
 COLUMNS_WITHOUT_HEADER = 4  # CoLA's
 
@@ -36,7 +36,7 @@ def read_task(name: str, glue: str, limit: Optional[int] = None) -> Tuple[Dict[s
     files = {"train": "train.tsv", **{split: file for split, file in zip(valid_names(), task.dev.values())}}
     for split, file in files.items():
         path = os.path.join(glue, task.folder, file)
-        examples, malformed[split] = read_file(path, task, skips_malformed=name == "qqp")
+        examples, malformed[split] = read_file(path, task)
         splits[split] = examples[:limit]
         if not examples:
             raise UsageError(f"--glue: {path} holds no examples, expected rows with labels")
@@ -52,7 +52,7 @@ def valid_names() -> Iterator[str]:
         yield f"valid{number}"
 
 
-def read_file(path: str, task: Task, skips_malformed: bool = False) -> Tuple[List[Example], int]:
+def read_file(path: str, task: Task) -> Tuple[List[Example], int]:
     """([Example], number of rows left out) of one TSV file."""
     rows = [line.split("\t") for line in read_lines(path)]
     first, columns, expected = 1, task.columns, COLUMNS_WITHOUT_HEADER
@@ -62,7 +62,7 @@ def read_file(path: str, task: Task, skips_malformed: bool = False) -> Tuple[Lis
     examples, n_malformed = [], 0
     for number, row in enumerate(rows[first - 1 :], first):
         if len(row) != expected:
-            if not skips_malformed:
+            if not task.skips_malformed:
                 raise UsageError(f"--glue: {path}, line {number}: {len(row)} columns found, expected {expected}")
             n_malformed += 1
             continue
@@ -95,12 +95,12 @@ def positions(path, header, names):
 def check_label(label, task, path, number):
     if task.regression:
         try:
-            in_range = 0 <= float(label) <= HIGHEST_SCORE
+            in_range = 0 <= float(label) <= task.highest_score
         except ValueError:
             in_range = False
         if not in_range:
             raise UsageError(f"--glue: {path}, line {number}: score {label!r} found, expected a number from 0 to "
-                             f"{HIGHEST_SCORE:g}")
+                             f"{task.highest_score:g}")
     elif label not in task.labels:
         raise UsageError(f"--glue: {path}, line {number}: label {label!r} found, expected one of "
                          f"{', '.join(task.labels)}")
@@ -114,7 +114,7 @@ def missing_files(names: Sequence[str], glue: str) -> List[str]:
 
 
 def read_from_hub(name: str, limit: Optional[int] = None) -> Dict[str, List[Example]]:
-    """The same splits from `nyu-mll/glue` through the package `datasets`.
+    """The same splits from the hub through the package `datasets`.
 
     Raises:
         UsageError: the package is not installed, no network and nothing in the cache, or examples without labels.
@@ -123,9 +123,11 @@ def read_from_hub(name: str, limit: Optional[int] = None) -> Dict[str, List[Exam
     import datasets
 
     task = TASKS[name]
-    configuration = task.folder.lower().replace("-", "")  # sst2, stsb, …
+    if task.hub is None:
+        raise UsageError(f"--from-hub: {name} is not on the hub, expected --glue")
+    dataset, configuration = task.hub
     try:
-        rows = datasets.load_dataset("nyu-mll/glue", configuration)
+        rows = datasets.load_dataset(dataset, configuration)
     except Exception as error:  # the network, the hub and its client each have their own kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UsageError(f"--from-hub: {configuration} cannot be fetched ({reason})") from error

@@ -5,13 +5,17 @@ from typing import Dict, NamedTuple, Optional, Tuple
 
 class Task(NamedTuple):
     """
-    folder: its name in the official layout; the hub's configuration is its lower-case letters and digits.
+    folder: its name in the official layout.
     columns: header names of the text or texts and of the label; of CoLA, which has no header, positions.
     labels: in the order of GLUE's class numbers, as the files write them; empty = a score (regression).
     dev: {name of the dev set: file}; fairseq's valid, valid1, …
     paper: metric in the paper's tables, which do not name it: the one whose majority-class values they print (CoLA
         accuracy, MRPC F1, …); None = not in the paper.
-    official: GLUE's metrics; the mean of them is the task's official score.
+    official: GLUE's metrics, of `metrics.FUNCTIONS`; the mean of them is the task's official score.
+    fairseq_metric: the flag with which fairseq's criterion computes the metric that the best epoch has, and its name.
+    skips_malformed: whether rows with another number of columns are left out, and counted, instead of refused.
+    hub: name of the dataset on the hub, and its configuration; None = it is in files alone.
+    highest_score: of a regression, whose scores begin at 0; fairseq learns the fraction of it.
     """
 
     folder: str
@@ -20,6 +24,10 @@ class Task(NamedTuple):
     dev: Dict[str, str]
     paper: Optional[str]
     official: Tuple[str, ...]
+    fairseq_metric: Tuple[Optional[str], str] = (None, "accuracy")
+    skips_malformed: bool = False
+    hub: Optional[Tuple[str, str]] = None
+    highest_score: float = 1.0
 
     def cells(self) -> Dict[str, str]:
         """{name of the dev set: what a table calls it}."""
@@ -34,22 +42,35 @@ ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
 DEV = {"dev": "dev.tsv"}
 
+ACC_AND_F1 = ("--report-acc-and-f1", "acc_and_f1")
+CORRELATIONS = ("--report-pearson-and-spearman", "pearson_and_spearman")
+
+
+def on_hub(configuration: str) -> Tuple[str, str]:
+    return "nyu-mll/glue", configuration
+
+
 GLUE = {
-    "cola": Task("CoLA", (3, 1), BINARY, DEV, "accuracy", ("mcc",)),
-    "sst-2": Task("SST-2", ("sentence", "label"), BINARY, DEV, "accuracy", ("accuracy",)),
-    "mrpc": Task("MRPC", ("#1 String", "#2 String", "Quality"), BINARY, DEV, "f1", ("f1", "accuracy")),
-    "sts-b": Task("STS-B", ("sentence1", "sentence2", "score"), (), DEV, None, ("pearson", "spearman")),
-    "qqp": Task("QQP", ("question1", "question2", "is_duplicate"), BINARY, DEV, "accuracy", ("f1", "accuracy")),
+    "cola": Task("CoLA", (3, 1), BINARY, DEV, "accuracy", ("mcc",), ("--report-mcc", "mcc"), hub=on_hub("cola")),
+    "sst-2": Task("SST-2", ("sentence", "label"), BINARY, DEV, "accuracy", ("accuracy",), hub=on_hub("sst2")),
+    "mrpc": Task("MRPC", ("#1 String", "#2 String", "Quality"), BINARY, DEV, "f1", ("f1", "accuracy"), ACC_AND_F1,
+                 hub=on_hub("mrpc")),
+    "sts-b": Task("STS-B", ("sentence1", "sentence2", "score"), (), DEV, None, ("pearson", "spearman"), CORRELATIONS,
+                  hub=on_hub("stsb"), highest_score=5.0),
+    "qqp": Task("QQP", ("question1", "question2", "is_duplicate"), BINARY, DEV, "accuracy", ("f1", "accuracy"),
+                ACC_AND_F1, skips_malformed=True, hub=on_hub("qqp")),
     "mnli": Task("MNLI", ("sentence1", "sentence2", "gold_label"), ("entailment", "neutral", "contradiction"),
-                 {"matched": "dev_matched.tsv", "mismatched": "dev_mismatched.tsv"}, "accuracy", ("accuracy",)),
-    "qnli": Task("QNLI", ("question", "sentence", "label"), ENTAILMENT, DEV, "accuracy", ("accuracy",)),
-    "rte": Task("RTE", ("sentence1", "sentence2", "label"), ENTAILMENT, DEV, "accuracy", ("accuracy",)),
-    "wnli": Task("WNLI", ("sentence1", "sentence2", "label"), BINARY, DEV, None, ("accuracy",)),
+                 {"matched": "dev_matched.tsv", "mismatched": "dev_mismatched.tsv"}, "accuracy", ("accuracy",),
+                 hub=on_hub("mnli")),
+    "qnli": Task("QNLI", ("question", "sentence", "label"), ENTAILMENT, DEV, "accuracy", ("accuracy",),
+                 hub=on_hub("qnli")),
+    "rte": Task("RTE", ("sentence1", "sentence2", "label"), ENTAILMENT, DEV, "accuracy", ("accuracy",),
+                hub=on_hub("rte")),
+    "wnli": Task("WNLI", ("sentence1", "sentence2", "label"), BINARY, DEV, None, ("accuracy",), hub=on_hub("wnli")),
 }
-TASKS = {
+TASKS = {  # a package of one's own adds to it: TASKS["mine"] = Task(...)
     **GLUE,
     "library": Task("library", ("sentence", "label"), ("stdlib", "torch", "numpy", "scipy", "sklearn"), DEV, None,
                     ("accuracy",)),
     "order": Task("order", ("sentence", "label"), ("intact", "shuffled"), DEV, None, ("accuracy",)),
 }
-HIGHEST_SCORE = 5.0  # of STS-B; fairseq learns score / 5

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
+from ..scoring import schedule
 from ..system.errors import require
 from ..training.plateau import is_on_plateau, plateau_warning
 from .figures import pyplot, save
@@ -59,9 +60,9 @@ def describe_masks(flags: Dict[str, Any]) -> str:
     """For people: strategy, source of the entropies, distillation."""
     task, criterion = flags["task"], flags["criterion"]
     text = task["mask_strategy"]
-    if text != "random":
-        first = task["self_mask_from_epoch"]
-        text += {None: ", teacher", 1: ", self"}.get(first, f", teacher, self from epoch {first}")
+    if schedule.is_scored(text):
+        source, first = task.get("mask_source", "teacher"), task["self_mask_from_epoch"]
+        text += {None: f", {source}", 1: ", self"}.get(first, f", {source}, self from epoch {first}")
     if criterion["kd_weight"]:
         text += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"
     return text

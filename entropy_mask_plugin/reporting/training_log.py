@@ -9,6 +9,7 @@ import numpy
 from fairseq.data import Dictionary
 
 from ..checkpoints.reading import read_checkpoint
+from ..scoring import schedule
 from ..system.errors import UsageError
 from ..training import plateau
 
@@ -47,7 +48,7 @@ class PretrainingRun:
         """[(update, event that follows it)]: self-masking and distillation, where the run has reached them."""
         task, criterion = self.flags["task"], self.flags["criterion"]
         epochs = {}
-        if task["mask_strategy"] != "random":
+        if schedule.is_scored(task["mask_strategy"]):
             epochs["self-masking begins"] = task["self_mask_from_epoch"]
         if criterion["kd_weight"]:
             epochs["distillation begins"] = criterion["kd_start_epoch"]

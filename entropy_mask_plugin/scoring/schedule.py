@@ -8,6 +8,12 @@ from typing import Optional
 from ..masking.strategies import STRATEGIES
 
 
+def is_scored(strategy: str) -> bool:
+    """Whether masks are chosen by somebody's scores; True also of a strategy that is not registered here, whose run
+    somebody else has recorded."""
+    return strategy not in STRATEGIES or STRATEGIES[strategy].traits["needs_scores"]
+
+
 def source_of(strategy: str, epoch: int, self_mask_from_epoch: Optional[int] = None,
               first: str = "teacher") -> Optional[str]:
     """Who scores the tokens in this epoch (paper, section 2.2).
@@ -19,7 +25,7 @@ def source_of(strategy: str, epoch: int, self_mask_from_epoch: Optional[int] = N
     Returns:
         a name in SOURCES, or None where the strategy needs no scores.
     """
-    if not STRATEGIES[strategy].traits["needs_scores"]:
+    if not is_scored(strategy):
         return None
     return "self" if self_mask_from_epoch is not None and epoch >= self_mask_from_epoch else first
 

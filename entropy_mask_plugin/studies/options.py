@@ -9,7 +9,7 @@ from fairseq.data import Dictionary
 from ..checkpoints.reading import file_or_huggingface_folder, read_checkpoint
 from ..glue.protocols import model_settings
 from ..glue.reading import missing_files
-from ..glue.tasks import GLUE
+from ..glue.tasks import TASKS
 from ..system.errors import UsageError, require
 from .conditions import CONDITIONS, CORRUPTIONS, STUDIES, condition_names
 from .scales import SCALES, Scale
@@ -116,7 +116,7 @@ def check_extra_argument(argument: str) -> None:
 
 def check_tasks(options: StudyOptions) -> None:
     for task in options.tasks:
-        require("--tasks", task, task in GLUE and options.tasks.count(task) == 1, "some of " + ",".join(GLUE))
+        require("--tasks", task, task in TASKS and options.tasks.count(task) == 1, "some of " + ",".join(TASKS))
     missing = missing_files(options.tasks, options.glue)
     if missing:
         raise UsageError(f"--glue: {len(missing)} files are missing, expected {', '.join(missing)}, or --tasks "

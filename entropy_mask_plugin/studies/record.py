@@ -95,7 +95,7 @@ def expected_events(flags: Dict[str, Any]) -> List[str]:
     """Those that the flags schedule for a later epoch than the first."""
     task, criterion = flags["task"], flags["criterion"]
     events = []
-    if task["mask_strategy"] != "random" and (task["self_mask_from_epoch"] or 0) > 1:
+    if schedule.is_scored(task["mask_strategy"]) and (task["self_mask_from_epoch"] or 0) > 1:
         events.append("self-masking begins")
     if criterion["kd_weight"] and criterion["kd_start_epoch"] > 1:
         events.append("distillation begins")
