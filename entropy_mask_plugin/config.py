@@ -52,9 +52,9 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         "none", "none: full blocks; complete: whole sentences; complete_doc: also no new document within a block; eos: "
         "one sentence a block", policy=True, scores=True, study=SCALE)
     shorten_method: SHORTEN_METHOD_CHOICES = flag(
-        "none", "what becomes of lines longer than a block: none, truncate or random_crop", scores=True)
+        "none", "what becomes of lines longer than a block: none, truncate or random_crop", scores=True, study=SCALE)
     shorten_data_split_list: str = flag(
-        "", "comma-separated splits to shorten, e.g. train,valid (default: all)", scores=True)
+        "", "comma-separated splits to shorten, e.g. train,valid (default: all)", scores=True, study=SCALE)
     mask_strategy: str = flag(
         "high", f"which tokens are masked, by their scores: {names(STRATEGIES)}", policy=True, study=ROWS)
     mask_score: str = flag(
@@ -64,7 +64,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     mask_unit: str = flag("token", f"what is masked together: {names(UNITS)}", policy=True, study=ROWS)
     mask_prob: Optional[float] = flag(
         None, "fraction of the maskable tokens of each sequence that is masked, in (0, 1] (default: 0.15; 0.5 for "
-        "--arch …_3ml)", policy=True)
+        "--arch …_3ml)", policy=True, study=ROWS)
     mask_count: Optional[int] = flag(
         None, "mask this many tokens of each sequence instead (1 or more)", policy=True, study=ROWS)
     static_masks: bool = flag(
@@ -126,10 +126,10 @@ def with_options(config: Type[FairseqDataclass]) -> Type[FairseqDataclass]:
     return dataclasses.make_dataclass(config.__name__, missing, bases=(config,)) if missing else config
 
 
-def names_with(trait: str) -> Dict[str, Any]:
-    """{field: value of the trait} of those that have it; see `flag`."""
-    return {field.name: field.metadata[trait] for field in dataclasses.fields(with_options(EntropyMaskedLMConfig))
-            if field.metadata.get(trait)}
+def names_with(trait: str, config: Type[FairseqDataclass] = EntropyMaskedLMConfig) -> Dict[str, Any]:
+    """{field: value of the trait} of those that have it, options of registered parts included; see `flag`."""
+    fields = dataclasses.fields(with_options(config) if config is EntropyMaskedLMConfig else config)
+    return {field.name: field.metadata[trait] for field in fields if field.metadata.get(trait)}
 
 
 def flag_of(name: str) -> str:

@@ -4,7 +4,7 @@ Shapes: B sentences, T positions, V vocabulary, K selected positions, P position
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple, Union
 
 import torch
@@ -15,7 +15,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor, nn
 
-from .config import plain
+from .config import ROWS, flag, plain
 from .models.positions import SelectedPositions
 from .scoring import schedule
 from .system.errors import require
@@ -26,19 +26,13 @@ from .training.cross_entropy import inplace_cross_entropy
 class EntropyMaskedLMCriterionConfig(FairseqDataclass):
     """The flags of `--criterion entropy_masked_lm`."""
 
-    kd_weight: float = field(
-        default=0.0, metadata={"help": "w in (1-w) MLM + w KD, in [0, 1]; 0 = no distillation, the paper's is 0.5"}
-    )
-    kd_temperature: float = field(
-        default=1.0, metadata={"help": "T in T^2 KL(teacher_T || student_T), above 0"}
-    )
-    kd_start_epoch: int = field(
-        default=1, metadata={"help": "first epoch, from 1, with distillation: 1 = the paper's complete transfer, "
-                                     "2 = transfer after initialization"}
-    )
-    kd_positions: str = field(
-        default="masked", metadata={"help": "where student and teacher are compared: masked or all (padding never)"}
-    )
+    kd_weight: float = flag(
+        0.0, "w in (1-w) MLM + w KD, in [0, 1]; 0 = no distillation, the paper's is 0.5", study=ROWS)
+    kd_temperature: float = flag(1.0, "T in T^2 KL(teacher_T || student_T), above 0")
+    kd_start_epoch: int = flag(
+        1, "first epoch, from 1, with distillation: 1 = the paper's complete transfer, 2 = transfer after "
+        "initialization", study=ROWS)
+    kd_positions: str = flag("masked", "where student and teacher are compared: masked or all (padding never)")
 
 
 @register_criterion("entropy_masked_lm", dataclass=EntropyMaskedLMCriterionConfig)

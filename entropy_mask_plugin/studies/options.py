@@ -7,6 +7,8 @@ from typing import Dict, List, Optional, Sequence
 from fairseq.data import Dictionary
 
 from ..checkpoints.reading import file_or_huggingface_folder, read_checkpoint
+from ..config import SCALE, flag_of, names_with
+from ..criterion import EntropyMaskedLMCriterionConfig
 from ..glue.protocols import model_settings
 from ..glue.reading import missing_files
 from ..glue.tasks import TASKS
@@ -15,20 +17,18 @@ from .conditions import CONDITIONS, CORRUPTIONS, STUDIES, condition_names
 from .scales import SCALES, Scale
 
 TEACHER_SEED = 1000  # no student's: they would share its first weights
-OWNED = {  # flags that the plan sets, and what to use instead
-    "--max-epoch": "--epochs", "--max-update": "--epochs", "--total-num-update": "--epochs", "--seed": "--seeds",
-    **dict.fromkeys(("--batch-size", "--max-sentences", "--max-tokens", "--update-freq", "--tokens-per-sample",
-                     "--sample-break-mode", "--shorten-method", "--shorten-data-split-list"), "another scale"),
-    "--arch": "--arch before the --", "--teacher": "--teacher before the --", "--save-dir": "--out",
-    "--leave-unmasked-prob": "--corruption", "--random-token-prob": "--corruption",
-    **dict.fromkeys(("--mask-strategy", "--mask-prob", "--mask-count", "--static-masks", "--self-mask-from-epoch",
-                     "--kd-weight", "--kd-start-epoch", "--entropy-cache"), "--rows, which differ in it"),
+SETTINGS_OF_FAIRSEQ = {  # flags of fairseq's own that the plan sets, and what to use instead
+    "--max-epoch": "--epochs", "--max-update": "--epochs", "--total-num-update": "--epochs",
+    **dict.fromkeys(("--batch-size", "--max-sentences", "--max-tokens", "--update-freq"), SCALE),
+    "--arch": "--arch before the --",
 }
 
 
 def owned() -> Dict[str, str]:
-    """{flag of fairseq-train that the plan sets: what to use instead}."""
-    return OWNED
+    """{flag of fairseq-train that the plan sets: what to use instead}. Flags of the task and the criterion say it
+    themselves."""
+    set_by_study = {**names_with("study"), **names_with("study", EntropyMaskedLMCriterionConfig)}
+    return {**SETTINGS_OF_FAIRSEQ, **{flag_of(name): instead for name, instead in set_by_study.items()}}
 
 
 @dataclass(frozen=True)
