@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
-from conftest import OURS, TINY, binarise_task, parse, same_weights, train, weights
+from builders.models import AnyTask
+from builders.processes import Killed, kill_before_update, torchrun
+from builders.training import OURS, TINY, binarise_task, parse, same_weights, train, weights
 from fairseq import models
-from test_front_ends import torchrun
-from test_models import AnyTask
-from test_training import Killed, kill_before_update
 
 from entropy_mask_plugin.glue.protocols import arch_args
 from entropy_mask_plugin.reporting.drift import components, drift, write_drift

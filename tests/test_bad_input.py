@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, train
+from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, train
 
 from entropy_mask_plugin.system.errors import UsageError
 

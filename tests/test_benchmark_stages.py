@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 import torch
-from conftest import ROOT
+from builders.training import ROOT
 
 from entropy_mask_plugin.benchmark import (
     end_to_end,

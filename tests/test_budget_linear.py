@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import train
+from builders.processes import Killed
+from builders.training import train
 from fairseq import trainer as fairseq_trainer
-from test_training import Killed
 
 from entropy_mask_plugin.fairseq_fixes import clock as fairseq_clock
 from entropy_mask_plugin.fairseq_fixes.clock import training_time

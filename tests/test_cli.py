@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from builders.training import ROOT
 
 from entropy_mask_plugin import __version__
 from entropy_mask_plugin.cli import COMMANDS

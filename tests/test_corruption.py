@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import RANKED
+from builders.training import RANKED
 
 from entropy_mask_plugin.masking import noise
 from entropy_mask_plugin.masking.corruption import apply_80_10_10, corrupt, random_tokens

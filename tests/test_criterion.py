@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, batch_of, masked_by_policy, train
+from builders.training import TINY, batch_of, masked_by_policy, train
 
 from entropy_mask_plugin.criterion import distillation_loss
 

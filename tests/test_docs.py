@@ -13,7 +13,7 @@ from enum import Enum
 from typing import List, Optional
 
 import pytest
-from conftest import PLUGIN, ROOT, TINY, binarise_task, parse
+from builders.training import PLUGIN, ROOT, TINY, binarise_task, parse
 from fairseq import checkpoint_utils, options
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.configs import FairseqConfig
@@ -385,7 +385,7 @@ TRAININGS = [(page, words) for page, block in ALL_BLOCKS if TRAINS in BLOCKS[pag
 
 @pytest.mark.parametrize(("page", "words"), TRAININGS, ids=[f"{page}: {words[-1]}" for page, words in TRAININGS])
 def test_the_trainings_of_the_docs_run(page, words, data_bin, teacher, tmp_path):
-    checkpoint_utils.save_checkpoint.__dict__.pop("best", None)  # as in conftest.train
+    checkpoint_utils.save_checkpoint.__dict__.pop("best", None)  # as in builders.training.train
     fairseq_train.main(parse(as_smoke_run(words, data_bin, teacher, tmp_path)))
     assert (tmp_path / "run" / "checkpoint_last.pt").exists()
 

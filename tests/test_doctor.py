@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
-from test_huggingface import SIZES, make_folder
+from builders.huggingface import SIZES, make_folder
+from builders.training import ROOT
 
 from entropy_mask_plugin import doctor
 from entropy_mask_plugin.huggingface.importing import import_bert

@@ -10,8 +10,8 @@ import time
 import pytest
 import torch
 import transformers
-from conftest import ROOT, make_bert_vocabulary
-from test_huggingface import make_folder
+from builders.huggingface import make_folder
+from builders.training import ROOT, make_bert_vocabulary
 
 from entropy_mask_plugin.corpus.docstrings import Docstrings
 

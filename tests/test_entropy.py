@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import LargestOutput
+from builders.training import LargestOutput
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, scores_of, train
+from builders.training import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, scores_of, train
 from fairseq import checkpoint_utils
 
 from entropy_mask_plugin.scoring.cache.building import build

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run
+from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, run
 from fairseq import checkpoint_utils
 
 from entropy_mask_plugin.masking.registry import Entry

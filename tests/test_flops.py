@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, batch_of, masked_by_policy
-from test_trimmed_step import multiplications
+from builders.flops import multiplications
+from builders.training import ROOT, batch_of, masked_by_policy
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, run, same_weights, train, weights
+from builders.processes import torchrun
+from builders.training import PLUGIN, ROOT, run, same_weights, train, weights
 
 RECIPES = ROOT / "examples" / "paper"
 
@@ -71,18 +72,6 @@ def test_the_shipped_yaml_has_the_published_number_of_parameters(recipe, paramet
                  "optimization.stop_min_lr=1", "dataset.num_workers=0", "dataset.batch_size=2", cwd=tmp_path)
     printed = re.search(r"num. shared model params: ([\d,]+)", done.stdout + done.stderr)
     assert printed and int(printed.group(1).replace(",", "")) == parameters, done.stdout + done.stderr
-
-
-def torchrun(ranks, data_bin, save_dir, *flags, cwd, model=TINY, program=("-m", "fairseq_cli.train")):
-    """fairseq-train on several CPU processes; from a folder where the plug-in's path is relative."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", "--master_port=0",
-               "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", *map(str, program), data_bin, *TRAINING,
-               *OURS, *model, "--save-dir", str(save_dir), "--distributed-backend", "gloo", *flags]
-    command[command.index(PLUGIN)] = os.path.relpath(PLUGIN, cwd)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nexit status {done.returncode}"
-    return f"{save_dir}/checkpoint_last.pt"
 
 
 @pytest.mark.parametrize("backend", ["c10d", "legacy_ddp"])

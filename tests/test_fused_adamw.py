@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import parse, same_weights, train
+from builders.training import parse, same_weights, train
 from fairseq import optim
 
 from entropy_mask_plugin.system.errors import UsageError

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -12,9 +11,10 @@ import time
 
 import pytest
 import torch
-from conftest import OURS, ROOT, TINY, make_bert_vocabulary, train, weights
+from builders.glue import WORDS, write_glue
+from builders.huggingface import make_folder
+from builders.training import OURS, ROOT, TINY, make_bert_vocabulary, train, weights
 from fairseq.data import Dictionary, data_utils
-from test_huggingface import make_folder
 
 from entropy_mask_plugin.glue import run
 from entropy_mask_plugin.glue.metrics import read_predictions
@@ -26,30 +26,6 @@ from entropy_mask_plugin.huggingface.tokenizer_files import find_tokenizer
 from entropy_mask_plugin.reporting.drift import ELEMENTWISE, FROBENIUS, drift, drift_of_files, write_drift
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.system.locks import exclusive_lock
-
-WORDS = ["the", "value", "of", "a", "list", "return", "name", "file", "is", "string"]
-
-
-def write_glue(folder):
-    """RTE, STS-B and MNLI in GLUE's layout: the label is whether, or how often, the second text repeats the first."""
-    draw = random.Random(0)
-    pair = lambda: (" ".join(draw.choices(WORDS, k=4)), " ".join(draw.choices(WORDS, k=4)))  # noqa: E731
-    def rows(columns, line, count):
-        return "\t".join(columns) + "\n" + "".join("\t".join(line(i, *pair())) + "\n" for i in range(count))
-    rte = lambda i, a, b: (str(i), a, a if i % 2 else b, ("not_entailment", "entailment")[i % 2])  # noqa: E731
-    sts = lambda i, a, b: (str(i), a, a if i % 2 else b, str(5.0 * (i % 2)))  # noqa: E731
-    mnli = lambda i, a, b: (a, b, TASKS["mnli"].labels[i % 3])  # noqa: E731
-    tables = {
-        "RTE": (("index", "sentence1", "sentence2", "label"), rte, ("dev",)),
-        "STS-B": (("index", "sentence1", "sentence2", "score"), sts, ("dev",)),
-        "MNLI": (("sentence1", "sentence2", "gold_label"), mnli, ("dev_matched", "dev_mismatched")),
-    }
-    for task, (columns, line, devs) in tables.items():
-        (folder / task).mkdir(parents=True)
-        (folder / task / "train.tsv").write_text(rows(columns, line, 48))
-        for number, dev in enumerate(devs):
-            (folder / task / f"{dev}.tsv").write_text(rows(columns, line, 15 + number))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from builders.glue import planted, write_settings, write_trial
 from scipy import stats
 from sklearn import metrics as reference
 
@@ -24,38 +25,6 @@ from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS
 from entropy_mask_plugin.glue.table import score_records
 from entropy_mask_plugin.glue.tasks import TASKS
 from entropy_mask_plugin.system.errors import UsageError
-
-
-def planted(task, seed, examples=200, right=0.7):
-    """Gold labels that a seed does not change, and predictions of which about `right` agree with them."""
-    gold = np.random.default_rng(0).integers(0, max(2, len(task.labels)), examples)
-    draw = np.random.default_rng(seed)
-    wrong = draw.random(examples) > right
-    predicted = np.where(wrong, (gold + 1) % max(2, len(task.labels)), gold)
-    if task.regression:
-        return Predictions(gold + draw.normal(0, 0.1, examples) * 0 + np.arange(examples) / 100, predicted + 0.5)
-    return Predictions(gold, predicted)
-
-
-def write_trial(run, name, seed, predictions):
-    """What a finished trial leaves."""
-    task = TASKS[name]
-    folder = run / name / f"seed{seed}"
-    folder.mkdir(parents=True)
-    word = str if task.regression else lambda number: task.labels[number]
-    for dev in task.dev:
-        file = "predictions.tsv" if dev == next(iter(task.dev)) else f"predictions-{dev}.tsv"
-        rows = [("index", "gold", "predicted")]
-        rows += [(str(i), word(g), word(p)) for i, (g, p) in enumerate(zip(*map(np.ndarray.tolist, predictions)))]
-        (folder / file).write_text("".join("\t".join(row) + "\n" for row in rows))
-    (folder / "result.json").write_text(json.dumps({"seconds": 61, "n_train_examples": 3668}))
-
-
-def write_settings(run, **different):
-    protocol = {"learning_rates": [5e-5], "best": "loss"}
-    settings = {"checkpoint": f"{run}.pt", "protocol": protocol, "freeze_encoder": False, "limit": None,
-                "extra_args": [], **different}
-    (run / "settings.json").write_text(json.dumps(settings))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import TRAINING, batch_of, distance, masked_by_policy, train, weights
+from builders.training import TRAINING, batch_of, distance, masked_by_policy, train, weights
 from fairseq import utils
 from fairseq.logging import metrics
 
@@ -156,7 +156,7 @@ def test_rows_of_logits_begin_at_multiples_of_128_bytes(make_task):
 def test_a_resumed_run_ends_near_a_straight_one(data_bin, teacher, tmp_path, monkeypatch):
     """Near: atomic additions come in another order each time. A run that lost its optimizer or its place in the data
     ends as far from the straight one as the epoch has moved it."""
-    monkeypatch.setattr("conftest.TRAINING", GPU_TRAINING)
+    monkeypatch.setattr("builders.training.TRAINING", GPU_TRAINING)
     flags = [*flags_of("self + KD", teacher), "--optimizer", "fused_adamw", "--precision", "bf16"]
     straight, again = (weights(train(data_bin, str(tmp_path / name), *flags, "--max-epoch", "2"))
                        for name in ("straight", "again"))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_models import AnyTask, build
+from builders.models import AnyTask, build, lively
 
 from entropy_mask_plugin.masking.registry import Entry
 from entropy_mask_plugin.models import flops
@@ -23,14 +23,6 @@ HYBRIDS = ["hbert_v1", "hbert_v2", "addbert", "hbertlet"]
 def hybrid(*flags, arch="hbert_v1"):
     torch.manual_seed(0)
     return build(*flags, model=["--arch", arch, *TINY])
-
-
-def lively(module):
-    """With weights as large as a trained model's: all-but-zero scores would hide mistakes in a softmax."""
-    generator = torch.Generator().manual_seed(3)
-    for parameter in module.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.6
-    return module
 
 
 def additive_attention(module, x, real):

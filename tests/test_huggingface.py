@@ -11,7 +11,8 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
-from conftest import OURS, ROOT, TINY, binarise_task, make_bert_vocabulary, train, weights
+from builders.huggingface import SIZES, make_folder
+from builders.training import OURS, ROOT, TINY, binarise_task, make_bert_vocabulary, train, weights
 from fairseq import checkpoint_utils
 from safetensors.torch import load_file, save_file
 
@@ -20,25 +21,6 @@ from entropy_mask_plugin.huggingface.importing import import_bert, read_bert
 from entropy_mask_plugin.masking.scores.entropy import projected_entropy
 from entropy_mask_plugin.pretrained.teacher import load_teacher
 from entropy_mask_plugin.system.errors import UsageError
-
-SIZES = {
-    "bert_base": {},
-    "bertlet": dict(num_hidden_layers=4, hidden_size=512, num_attention_heads=8, intermediate_size=2048),
-    "tiny": dict(num_hidden_layers=3, hidden_size=36, num_attention_heads=3, intermediate_size=50,
-                 max_position_embeddings=70, layer_norm_eps=1e-5, type_vocab_size=3),
-}
-
-
-def make_folder(folder, kind="BertForMaskedLM", tokens=None, **sizes):
-    """A Hugging Face BERT as save_pretrained leaves it, all its weights random (LayerNorms and biases too)."""
-    tokens = tokens or make_bert_vocabulary()
-    torch.manual_seed(5)
-    model = getattr(transformers, kind)(transformers.BertConfig(vocab_size=len(tokens), **sizes))
-    for weight in model.parameters():
-        weight.data += 0.01 * torch.randn_like(weight)
-    model.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-    return model.eval()
 
 
 @pytest.fixture(scope="module")

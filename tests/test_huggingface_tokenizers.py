@@ -10,7 +10,7 @@ import re
 import pytest
 import sentencepiece
 import transformers
-from conftest import OURS, TINY, TRAINING, make_bert_vocabulary, parse, train
+from builders.training import OURS, TINY, TRAINING, make_bert_vocabulary, parse, train
 from fairseq import tasks
 from fairseq.data.data_utils import load_indexed_dataset
 

@@ -5,7 +5,7 @@ import sys
 from graphlib import TopologicalSorter
 
 import pytest
-from conftest import ROOT
+from builders.training import ROOT
 
 PACKAGE = "entropy_mask_plugin"
 ROOMS = ["system", "masking", "scoring", "checkpoints", "config", "fairseq_fixes", "training", "models", "criterion",

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY, train, weights
+from builders.training import TINY, train, weights
 
 from entropy_mask_plugin.huggingface.importing import import_bert, read_bert
 from entropy_mask_plugin.pretrained.initialization import spread
@@ -82,7 +82,7 @@ def test_a_norm_inside_a_mixer_is_not_copied_to_another_mixer(data_bin, begun, t
 
 
 def test_a_head_that_was_never_trained_is_not_copied(data_bin, begun, tmp_path):
-    from test_huggingface import make_folder
+    from builders.huggingface import make_folder
 
     with open(f"{data_bin}/dict.txt", encoding="utf-8") as file:
         symbols = [line.rsplit(" ", 1)[0] for line in file]

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from conftest import TINY
-from test_models import build
+from builders.models import build
+from builders.training import TINY
 
 from entropy_mask_plugin.models import linear
 from entropy_mask_plugin.models.linear import Linear, cast_together

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import OURS, batch_of, masked_by_policy, parse, train
-from test_hbert import lively
-from test_models import AnyTask, build
+from builders.models import AnyTask, build, lively
+from builders.training import OURS, batch_of, masked_by_policy, parse, train
 
 from entropy_mask_plugin.system.errors import UsageError
 

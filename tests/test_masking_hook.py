@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import LargestOutput, batch_of, masked_by_policy, scores_of
+from builders.training import LargestOutput, batch_of, masked_by_policy, scores_of
 from fairseq import utils
 
 from entropy_mask_plugin.masking.take import number_to_mask, take

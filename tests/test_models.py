@@ -5,37 +5,16 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, TINY, parse, run
+from builders.models import AnyTask, build
+from builders.training import ROOT, run
 from fairseq import models
 from fairseq.criterions import CRITERION_REGISTRY
-from fairseq.data import Dictionary
 from fairseq.tasks import TASK_REGISTRY
 
 import entropy_mask_plugin  # noqa: F401
 from entropy_mask_plugin.models.mixers import SelfAttention
 
 SIZES = {"bert_base": 109_512_762, "bertlet": 28_794_170}
-
-
-def dictionary(size):
-    symbols = Dictionary()
-    for i in range(size - len(symbols) - 1):
-        symbols.add_symbol(f"w{i}")
-    symbols.add_symbol("<mask>")
-    return symbols
-
-
-class AnyTask:
-    def __init__(self, vocabulary=50, length=16):
-        self.source_dictionary, self.length = dictionary(vocabulary), length
-
-    def max_positions(self):
-        return self.length
-
-
-def build(*flags, task=None, model=TINY):
-    cfg = parse(["nowhere", "--task", "masked_lm", "--criterion", "masked_lm", *model, *flags])
-    return models.build_model(cfg.model, task or AnyTask())
 
 
 @pytest.fixture

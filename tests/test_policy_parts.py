@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT, run
+from builders.training import ROOT, run
 
 from entropy_mask_plugin.masking import Masker, Policy, Scores, Vocabulary, When
 from entropy_mask_plugin.masking.registry import Entry, Registry

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, batch_of
+from builders.training import TINY, batch_of
 from fairseq import utils
 
 triton = pytest.importorskip("triton")

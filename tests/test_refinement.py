@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import RANKED, batch_of, masked_by_policy, scores_of
+from builders.training import RANKED, batch_of, masked_by_policy, scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import OURS, ROOT, TINY, TRAINING, run, train
+from builders.training import OURS, ROOT, TINY, TRAINING, run, train
 
 from entropy_mask_plugin.reporting import comparison, training_log
 from entropy_mask_plugin.studies.record import account

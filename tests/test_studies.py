@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import MODULES, OURS, ROOT, TINY, docstrings, make_bert_vocabulary, parse, same_weights, train
-from test_glue_run import write_glue
-from test_glue_table import planted, write_settings, write_trial
-from test_huggingface import make_folder
+from builders.glue import planted, write_glue, write_settings, write_trial
+from builders.huggingface import make_folder
+from builders.training import MODULES, OURS, ROOT, TINY, docstrings, make_bert_vocabulary, parse, same_weights, train
 
 from entropy_mask_plugin import cli
 from entropy_mask_plugin.config import Corruption, EntropyMaskedLMConfig, corruption_of

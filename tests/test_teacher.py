@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import TINY, TRAINING, run, train
+from builders.training import TINY, TRAINING, run, train
 
 from entropy_mask_plugin.pretrained.teacher import with_separate_projection
 from entropy_mask_plugin.system.errors import UsageError

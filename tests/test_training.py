@@ -10,7 +10,8 @@ import time
 
 import pytest
 import torch
-from conftest import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, same_weights, train, weights
+from builders.processes import Killed, kill_before_update
+from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, same_weights, train, weights
 from fairseq import checkpoint_utils
 from fairseq_cli import train as fairseq_train
 
@@ -26,23 +27,6 @@ RUNS = {
 
 def flags_of(name, teacher):
     return [teacher if flag == "TEACHER" else flag for flag in RUNS[name]]
-
-
-class Killed(BaseException):
-    """Ends a run where it stands, like a kill: fairseq catches Exception and RuntimeError only."""
-
-
-def kill_before_update(monkeypatch, update):
-    from entropy_mask_plugin.task import EntropyMaskedLMTask
-
-    step = EntropyMaskedLMTask.train_step
-
-    def dying_step(self, sample, model, criterion, optimizer, update_num, *args, **kwargs):
-        if update_num == update:
-            raise Killed
-        return step(self, sample, model, criterion, optimizer, update_num, *args, **kwargs)
-
-    monkeypatch.setattr(EntropyMaskedLMTask, "train_step", dying_step)
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, batch_of, masked_by_policy
-from test_models import build
+from builders.flops import multiplications
+from builders.models import build
+from builders.training import TINY, batch_of, masked_by_policy
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -125,15 +126,6 @@ def test_a_step_never_makes_the_host_wait_for_the_device(bf16_pays, flags, make_
         loss, _, _ = criterion(model, masked)
         loss.backward()
     assert watch.names == ()
-
-
-def multiplications(width, ffn, layers, vocabulary, length, share):
-    """Of one token, forward: (body with everything, head with everything, both at a share of the positions)."""
-    attention = 2 * length * width
-    layer = 4 * width**2 + attention + 2 * width * ffn
-    last = 2 * width**2 + share * (2 * width**2 + attention + 2 * width * ffn)
-    head = width**2 + width * vocabulary
-    return layers * layer, head, (layers - 1) * layer + last + share * head
 
 
 @pytest.mark.parametrize("arch, width, ffn, layers, heads", [("bertlet", 512, 2048, 4, 8)])

@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import MODULES, ROOT, docstrings
-from test_glue_run import write_glue
+from builders.glue import write_glue
+from builders.training import MODULES, ROOT, docstrings
 
 from entropy_mask_plugin import __version__
 from entropy_mask_plugin.cli import COMMANDS
