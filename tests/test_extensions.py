@@ -131,7 +131,7 @@ def test_a_score_is_logged_and_cached_under_its_own_name(train_with, teacher, tm
     assert "| entropy_masked " in log and "score_masked" not in log
     facts = [json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*/facts.json")]
     assert sorted(fact.get("score", "") for fact in facts) == ["", "doubt"]
-    assert {fact.get("version of the score") for fact in facts} == {None, 2}
+    assert {fact.get("version of the score") for fact in facts} == {None, 1}
 
 
 def test_a_source_needs_no_teacher_and_costs_no_pass(train_with, data_bin, tmp_path, monkeypatch):

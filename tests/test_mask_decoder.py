@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from builders.models import AnyTask, build, lively
 from builders.training import OURS, batch_of, masked_by_policy, parse, train
 
+from entropy_mask_plugin.config import corruption_of
 from entropy_mask_plugin.system.errors import UsageError
 
 MASK = 49  # of AnyTask's 50 symbols
@@ -158,12 +159,10 @@ def test_an_arch_is_berts_with_two_more_layers(arch, layers, width):
     (["--leave-unmasked-prob", "0", "--random-token-prob", "0"], (0.5, 0.0, 0.0)),
 ])
 def test_an_arch_brings_its_masks_unless_they_are_given(flags, expected, data_bin):
-    from fairseq import tasks
-
     cfg = parse([data_bin, *OURS, "--mask-strategy", "random", "--arch", "bertlet_3ml", *flags])
-    assert tasks.setup_task(cfg.task).corruption == expected
+    assert corruption_of(cfg.task) == expected
     cfg = parse([data_bin, *OURS, "--mask-strategy", "random", "--arch", "bertlet"])
-    assert tasks.setup_task(cfg.task).corruption == (0.15, 0.0, 0.0)
+    assert corruption_of(cfg.task) == (0.15, 0.0, 0.0)
 
 
 def test_half_of_the_tokens_are_predicted_and_four_tenths_hidden(make_task):

@@ -43,7 +43,7 @@ def does_work(function):
 @contextlib.contextmanager
 def entropies_as_on_a_gpu():
     """Whatever the machine, so that figures compare."""
-    with mock.patch("entropy_mask_plugin.task.bf16_pays", lambda device: True), mock.patch(
+    with mock.patch("entropy_mask_plugin.scoring.scorer.bf16_pays", lambda device: True), mock.patch(
             "entropy_mask_plugin.masking.devices.syncs_are_expensive", lambda device: True):
         yield
 

@@ -38,13 +38,14 @@ class Scorer:
             clean: src_tokens, B x T int64, and has_padding.
         """
         hidden, weight, bias = self.projection(model, clean)
-        tokens = clean["src_tokens"]
+        tokens = clean["src_tokens"] if SCORES[self.score].traits["needs_tokens"] else None
         # Without syncs, refinement may miss a position where scores hardly differ. Layers in bf16 do that anyway.
         is_unsafe = devices.syncs_are_expensive(hidden.device) and self.layers_in == "fp32"
         if self.product is torch.bfloat16 or is_unsafe or not bf16_pays(hidden.device):
             return Scores(self.projected(hidden, weight, bias, tokens, self.product))
         return Scores(self.projected(hidden, weight, bias, tokens, torch.bfloat16),
-                      lambda at: self.projected(hidden[at], weight, bias, tokens[at], torch.float32))
+                      lambda at: self.projected(hidden[at], weight, bias, None if tokens is None else tokens[at],
+                                                torch.float32))
 
     def exact(self, model: torch.nn.Module, clean: Mapping[str, Any]) -> Tensor:
         """B x T fp32: as exact as --entropy-precision says, everywhere."""
@@ -57,5 +58,6 @@ class Scorer:
             hidden = model.lm_hidden(tokens, has_padding=clean["has_padding"])
         return hidden, *model.output_projection()
 
-    def projected(self, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    def projected(self, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Optional[Tensor],
+                  dtype: torch.dtype) -> Tensor:
         return projected(self.score, hidden, weight, bias, tokens, dtype, **self.options)

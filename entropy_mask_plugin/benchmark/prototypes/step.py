@@ -69,7 +69,8 @@ def tune_entropy_kernel(variant):
 
 def leave_out_refinement(variant):
     """Masks by the entropies of the bf16 product as they are: what `--entropy-precision bf16` does."""
-    variant.trainer.task.cfg.entropy_precision = "bf16"
+    scorer = variant.trainer.task.scorer
+    scorer.layers_in, scorer.product = "bf16", torch.bfloat16
 
 
 # ---- layers

@@ -123,4 +123,4 @@ def plain_projected_entropy(rows: Tensor, weight: Tensor, bias: Tensor, chunk_ro
     return _of_sums(r, t)
 
 
-SCORES.add("entropy", unit="nats", version=1, projected=projected_entropy)(entropy)
+SCORES.add("entropy", unit="nats", version=1, needs_tokens=False, projected=projected_entropy)(entropy)

@@ -8,6 +8,7 @@
         returns     R fp32, finite: large = uncertain
 
 unit: for logs and pictures.
+needs_tokens: whether it depends on the tokens; else they may be None.
 version: another number where another value is computed: entropy caches of the old one are not read.
 projected: (hidden, weight, bias, dtype) -> the same for all positions of a batch, in a faster way.
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ..registry import Registry
 
-SCORES = Registry("--mask-score", unit="", version=1, projected=None)
+SCORES = Registry("--mask-score", unit="", version=1, needs_tokens=True, projected=None)
 CHUNK_ROWS = 256  # of a matrix product: below 64 it gets slow
 
 
@@ -41,14 +42,14 @@ class Scores(NamedTuple):
 
 
 @torch.no_grad()
-def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, dtype=torch.float32,
+def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Optional[Tensor], dtype=torch.float32,
               **options: Any) -> Tensor:
     """A score of softmax(hidden @ weight.T + bias), without ever holding the logits of more than CHUNK_ROWS positions.
 
     Args:
         score: a name in SCORES.
         hidden: ... x C, input of the output projection; weight: V x C; bias: V.
-        tokens: ... int64.
+        tokens: ... int64; may be None for a score that does not need them.
         dtype: of the matrix product's operands; fp32 is the reference, see `refinement` for bf16.
         options: of the score.
     Returns:
@@ -58,7 +59,9 @@ def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: 
     if entry.traits["projected"] is not None:
         return entry.traits["projected"](hidden, weight, bias, dtype)
     rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()  # N x C
+    chunks = rows.split(CHUNK_ROWS)
+    tokens_of = [None] * len(chunks) if tokens is None else tokens.reshape(-1).split(CHUNK_ROWS)
     with torch.autocast(rows.device.type, enabled=False):  # a caller's autocast would round the logits to bf16
-        values = [entry.fn((part @ weight.t()).float() + bias, of_part, **options)
-                  for part, of_part in zip(rows.split(CHUNK_ROWS), tokens.reshape(-1).split(CHUNK_ROWS))]
+        values = [entry.fn((chunk @ weight.t()).float() + bias, of_chunk, **options)
+                  for chunk, of_chunk in zip(chunks, tokens_of)]
     return torch.cat(values).view(hidden.shape[:-1])
