@@ -20,7 +20,11 @@ from fairseq.trainer import Trainer
 torch.set_num_threads(1)  # as in the processes that `run` starts: sums in another order are other sums
 
 
+LONGEST = ("test_studies", "test_glue_run", "test_archs_together", "test_front_ends")  # first, to end with the others
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.module.__name__ not in LONGEST)  # stable
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

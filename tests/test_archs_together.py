@@ -12,6 +12,8 @@ from fairseq import models
 from entropy_mask_plugin.glue.protocols import arch_args
 from entropy_mask_plugin.reporting.drift import components, drift, write_drift
 
+pytestmark = pytest.mark.slow  # all of them start processes
+
 SIZES = TINY[2:]
 ARCHS = {
     "hbert_v1": ["--arch", "hbert_v1"], "hbert_v2": ["--arch", "hbert_v2", "--encoder-layers", "5"],

@@ -59,6 +59,7 @@ def test_our_criterion_asks_for_our_task(data_bin, tmp_path):
                                              "--tokens-per-sample", "16"])
 
 
+@pytest.mark.slow
 def test_a_data_bin_without_dictionary_split_or_sequences_is_refused(data_bin, tmp_path):
     def broken(name, change):
         folder = tmp_path / name
@@ -82,6 +83,7 @@ def test_a_data_bin_without_dictionary_split_or_sequences_is_refused(data_bin, t
     assert not (tmp_path / "run" / "checkpoint_last.pt").exists()
 
 
+@pytest.mark.slow
 def test_text_in_another_dictionarys_symbols_is_refused(data_bin, tmp_path):
     shutil.copytree(data_bin, tmp_path / "bin")
     (tmp_path / "text").write_text("xyzzy plugh\n" * 30)
@@ -106,6 +108,7 @@ def test_a_checkpoint_of_another_size_is_refused_before_it_is_loaded(data_bin, t
               "--encoder-ffn-embed-dim", "48", "--max-update", "1")
 
 
+@pytest.mark.slow
 def test_hydra_prints_the_sentence_without_a_traceback(data_bin, tmp_path):
     done = run("fairseq_cli.hydra_train", "--config-dir", ROOT / "examples" / "paper", "--config-name", "bertlet",
                f"common.user_dir={PLUGIN}", "common.cpu=true", f"task.data={data_bin}", "task.teacher=null",
@@ -115,6 +118,7 @@ def test_hydra_prints_the_sentence_without_a_traceback(data_bin, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_the_sentence_alone(data_bin, tmp_path):
     done = run("fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir", tmp_path, "--mask-prob", "7",
                "--mask-strategy", "random")
@@ -123,6 +127,7 @@ def test_the_command_line_prints_the_sentence_alone(data_bin, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_checkpoint_under_a_final_name(data_bin, tmp_path):
     """The limit on file sizes stands for the disk: a checkpoint of this model needs 600 kB."""
     command = [sys.executable, "-m", "fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir",
@@ -152,6 +157,7 @@ def test_checkpoints_are_copied_whole_or_not_at_all(tmp_path, monkeypatch):
     assert (tmp_path / "last.pt").read_text() == "new"
 
 
+@pytest.mark.slow
 def test_other_errors_keep_their_traceback():
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import entropy_mask_plugin; hook = sys.excepthook; " \
            "entropy_mask_plugin.register(); assert sys.excepthook is not hook; raise KeyError('x')"
@@ -162,6 +168,7 @@ def test_other_errors_keep_their_traceback():
 CLASSIFY = ["--task", "sentence_prediction", "--criterion", "sentence_prediction", "--num-classes", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [OURS, CLASSIFY], ids=["pretraining", "fine-tuning"])
 def test_a_restore_file_that_is_not_there_is_no_reason_to_start_from_scratch(task, data_bin, tmp_path):
     data = data_bin
@@ -173,6 +180,7 @@ def test_a_restore_file_that_is_not_there_is_no_reason_to_start_from_scratch(tas
               *(["--mask-strategy", "random"] if task is OURS else []), task=task)
 
 
+@pytest.mark.slow
 def test_fine_tuning_with_other_sizes_than_the_checkpoint_has_is_one_line(data_bin, teacher, tmp_path):
     binarise_task(data_bin, tmp_path / "glue")
     with pytest.raises(UsageError, match="Cannot load model parameters from checkpoint .*: it is of another model"):

@@ -20,6 +20,7 @@ def options(out, **more):
         memory=False, cpu=True, out=str(out)), **more})
 
 
+@pytest.mark.slow
 def test_every_variant_is_measured_and_reported(tiny, tmp_path):
     text = run.benchmark(options(tmp_path))
     (block,) = json.loads((tmp_path / "benchmark.json").read_text())["settings"]
@@ -35,6 +36,7 @@ def test_every_variant_is_measured_and_reported(tiny, tmp_path):
     assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own(tmp_path):
     setting = variants.Setting(str(tmp_path), "bertlet", 16, 2, "fp32", True)
     data.write_data_bin(str(tmp_path / "bin"), 4096)
@@ -43,6 +45,7 @@ def test_memory_is_that_of_a_process_of_its_own(tmp_path):
     assert 4 * parameters < megabytes < 4 * parameters + 2000
 
 
+@pytest.mark.slow
 def test_an_unfinished_benchmark_leaves_what_it_has(tiny, tmp_path, monkeypatch):
     write, written = report.write_report, []
 
@@ -88,6 +91,7 @@ def test_mistakes_of_the_mixers_are_named(lengths, width, message, tmp_path):
         mixers.benchmark_mixers(lengths, width, 32, 1, True, str(tmp_path))
 
 
+@pytest.mark.slow
 def test_masks_can_come_later_in_the_benchmark(tiny, tmp_path):
     text = run.benchmark(options(tmp_path, variants=["random", "3ML", "3ML, self"]))
     assert "| 3ML, self " in text

@@ -348,6 +348,7 @@ def recordings(monkeypatch):
     return replays
 
 
+@pytest.mark.slow
 def test_replayed_layers_make_the_step_that_it_was(folder, recordings):
     variant = build(folder, "self + KD")
     step.replay_layers(variant)

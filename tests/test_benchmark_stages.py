@@ -52,6 +52,7 @@ SLEEPS = """
 """
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_cut_off_leaves_its_figures_and_the_next_one_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(stages.STAGES, "other", stages.Stage("the same", 3, "other"))
     run = planted(monkeypatch, tmp_path, SLEEPS, seconds=3)
@@ -83,6 +84,7 @@ def test_mistakes_are_named(names, budget, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command_runs_a_stage_in_a_process_of_its_own_and_lists_them(tmp_path):
     command = [sys.executable, ROOT / "scripts" / "benchmark.py"]
     done = subprocess.run([*command, "--out", tmp_path, "--stages", "machine"], capture_output=True, text=True)
@@ -106,6 +108,7 @@ def test_a_failing_measurement_is_a_figure_and_the_next_one_is_made(out):
         results.attempt("part", lambda: (_ for _ in ()).throw(RuntimeError("CUDA error: an illegal access")))
 
 
+@pytest.mark.slow
 def test_sanity_compares_and_names_a_difference(out, monkeypatch):
     random = sanity.WAYS["random"]
     monkeypatch.setattr(sanity, "WAYS", {way: sanity.WAYS[way] for way in (
@@ -150,6 +153,7 @@ def spoiled(outcome, is_bf16):
     return ([{**row, "loss": row["loss"] * (1.1 if is_bf16 else 1)} for row in log], masks)
 
 
+@pytest.mark.slow
 def test_steps_are_measured_with_their_parts_in_one_run(out, monkeypatch):
     monkeypatch.setattr(steps, "PROFILED", ("random", "self"))
     assert steps.run_step(TINY)
@@ -229,6 +233,7 @@ def test_a_user_trains_and_resumes(loads, status, expected, out, monkeypatch, ca
     assert "loss=3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["kernels", "compile"])
 def test_kernels_are_right_in_the_interpreter_and_compile_without_spills(stage, tmp_path):
     pytest.importorskip("triton")
@@ -240,6 +245,7 @@ def test_kernels_are_right_in_the_interpreter_and_compile_without_spills(stage, 
         assert len(figures) == 9 and all(f["spills"] == 0 and f["registers"] <= 255 for f in figures)
 
 
+@pytest.mark.slow
 def test_the_prototypes_are_put_over_a_step(tmp_path):
     pytest.importorskip("triton")
     assert stages.run_benchmark_stages(["prototypes"], str(tmp_path), TINY) == {"prototypes": "passed"}

@@ -58,6 +58,7 @@ def expected_rate(update):
     return pytest.approx(learning_rate(update * SECONDS / 720, 0.02, 0.25, 0.002), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_fairseq_ends_the_run_with_a_validation_and_a_checkpoint(clock, data_bin, tmp_path, caplog):
     with caplog.at_level("INFO"):
         checkpoint = train(data_bin, str(tmp_path), *FLAGS)

@@ -25,6 +25,7 @@ def python(*arguments, cwd=ROOT):
                           env=environment, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_and_its_front_says_the_same(command, tmp_path):
     done = python(*MODULE, command, "--help")
@@ -73,6 +74,7 @@ def test_the_version_is_printed():
     assert python(*MODULE, "--version").stdout == __version__ + "\n"
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_and_an_exit_status(tmp_path):
     done = python(*MODULE, "prepare-corpus", "--text", tmp_path / "missing", "--out", tmp_path / "out")
     assert done.returncode == 1 and done.stderr.startswith("error: --text ") and done.stderr.count("\n") == 1
@@ -99,6 +101,7 @@ def test_a_command_without_its_extras_ends_in_one_line(tmp_path):
                            '"entropy-mask-plugin[glue,report]"\n')
 
 
+@pytest.mark.slow
 def test_a_dataset_without_the_package_that_fetches_it_ends_in_one_line(tmp_path):
     code = f"""if True:
         import sys

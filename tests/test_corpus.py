@@ -542,6 +542,7 @@ def prepare_with_small_files(settings, largest):
     prepare_corpus(settings)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written_at_any_stage(tmp_path, monkeypatch):
     documents = made_documents(400)
     text = write_text(tmp_path / "text.txt", documents)
@@ -592,6 +593,7 @@ def decoded_documents(data_bin, split, tokenizer, dictionary):
     return [list(group) for is_text, group in itertools.groupby(lines, bool) if is_text]
 
 
+@pytest.mark.slow
 def test_fairseq_reads_back_the_text_and_literal_specials_are_no_special_symbols(corpus):
     from fairseq.data import Dictionary
 
@@ -607,6 +609,7 @@ def test_fairseq_reads_back_the_text_and_literal_specials_are_no_special_symbols
     assert found == 60
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_like_a_straight_one(text, corpus, tmp_path):
     out = tmp_path / "out"
     killed = subprocess.Popen(command_line(text, str(out)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -621,6 +624,7 @@ def test_a_killed_run_goes_on_and_ends_like_a_straight_one(text, corpus, tmp_pat
     assert contents(out) == contents(corpus)
 
 
+@pytest.mark.slow
 def test_shards_hold_each_training_document_once_and_the_first_one_the_validation(text, corpus, tmp_path):
     settings = CorpusSettings(out=str(tmp_path), text=[text], vocab_size=VOCABULARY, valid_fraction=0.2, shards=2)
     path = prepare_corpus(settings)
@@ -633,6 +637,7 @@ def test_shards_hold_each_training_document_once_and_the_first_one_the_validatio
     assert whole["splits"] == dealt["splits"]
 
 
+@pytest.mark.slow
 def test_a_stream_made_in_parts_gives_the_same_data_bin_and_keeps_no_text(text, tokenizer_file, tmp_path, monkeypatch):
     rows = [row for document in documents_of_file(text) for row in ["= Title =", *document[0]]]
     copy, held = tmp_path / "copy", []

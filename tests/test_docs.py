@@ -139,6 +139,7 @@ def make_flags():
     return module
 
 
+@pytest.mark.slow
 def test_the_page_of_flags_is_up_to_date():
     # In a process of its own: other tests register parts here.
     code = "import sys; sys.path.insert(0, 'docs'); import make_flags; sys.stdout.write(make_flags.page())"
@@ -326,6 +327,7 @@ def check_hydra(words):
         assert key in task if group == "task" else key in groups[group].__dataclass_fields__, f"{group}.{key}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "block"), ALL_BLOCKS, ids=[f"{page}: {block[:40]}" for page, block in ALL_BLOCKS])
 def test_the_flags_of_every_command_are_known(page, block):
     for words in commands(block):
@@ -383,6 +385,7 @@ TRAININGS = [(page, words) for page, block in ALL_BLOCKS if TRAINS in BLOCKS[pag
              for words in commands(block) if words[0] == "fairseq-train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "words"), TRAININGS, ids=[f"{page}: {words[-1]}" for page, words in TRAININGS])
 def test_the_trainings_of_the_docs_run(page, words, data_bin, teacher, tmp_path):
     checkpoint_utils.save_checkpoint.__dict__.pop("best", None)  # as in builders.training.train
@@ -398,6 +401,7 @@ def run_in_root(*command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_another_task_is_fine_tuned_by_the_script(data_bin, teacher, tmp_path):
     binarise_task(data_bin, tmp_path / "task")
     run_in_root("bash", "examples/paper/finetune.sh", "bertlet", tmp_path / "task", teacher, tmp_path / "tuned", "2",

@@ -24,6 +24,7 @@ def examined(*arguments, python=(), **environment):
     return done.returncode, found
 
 
+@pytest.mark.slow
 def test_a_machine_that_can_train_is_well(data_bin, teacher):
     status, found = examined("--data", data_bin, "--teacher", teacher)
     assert status == 0 and not found[doctor.ERROR]
@@ -70,6 +71,7 @@ def test_on_a_bare_python_everything_that_is_missing_is_named():
     assert missing == ["torch", "numpy", "fairseq", "sentencepiece", "tokenizers", "safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken, kind", [
     ("fairseq", doctor.ERROR), ("hydra", doctor.ERROR), ("numpy", doctor.ERROR), ("pip", doctor.NOTE)])
 def test_a_package_that_cannot_be_imported_is_named_with_the_repair(broken, kind, tmp_path):

@@ -15,6 +15,8 @@ from builders.training import ROOT, make_bert_vocabulary
 
 from entropy_mask_plugin.corpus.docstrings import Docstrings
 
+pytestmark = pytest.mark.slow  # all of them start processes
+
 EXAMPLE = ROOT / "examples" / "domain_adaptation"
 
 

@@ -32,6 +32,7 @@ def stored(folder):
     return {path.name: path.read_bytes() for path in place.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [
     [], ["--sample-break-mode", "complete", "--skip-invalid-size-inputs-valid-test"],
     ["--sample-break-mode", "eos", "--shorten-method", "truncate"],
@@ -208,6 +209,7 @@ def test_a_part_holds_its_values_and_a_digest(small_parts, tmp_path):
 # ---- a process of its own
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_with_the_parts_that_are_there(data_bin, teacher, tmp_path):
     command = [sys.executable, "-m", "fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, *HIGH, "--teacher",
                teacher, "--entropy-cache", str(tmp_path / "cache"), "--save-dir", str(tmp_path / "run")]
@@ -223,6 +225,7 @@ def test_a_killed_training_goes_on_with_the_parts_that_are_there(data_bin, teach
     assert same_weights(one, train(data_bin, str(tmp_path / "plain"), *flags))
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_built_ahead_is_the_one_that_the_training_reads(data_bin, teacher, tmp_path, monkeypatch):
     cache = str(tmp_path / "cache")
     command = [sys.executable, ROOT / "scripts" / "build_entropy_cache.py", f"{data_bin}:{data_bin}", "--teacher",

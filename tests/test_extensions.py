@@ -87,6 +87,7 @@ def settings_of(folder):
     return torch.load(folder / "checkpoint_last.pt", weights_only=True)["cfg"]["task"]
 
 
+@pytest.mark.slow
 def test_a_strategy_brings_its_flag(train_with, tmp_path):
     own = ["--mask-strategy", "blurred", "--self-mask-from-epoch", "1"]
     assert "entropy_masked" in succeeded(train_with("strategy", *TINY, *own, "--blur", "2.5"))
@@ -97,6 +98,7 @@ def test_a_strategy_brings_its_flag(train_with, tmp_path):
         "error: --blur: -1.0 found, expected 0 or more")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_loads_without_its_strategy_which_training_asks_for(train_with, tmp_path):
     succeeded(train_with("strategy", *TINY, "--mask-strategy", "blurred", "--self-mask-from-epoch", "1"))
     checkpoint = str(tmp_path / "run" / "checkpoint_last.pt")
@@ -107,6 +109,7 @@ def test_a_checkpoint_loads_without_its_strategy_which_training_asks_for(train_w
         "(did you mean blurred?)")
 
 
+@pytest.mark.slow
 def test_a_strategys_flag_is_a_setting_under_hydra_too(data_bin, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -123,6 +126,7 @@ def test_a_strategys_flag_is_a_setting_under_hydra_too(data_bin, tmp_path):
     assert settings_of(tmp_path / "run")["blur"] == 1.5
 
 
+@pytest.mark.slow
 def test_a_score_is_logged_and_cached_under_its_own_name(train_with, teacher, tmp_path):
     flags = [*TINY, "--teacher", teacher, "--entropy-cache", tmp_path / "cache"]
     log = succeeded(train_with("score", *flags, "--mask-score", "doubt"))
@@ -134,6 +138,7 @@ def test_a_score_is_logged_and_cached_under_its_own_name(train_with, teacher, tm
     assert {fact.get("version of the score") for fact in facts} == {None, 1}
 
 
+@pytest.mark.slow
 def test_a_source_needs_no_teacher_and_costs_no_pass(train_with, data_bin, tmp_path, monkeypatch):
     log = succeeded(train_with("source", *TINY, "--mask-source", "rarity"))
     assert "| score_masked -" in log
@@ -149,11 +154,13 @@ def test_a_source_needs_no_teacher_and_costs_no_pass(train_with, data_bin, tmp_p
         "error: --mask-source: rarety found, expected one of teacher, self, rarity (did you mean rarity?)")
 
 
+@pytest.mark.slow
 def test_a_unit_is_masked_as_a_whole(train_with):
     log = succeeded(train_with("unit", *TINY, "--mask-unit", "pair", "--self-mask-from-epoch", "1"))
     assert "mask_rate 0.1" in log
 
 
+@pytest.mark.slow
 def test_a_mixer_trains_in_a_pattern(train_with):
     sizes = ["--arch", "hbertlet", *TINY[2:]]
     succeeded(train_with("mixer", *sizes, "--mixer-pattern", "mean,self", "--mask-strategy", "random"))
@@ -168,6 +175,7 @@ def install(folder, name, text):
     (info / "entry_points.txt").write_text(f"[entry_points]\n[entropy_mask_plugin.extensions]\n{name} = {name}\n")
 
 
+@pytest.mark.slow
 def test_an_installed_package_adds_parts_by_its_entry_point(data_bin, tmp_path):
     (tmp_path / "site").mkdir()
     install(tmp_path / "site", "blurring", PARTS["strategy"])

@@ -73,6 +73,7 @@ def test_the_published_shares_are_near_those_of_the_formula():
     assert relative_cost(12, 768) == pytest.approx(0.78, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_report_names_every_term_and_sums_up():
     done = subprocess.run([sys.executable, ROOT / "scripts" / "flops.py", "--arch", "bertlet_3ml"], capture_output=True,
                           text=True)
@@ -86,6 +87,7 @@ def test_the_report_names_every_term_and_sums_up():
     assert "| RoBERTa-base " in done.stdout and "78 %" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words, message", [
     (["--arch", "roberta_base"], "--arch: roberta_base found, expected one of this plug-in's archs"),
     (["--arch", "bertlet", "--length", "1"], "--length: 1 found"),

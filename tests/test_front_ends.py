@@ -10,6 +10,8 @@ import torch
 from builders.processes import torchrun
 from builders.training import PLUGIN, ROOT, run, same_weights, train, weights
 
+pytestmark = pytest.mark.slow  # all of them start processes
+
 RECIPES = ROOT / "examples" / "paper"
 
 

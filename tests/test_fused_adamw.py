@@ -59,6 +59,7 @@ def test_values_out_of_range_are_named(flags, message):
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.slow
 def test_compiled_layers_compute_the_same_and_leave_no_trace_in_the_checkpoint(make_task):
     flags = ["--mask-strategy", "random", "--dropout", "0", "--attention-dropout", "0"]
     plain, compiled = (make_task(*flags, *more)[1] for more in ([], ["--compile"]))

@@ -27,6 +27,8 @@ from entropy_mask_plugin.reporting.drift import ELEMENTWISE, FROBENIUS, drift, d
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.system.locks import exclusive_lock
 
+pytestmark = pytest.mark.slow  # all of them start processes
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -102,6 +102,7 @@ def test_the_bootstrap_interval_is_the_binomials_where_only_one_run_errs():
     assert low == pytest.approx(20 - spread, abs=0.4) and high == pytest.approx(20 + spread, abs=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cola", "mrpc", "rte", "mnli"])
 def test_counts_of_patterns_give_the_interval_of_drawing_rows(name):
     """Against rows drawn one by one and scikit-learn's metrics, two seeds each."""

@@ -61,6 +61,7 @@ def test_additive_attention_knows_no_order():
     assert torch.allclose(attention(x, None)[:, order], attention(x[:, order], None), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_layer_normalizes_before_and_inside_both_blocks():
     """x + Wo LN(heads(LN x)), then x + W2 LN(relu(W1 LN x)), no bias in the feed-forward block."""
     layer, x = lively(hybrid().eval().encoder.layers[0]), torch.randn(2, 5, 12)

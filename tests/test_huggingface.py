@@ -50,6 +50,7 @@ def loaded(checkpoint):
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_logits_are_those_of_transformers_both_ways(name, tmp_path):
     tokens = make_bert_vocabulary(30522 if name != "tiny" else None)
@@ -121,6 +122,7 @@ def test_halves_become_fp32_and_parts_of_a_large_model_are_put_together(tiny, co
     assert torch.equal(read["lm_head.dense.weight"], expected["lm_head.dense.weight"].half().float())
 
 
+@pytest.mark.slow
 def test_a_bare_encoder_is_imported_with_a_fresh_head_and_is_no_teacher(tmp_path, make_task):
     make_folder(tmp_path / "hf", "BertModel", **SIZES["tiny"])
     done = subprocess.run([sys.executable, ROOT / "scripts" / "import_hf_bert.py", "--hf", tmp_path / "hf", "--out",
@@ -253,6 +255,7 @@ def test_a_token_of_white_space_and_lines_of_windows_are_read(copy, tmp_path):
     loaded(tmp_path / "in" / "model.pt")  # with that dict.txt
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_model_with_another_kind_of_input_is_refused(like_data, data_bin, tmp_path):
     import_bert(str(like_data[0]), str(tmp_path / "in"))
     binarise_task(data_bin, tmp_path / "glue")
@@ -334,6 +337,7 @@ def loaded_with_data(checkpoint, data_bin):
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separator", [[], ["--separator-token", "2"]])
 def test_a_fine_tuned_model_becomes_a_classifier(separator, like_data, data_bin, tmp_path):
     folder, _ = like_data

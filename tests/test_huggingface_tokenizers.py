@@ -228,6 +228,7 @@ def test_a_wordpiece_corpus_has_the_dictionary_and_the_files_of_its_vocabulary(t
         prepare_corpus(CorpusSettings(out=str(tmp_path / "b"), text=[str(text)], bert_vocab=str(tmp_path / "nowhere")))
 
 
+@pytest.mark.slow
 def test_fairseq_reads_a_data_bin_of_berts_size_with_the_ids_of_the_vocabulary(tmp_path):
     """30,522 symbols, no made-up words, <mask> last; through fairseq-preprocess itself."""
     tokens = make_bert_vocabulary(30_522)
@@ -249,6 +250,7 @@ def test_fairseq_reads_a_data_bin_of_berts_size_with_the_ids_of_the_vocabulary(t
 # ---- end to end
 
 
+@pytest.mark.slow
 def test_a_sentencepiece_model_goes_out_fills_masks_and_comes_in_again(lines, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(lines[:400]), encoding="utf-8")

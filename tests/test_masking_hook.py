@@ -255,6 +255,7 @@ def test_data_workers_change_nothing(make_task):
     assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
 
 
+@pytest.mark.slow
 def test_every_block_is_seen_whatever_the_batch_size(make_task):
     task = make_task("--mask-strategy", "random")[0]
     dataset = task.dataset("train")

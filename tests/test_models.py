@@ -44,6 +44,7 @@ def test_the_registries_hold_our_classes():
     assert CRITERION_REGISTRY["entropy_masked_lm"].__module__ == "entropy_mask_plugin.criterion"
 
 
+@pytest.mark.slow
 def test_the_package_works_as_user_dir_from_another_folder(tmp_path):
     link = tmp_path / "entropy_mask_plugin"
     link.symlink_to(ROOT / "entropy_mask_plugin")

@@ -28,6 +28,7 @@ def test_masking_needs_torch_alone_and_changes_nothing():
     assert printed(code) == ["torch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["fairseq", "entropy_mask_plugin.models", "entropy_mask_plugin.task"])
 def test_everything_is_registered_whatever_is_imported_first(first):
     code = f"""if True:

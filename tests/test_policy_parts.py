@@ -47,6 +47,7 @@ def test_every_strategy_says_in_a_line_what_it_does():
     assert all(entry.summary.endswith(".") for entry in STRATEGIES.values())
 
 
+@pytest.mark.slow
 def test_all_parts_are_listed_by_a_command():
     done = run("entropy_mask_plugin.policies")
     assert done.returncode == 0, done.stderr

@@ -29,6 +29,7 @@ def runs(data_bin, teacher, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_read_as_fairseq_printed_it(runs):
     init = training_log.read_pretraining_run(str(runs / "init"))
     printed = re.findall(r"\| valid \|.* loss ([\d.]+) \| accuracy ([\d.]+).* num_updates (\d+)",
@@ -41,6 +42,7 @@ def test_a_run_is_read_as_fairseq_printed_it(runs):
     assert training_log.read_pretraining_run(str(runs / "random")).events() == []
 
 
+@pytest.mark.slow
 def test_training_time_is_read_as_it_was_logged(runs):
     lines = [*(runs / "init" / "train.log").read_text().splitlines(),
              "x | INFO | train_inner | epoch 002:  9 / 9 loss=9.0, num_updates=9, lr=1, hours=2e-05, wall=3"]
@@ -61,6 +63,7 @@ def without_line_of_epoch(run, epoch, folder):
     return training_log.read_pretraining_run(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_run_killed_before_the_line_about_an_epoch_keeps_its_epochs(epoch, runs, tmp_path):
     whole = training_log.read_pretraining_run(str(runs / "init"))
@@ -76,12 +79,14 @@ def test_a_run_killed_before_the_line_about_an_epoch_keeps_its_epochs(epoch, run
     assert not written["events_not_reached"] and (written["train_loss_bits"] is None) == (epoch == 2)
 
 
+@pytest.mark.slow
 def test_what_an_epoch_would_begin_has_not_begun_before_it(runs):
     once = training_log.read_pretraining_run(str(runs / "init"))
     once.train = once.train[:1]
     assert once.events() == [(0, "distillation begins")]
 
 
+@pytest.mark.slow
 def test_a_resumed_log_counts_each_update_once(runs):
     lines = (runs / "random" / "train.log").read_text().splitlines()
     valid = [log for kind, log in training_log.parse_log(lines + lines) if kind == "valid"]
@@ -90,6 +95,7 @@ def test_a_resumed_log_counts_each_update_once(runs):
     assert [log["num_updates"] for log in once] == sorted({log["num_updates"] for log in once})
 
 
+@pytest.mark.slow
 def test_the_table_shows_the_last_validation_and_unknown_entropies_as_such(runs):
     both = [training_log.read_pretraining_run(str(runs / name)) for name in ("random", "init")]
     header, _, random, init = ([cell.strip() for cell in line.split("|")[1:-1]]
@@ -106,6 +112,7 @@ def test_unigram_entropy_is_that_of_the_counts(tmp_path):
     assert training_log.dictionary_unigram_entropy(str(tmp_path / "dict.txt")) == pytest.approx(1.5)
 
 
+@pytest.mark.slow
 def test_a_run_on_the_plateau_is_named(runs):
     random = training_log.read_pretraining_run(str(runs / "random"))
     loss = random.valid[-1]["loss"]
@@ -114,6 +121,7 @@ def test_a_run_on_the_plateau_is_named(runs):
     assert math.isfinite(loss)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_a_picture(runs, data_bin):
     command = [sys.executable, ROOT / "scripts" / "compare_runs.py", runs / "random", runs / "init", "--dict",
                f"{data_bin}/dict.txt", "--out", runs / "out"]

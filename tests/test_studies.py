@@ -55,6 +55,7 @@ def options(data_bin, glue, out="run", **more):
 # ---- commands
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["bertlet", "bert_base"])
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_command_of_every_study_is_understood(scale, arch, data_bin, glue):
@@ -222,6 +223,7 @@ def finished(place, glue):
     return place / "killed", output
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_like_a_straight_one(finished, place, glue, tmp_path):
     folder, output = finished
     assert "| random" in output and "| high-init" in output and "Scale smoke" in output
@@ -248,6 +250,7 @@ def test_a_killed_study_goes_on_and_ends_like_a_straight_one(finished, place, gl
         assert (place / "killed" / file).stat().st_size > 300, file
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_other_file_and_shows_the_commands(finished):
     page = (finished[0] / "report.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", page) and page.count("data:image/png;base64,") == 3
@@ -255,6 +258,7 @@ def test_the_page_needs_no_other_file_and_shows_the_commands(finished):
     assert re.search(r"<td class=\"marked\">random PLATEAU</td>", page)  # after so few updates
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_reported_again_without_running_anything(finished, place, glue):
     (place / "killed" / "report.html").unlink()
     done = script(place, glue, "killed", "--seeds", "1", "2", "--report-only")
@@ -265,6 +269,7 @@ def test_a_finished_study_is_reported_again_without_running_anything(finished, p
     assert other.returncode and "study.json was made with another --scale (smoke), expected paper" in errors
 
 
+@pytest.mark.slow
 def test_records_of_another_commit_data_or_scale_are_refused_by_name(finished, place, glue):
     wanted = resolved(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(place / "killed"), [1, 2],
                       tasks=["rte"], extra_args=("--cpu",))
@@ -284,6 +289,7 @@ def test_records_of_another_commit_data_or_scale_are_refused_by_name(finished, p
     identity.refuse_another(wanted.out, {**now, "glue": {"cola": "more tasks may come"}})
 
 
+@pytest.mark.slow
 def test_a_task_can_be_added_to_a_finished_study(finished, place, glue):
     more = resolved(["drift"], "smoke", [str(place / "corpus" / "bin")], glue, str(place / "killed"), [1],
                    conditions=["random"], tasks=["rte", "mnli"], extra_args=("--cpu",))
@@ -293,6 +299,7 @@ def test_a_task_can_be_added_to_a_finished_study(finished, place, glue):
     assert "MNLI-mismatched" in report.write_study_report(more) and os.stat(trained).st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_what_fails_is_named_and_tried_once(place, glue, tmp_path):
     broken = resolved(["drift", "frozen"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "broken"),
                       [1], conditions=["random", "random-frozen"], tasks=["rte"], jobs=2,
@@ -327,6 +334,7 @@ def test_what_many_rows_need_is_made_first_and_its_failure_stops_only_them(place
     assert [step.kind for step in run.all_steps(plan_of(wanted))][:3] == ["teacher", "entropies", "pretraining"]
 
 
+@pytest.mark.slow
 def test_a_folder_where_only_a_mistake_was_made_can_be_used(place, glue, tmp_path):
     asked = dict(studies=["drift"], scale="smoke", data=[str(place / "corpus" / "bin")], glue=glue, seeds=[1],
                  out=str(tmp_path / "run"), conditions=["random"], tasks=["rte"])
@@ -338,6 +346,7 @@ def test_a_folder_where_only_a_mistake_was_made_can_be_used(place, glue, tmp_pat
         identity.refuse_another(asked["out"], corrected)
 
 
+@pytest.mark.slow
 def test_a_hugging_face_bert_can_be_the_teacher(place, glue, tmp_path):
     """As it comes, with an import that was killed before it said that it was finished; and imported before."""
     asked = dict(studies=["teacher-masking"], scale="smoke", data=[str(place / "corpus" / "bin")], glue=glue,
@@ -358,6 +367,7 @@ def test_a_hugging_face_bert_can_be_the_teacher(place, glue, tmp_path):
 # ---- what a record says
 
 
+@pytest.mark.slow
 def test_the_flops_of_a_run_are_those_of_its_epochs(teacher, data_bin, tmp_path, capfd):
     """Self-masking from epoch 2 with the teacher's cache, distillation from epoch 3."""
     folder = tmp_path / "run"
@@ -652,6 +662,7 @@ def test_a_teacher_of_another_arch_is_refused_before_anything_runs(data_bin, glu
         options(data_bin, glue, teacher=roberta)
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_every_command_and_writes_nothing(place, glue):
     done = script(place, glue, "dry", "--dry-run", "--seeds", "1", "2", "3")
     output, errors = done.communicate(timeout=120)

@@ -44,6 +44,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(flag, maliciou
     assert (tmp_path / "code-ran").exists()
 
 
+@pytest.mark.slow
 def test_fairseqs_own_loading_refuses_it_too(malicious, data_bin, tmp_path):
     done = run("fairseq_cli.train", data_bin, *TRAINING, "--task", "masked_lm", "--criterion", "masked_lm", *TINY,
                "--tokens-per-sample", "16", "--save-dir", tmp_path / "run", "--restore-file", malicious)

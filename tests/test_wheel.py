@@ -18,6 +18,8 @@ from entropy_mask_plugin import __version__
 from entropy_mask_plugin.cli import COMMANDS
 from entropy_mask_plugin.system.extras import MODULES as EXTRAS
 
+pytestmark = pytest.mark.slow  # all of them start processes
+
 # In every process of the environment: what is opened, listed or started is written down where it is of a checkout.
 WATCH = """
 import os, sys
