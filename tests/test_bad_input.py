@@ -143,9 +143,10 @@ def test_checkpoints_are_copied_whole_or_not_at_all(tmp_path, monkeypatch):
         open(target, "w").write("ne")
         raise OSError("no space left")
 
-    with monkeypatch.context() as patch, pytest.raises(UsageError, match="^--save-dir: .*last.pt cannot be written"):
+    with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", dying_copy)
-        PathManager.copy(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)
+        with pytest.raises(UsageError, match="^--save-dir: .*last.pt cannot be written"):
+            PathManager.copy(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)
     assert (tmp_path / "last.pt").read_text() == "old"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.pt", "new.pt"]
     PathManager.copy(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)

@@ -42,9 +42,9 @@ def does_work(function):
 
 @contextlib.contextmanager
 def entropies_as_on_a_gpu():
-    """Whatever the machine, so that figures compare."""
-    with mock.patch("entropy_mask_plugin.task.bf16_pays", lambda device: True), mock.patch(
-            "entropy_mask_plugin.masking.devices.syncs_are_expensive", lambda device: True):
+    """Score as on a GPU, whatever the machine, so that the figures of several machines compare."""
+    with mock.patch("entropy_mask_plugin.scoring.scorer.bf16_pays", return_value=True), mock.patch(
+            "entropy_mask_plugin.masking.devices.syncs_are_expensive", return_value=True):
         yield
 
 

@@ -234,8 +234,8 @@ def heads(rate):
             draw = draws(symbols)
             hidden, weight, gradient = (draw(*shape).bfloat16() for shape in (
                 (SELECTED, width), (symbols, width), (SELECTED, symbols)))
-            times = [device_ms(product) for product in (lambda: hidden @ weight.t(), lambda: gradient @ weight,
-                                                        lambda: gradient.t() @ hidden)]
+            times = [device_ms(partial(torch.matmul, left, right)) for left, right in (
+                (hidden, weight.t()), (gradient, weight), (gradient.t(), hidden))]
             flop_per_second = 6e3 * SELECTED * width * symbols / sum(times)
             record("head", width=width, columns=symbols, forward_ms=times[0], input_gradient_ms=times[1],
                    weight_gradient_ms=times[2], of_matmul_rate=flop_per_second / rate)

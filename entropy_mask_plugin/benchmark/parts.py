@@ -23,6 +23,8 @@ from . import data, variants
 from .results import attempt
 from .timing import DEVICE, ON_GPU, device_ms, host_ms
 
+ALL_BACKENDS = tuple(SDPBackend.__members__.values())[1:]  # the first is ERROR
+
 
 def run(options):
     folder = tempfile.mkdtemp(prefix="parts-")
@@ -112,7 +114,7 @@ def measure_attention(shapes, tokens):
     return good
 
 
-def attend(qkv, dropout, backends=tuple(SDPBackend.__members__.values())[1:]):
+def attend(qkv, dropout, backends=ALL_BACKENDS):
     with sdpa_kernel(list(backends)):
         output = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4), dropout_p=dropout)
         return torch.autograd.grad(output.sum(), qkv)

@@ -31,11 +31,13 @@ ENTROPY_LABELS = {  # keys of `measure.accuracy_of_entropies`, for people
 
 def variant_records(setting: Setting, times: Dict[str, Sequence[float]],
                     peaks: Dict[str, float]) -> List[Dict[str, Any]]:
-    """One dict for each variant. Ratios are to `random`, the median over the rounds of ratios in a round.
+    """One dict for each variant. A ratio is the time of a step over that of `random` in the same round; the median over
+    the rounds counts.
 
     Args:
+        setting: what was measured, for the titles and the number of tokens in a batch.
         times: {variant: seconds of a step in each round}.
-        peaks: {variant: most memory of a step, in bytes}; variants may be missing.
+        peaks: {variant: peak memory of a step, in bytes}; variants may be missing.
     """
     records = []
     for name, seconds in times.items():

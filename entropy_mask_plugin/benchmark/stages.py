@@ -66,8 +66,10 @@ def run_benchmark_stages(names: Sequence[str], out: str, options: StageOptions,
     """Run the stages in this order.
 
     Args:
-        options: their seconds are set for each stage.
-        budget: seconds for all stages; None = no end.
+        names: keys of STAGES.
+        out: folder of the results, the log and the summary; made where it does not exist.
+        options: `seconds` is set for each stage.
+        budget: seconds for all stages; None = no limit.
     Returns:
         {name: "passed", "failed", "cut off" or "no time left"}.
     Raises:

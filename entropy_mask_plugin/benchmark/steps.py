@@ -94,8 +94,10 @@ class Bench:
 
 
 def of_datasheet(rate):
+    """{"mfu_of_datasheet": fraction of the card's dense bf16 FLOP/s}; empty for a card that is not in DATASHEET."""
     card = torch.cuda.get_device_name() if ON_GPU else ""
-    return {"mfu_of_datasheet": rate / DATASHEET[name] for name in DATASHEET if name in card}
+    peak = next((peak for name, peak in DATASHEET.items() if name in card), None)
+    return {} if peak is None else {"mfu_of_datasheet": rate / peak}
 
 
 def macs_of_variant(name, model, length):

@@ -80,6 +80,7 @@ def majority_baseline(names: Sequence[str], gold: np.ndarray, task: Task) -> flo
     Args:
         names: of metrics, whose scores are averaged.
         gold: N.
+        task: whose labels may be predicted.
     """
     if task.regression:
         return 0.0

@@ -25,7 +25,8 @@ def predict(name: str, checkpoint: str, data: str, out: str) -> None:
 
     Args:
         name: key of TASKS.
-        data: the binarised task.
+        checkpoint: file of the fine-tuned model.
+        data: folder of the binarised task.
         out: an existing folder.
     """
     from fairseq import checkpoint_utils

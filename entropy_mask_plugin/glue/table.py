@@ -30,6 +30,7 @@ def score_records(runs: Sequence[FineTuningRun], baseline: Optional[FineTuningRu
     """One dict for each dev set and run, and the averages at the end; scores in per cent.
 
     Args:
+        runs: in the order of the table.
         baseline: the one of the runs that the others are compared with; None = no comparison.
         with_paper: keys of PAPER_ROWS to put beside.
     """

@@ -159,8 +159,13 @@ class FusedDistillation(torch.autograd.Function):
         """(1 - w) MLM + w KD of the rows, as sums; the logits' memory becomes their gradient.
 
         Args:
-            logits, teacher_logits: K x V.
-            target: K int64; weight: K fp32, of each row in KD; kd_weight: w.
+            ctx: torch's, keeps the gradient for `backward`.
+            logits: K x V, the student's.
+            teacher_logits: K x V.
+            target: K int64.
+            weight: K fp32, of each row in KD.
+            kd_weight: w, in [0, 1].
+            temperature: T, of KD's softmaxes.
         Returns:
             loss, MLM loss, KD loss (weighted, times T^2): 0-dim fp32, nats; correct predictions, 0-dim int64. The loss
             alone has a gradient.
