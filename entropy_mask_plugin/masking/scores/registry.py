@@ -7,9 +7,9 @@
         tokens      R int64, the clean tokens there
         returns     R fp32, finite: large = uncertain
 
-unit: for logs and pictures.
-version: another number where another value is computed: entropy caches of the old one are not read.
-projected: (hidden, weight, bias, dtype) -> the same for all positions of a batch, in a faster way.
+unit: for logs and plots.
+version: increase it when the definition changes: entropy caches of the old version are then not read.
+projected: (hidden, weight, bias, dtype) -> the same for all positions of a batch, faster; None = from logits in chunks.
 
 Shapes: B sentences, T positions, R rows (positions), V vocabulary, C width.
 """
@@ -22,14 +22,14 @@ from torch import Tensor
 from ..registry import Registry
 
 SCORES = Registry("--mask-score", unit="", version=1, projected=None)
-CHUNK_ROWS = 256  # of a matrix product: below 64 it gets slow
+CHUNK_ROWS = 256  # of a matrix product, which gets slow below 64
 
 
 class Scores(NamedTuple):
-    """What a source gives to the tokens of a batch.
+    """What a source returns for the tokens of a batch.
 
-    values: B x T fp32, finite, large = uncertain; exact_at: where they are only approximate, an index into B x T -> the
-    exact values there.
+    values: B x T fp32, finite, large = uncertain; exact_at: an index into B x T -> the exact values there, None where
+    `values` are exact.
     """
 
     values: Tensor
@@ -41,24 +41,28 @@ class Scores(NamedTuple):
 
 
 @torch.no_grad()
-def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor, dtype=torch.float32,
-              **options: Any) -> Tensor:
-    """A score of softmax(hidden @ weight.T + bias), without ever holding the logits of more than CHUNK_ROWS positions.
+def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor,
+              dtype: torch.dtype = torch.float32, **options: Any) -> Tensor:
+    """A score of softmax(hidden @ weight.T + bias), never with the logits of more than CHUNK_ROWS positions in memory.
 
     Args:
         score: a name in SCORES.
-        hidden: ... x C, input of the output projection; weight: V x C; bias: V.
-        tokens: ... int64.
+        hidden: ... x C, input of the output projection.
+        weight: V x C.
+        bias: V.
+        tokens: ... int64, clean.
         dtype: of the matrix product's operands; fp32 is the reference, see `refinement` for bf16.
         options: of the score.
     Returns:
-        ... fp32.
+        ... fp32, in the unit of the score.
+    Raises:
+        ValueError: there is no such score.
     """
     entry = SCORES[score]
     if entry.traits["projected"] is not None:
         return entry.traits["projected"](hidden, weight, bias, dtype)
     rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()  # N x C
-    with torch.autocast(rows.device.type, enabled=False):  # a caller's autocast would round the logits to bf16
+    with torch.autocast(rows.device.type, enabled=False):  # the caller's autocast would round the logits to bf16
         values = [entry.fn((part @ weight.t()).float() + bias, of_part, **options)
                   for part, of_part in zip(rows.split(CHUNK_ROWS), tokens.reshape(-1).split(CHUNK_ROWS))]
     return torch.cat(values).view(hidden.shape[:-1])
