@@ -49,7 +49,8 @@ def difference(task: Task, ours: Sequence[Predictions], baseline: Sequence[Predi
 
 def interval(differences: np.ndarray) -> Tuple[float, float]:
     """(low, high) of R resampled differences."""
-    return tuple(map(float, np.percentile(differences, INTERVAL)))
+    low, high = map(float, np.percentile(differences, INTERVAL))
+    return low, high
 
 
 def resampled(task: Task, ours: Sequence[Predictions], baseline: Sequence[Predictions], metric: str = "official",

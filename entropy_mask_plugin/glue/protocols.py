@@ -121,7 +121,7 @@ def model_settings(state: Dict[str, Any], path: str, flag: str) -> Dict[str, Any
     Raises:
         UsageError: it is none of this plug-in's archs.
     """
-    model = (state.get("cfg") or {}).get("model")
+    model: Any = (state.get("cfg") or {}).get("model")
     name = model.get("_name") if isinstance(model, dict) else getattr(model, "arch", None)
     require(flag, f"{path} of arch {name}", isinstance(model, dict) and name in MODEL_DATACLASS_REGISTRY,
             "a checkpoint of one of this plug-in's archs")
