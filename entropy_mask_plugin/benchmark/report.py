@@ -1,4 +1,4 @@
-"""What was measured, as Markdown, JSON and a picture."""
+"""The results as Markdown, JSON and a plot."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from .variants import RANDOM, Setting
 PANELS_IN_A_ROW = 4
 ABOUT_FAIRSEQ = ("fairseq-train has no bf16 of its own: where the others train in bf16, `fairseq roberta` trains with "
                  "--amp (fp16) on a GPU and in fp32 on a CPU.")
-ENTROPY_LABELS = {  # keys of `measure.accuracy_of_entropies`, for people
+ENTROPY_LABELS = {  # of the keys of `measure.accuracy_of_entropies`
     "fp32_largest_error_nats": "largest error, fp32 against float64 (nats)",
     "bf16_product_largest_error_nats": "largest error, bf16 product against fp32 (nats)",
     "std_nats": "standard deviation of the entropies (nats)",
@@ -82,7 +82,7 @@ def short(value: Any) -> str:
 
 
 def draw_benchmark(results: Dict[str, Any], path: str) -> None:
-    """Bars: the ratio of each variant, with its spread, a panel for each setting."""
+    """Bar chart of each variant's ratio with its range, a panel for each setting."""
     blocks = results["settings"]
     columns = min(PANELS_IN_A_ROW, len(blocks))
     lines = -(-len(blocks) // columns)
@@ -104,7 +104,7 @@ def draw_benchmark(results: Dict[str, Any], path: str) -> None:
 
 
 def write_report(results: Dict[str, Any], out: str) -> str:
-    """Leave benchmark.md, .json and .png in `out`; returns the Markdown."""
+    """Write benchmark.md, .json and .png to `out`. Returns the Markdown."""
     os.makedirs(out, exist_ok=True)
     text = benchmark_markdown(results)
     for name, content in (("benchmark.md", text), ("benchmark.json", json.dumps(results, indent=2) + "\n")):
