@@ -46,6 +46,6 @@ setup(
         "glue": ["scipy>=1.15", "scikit-learn>=1.4"],
         "report": ["jinja2>=3.1", "matplotlib>=3.8", "tabulate>=0.9"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "transformers>=4.48", "ruff>=0.9",
-                "pyright>=1.1.390"],
+                "pyright[nodejs]>=1.1.414"],  # with Node: otherwise its first run would download one
     },
 )

@@ -1,11 +1,11 @@
-"""The flags of the task, and which values make sense."""
+"""The flags of the task, and which values are allowed."""
 
 import dataclasses
 import logging
 import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Dict, Optional, Tuple, Type
+from typing import Any, Dict, Mapping, Optional, Tuple, Type
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks.language_modeling import SAMPLE_BREAK_MODE_CHOICES, SHORTEN_METHOD_CHOICES
@@ -28,40 +28,46 @@ SCALE = "another scale"
 
 
 def flag(default: Any, help: Optional[str] = None, **traits: Any) -> Any:
-    """A field, and all that anybody knows of it.
+    """A field of the dataclass, with everything that other code needs to know about it.
 
     Args:
-        help: for --help and docs/flags.md; None = no flag of ours.
+        default: its value where the flag is not given.
+        help: for --help and docs/flags.md; None = not a flag of this plug-in.
         traits:
-            policy = True: a run that is resumed with another value follows two policies, and is warned.
-            scores = True: decides a teacher's scores, so it is part of an entropy cache's key.
-            study = what a study offers instead, whose plan goes by this flag.
+            policy = True: a run resumed with another value would mix two policies, and logs a warning.
+            scores = True: a teacher's scores depend on it, so it is part of an entropy cache's key.
+            study = what to use instead in a study, which sets this flag itself.
     """
     return field(default=default, metadata={**({} if help is None else {"help": help}), **traits})
 
 
 def names(registry: Registry) -> str:
+    """The registered names, for a help text."""
     return ", ".join(registry) + ", or a registered one"
 
 
 @dataclass
 class EntropyMaskedLMConfig(FairseqDataclass):
+    """The flags of --task entropy_masked_lm; `check_flags` says which values are allowed."""
+
     data: str = flag(MISSING, "data-bin folder; several, separated by colons, are shards: one per epoch")
     tokens_per_sample: int = flag(512, "positions of a block, <s> included", policy=True, scores=True, study=SCALE)
-    sample_break_mode: SAMPLE_BREAK_MODE_CHOICES = flag(
+    sample_break_mode: SAMPLE_BREAK_MODE_CHOICES = flag(  # pyright: ignore[reportInvalidTypeForm]  # made by a call
         "none", "none: full blocks; complete: whole sentences; complete_doc: also no new document within a block; eos: "
         "one sentence a block", policy=True, scores=True, study=SCALE)
-    shorten_method: SHORTEN_METHOD_CHOICES = flag(
-        "none", "what becomes of lines longer than a block: none, truncate or random_crop", scores=True, study=SCALE)
+    shorten_method: SHORTEN_METHOD_CHOICES = flag(  # pyright: ignore[reportInvalidTypeForm]  # made by a call
+        "none", "how lines longer than a block are shortened: none, truncate or random_crop", scores=True, study=SCALE)
     shorten_data_split_list: str = flag(
         "", "comma-separated splits to shorten, e.g. train,valid (default: all)", scores=True, study=SCALE)
     mask_strategy: str = flag(
         "high", f"which tokens are masked, by their scores: {names(STRATEGIES)}", policy=True, study=ROWS)
     mask_score: str = flag(
-        "entropy", f"what is asked of the prediction at a token: {names(SCORES)}", policy=True, scores=True, study=ROWS)
+        "entropy", f"what is measured of the prediction at each token: {names(SCORES)}", policy=True, scores=True,
+        study=ROWS)
     mask_source: str = flag(
-        "teacher", f"whose prediction, before --self-mask-from-epoch: {names(SOURCES)}", policy=True, study=ROWS)
-    mask_unit: str = flag("token", f"what is masked together: {names(UNITS)}", policy=True, study=ROWS)
+        "teacher", f"whose predictions are scored before --self-mask-from-epoch: {names(SOURCES)}", policy=True,
+        study=ROWS)
+    mask_unit: str = flag("token", f"which tokens are masked together: {names(UNITS)}", policy=True, study=ROWS)
     mask_prob: Optional[float] = flag(
         None, "fraction of the maskable tokens of each sequence that is masked, in (0, 1] (default: 0.15; 0.5 for "
         "--arch …_3ml)", policy=True, study=ROWS)
@@ -80,24 +86,24 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         None, "checkpoint of the reference model, or Hugging Face folder of a BERT; same vocabulary as the data",
         policy=True, study="--teacher before the --")
     init_from: Optional[str] = flag(
-        None, "begin with what this checkpoint or Hugging Face BERT and the model have in common; the rest stays new")
+        None, "initialize from this checkpoint or Hugging Face BERT the weights that the model has in common with it")
     init_layers: Optional[str] = flag(
-        None, "which layer of --init-from each layer takes, from 0, with commas between (default: evenly spaced)")
+        None, "for each layer, which one of --init-from it copies: comma-separated, from 0 (default: evenly spaced)")
     self_mask_from_epoch: Optional[int] = flag(
         None, "first epoch, from 1, whose scores come from the model being trained: 1 = cold start, 2 = the paper's "
         "init (default: never)", policy=True, study=ROWS)
     entropy_cache: Optional[str] = flag(
         None, "folder that keeps the teacher's scores: computed once, read by later epochs and runs", study=ROWS)
     self_entropy_every: int = flag(
-        1, "compute the model's own scores in one of so many passes over a shard and reuse them in the others, from "
-        "--entropy-cache (default: in each)", policy=True)
+        1, "compute the model's own scores in one of this many passes over a shard and read them from "
+        "--entropy-cache in the others (default: in each)", policy=True)
     precision: str = flag(
         "fp32", "fp32, or bf16: autocast with fp32 weights, on GPU and CPU", policy=True, scores=True)
     entropy_precision: Optional[str] = flag(
         None, "of scoring passes: bf16 = all of them, cheaper, some masks differ; fp32 = exact also under --precision "
         "bf16 (default: layers as --precision, projection refined near the selection cut)", policy=True, scores=True)
-    compile: bool = flag(False, "torch.compile for the encoder layers, but the last: minutes at the start")
-    # fairseq's own settings that the task must see. Without a help text they are no flags of ours.
+    compile: bool = flag(False, "torch.compile all encoder layers but the last: takes minutes at the start")
+    # fairseq's own settings that the task must see. Without a help text, they are not flags of this plug-in.
     arch: Optional[str] = "${oc.select:model._name,null}"  # fairseq-validate has no model
     seed: int = flag(II("common.seed"), policy=True, study="--seeds")
     tpu: bool = II("common.tpu")
@@ -109,6 +115,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
 
 
 def registries() -> Tuple[Registry, ...]:
+    """Those of all parts of a policy."""
     return (SOURCES, *PARTS.values())
 
 
@@ -118,7 +125,7 @@ def options() -> Dict[str, Option]:
 
 
 def with_options(config: Type[FairseqDataclass]) -> Type[FairseqDataclass]:
-    """The dataclass with a field for each option of a registered part; itself where none is missing."""
+    """The dataclass extended by a field for each option of a registered part; the same class if it has them all."""
     existing = {field.name for field in dataclasses.fields(config)}
     missing = [(name, type(option.default), flag(option.default, option.help, policy=True, study=ROWS,
                                                  scores=registry is SCORES))
@@ -127,57 +134,66 @@ def with_options(config: Type[FairseqDataclass]) -> Type[FairseqDataclass]:
 
 
 def names_with(trait: str, config: Type[FairseqDataclass] = EntropyMaskedLMConfig) -> Dict[str, Any]:
-    """{field: value of the trait} of those that have it, options of registered parts included; see `flag`."""
+    """{field: value of the trait} for the fields that have it, options of registered parts included; see `flag`."""
     fields = dataclasses.fields(with_options(config) if config is EntropyMaskedLMConfig else config)
     return {field.name: field.metadata[trait] for field in fields if field.metadata.get(trait)}
 
 
 def flag_of(name: str) -> str:
+    """The command-line flag of a field: mask_prob -> --mask-prob."""
     return "--" + name.replace("_", "-")
 
 
 def policy_of(cfg: Any) -> Policy:
     """The `Policy` that an EntropyMaskedLMConfig describes."""
-    chosen = {name: getattr(cfg, name, option.default) for name, option in options().items()}
+    values = {name: getattr(cfg, name, option.default) for name, option in options().items()}
     return Policy(cfg.mask_strategy, cfg.mask_score, cfg.mask_unit, mask_count=cfg.mask_count,
-                  static_masks=cfg.static_masks, options=chosen, **corruption_of(cfg)._asdict())
+                  static_masks=cfg.static_masks, options=values, **corruption_of(cfg)._asdict())
 
 
-def plain(cfg):
-    """The settings as an object of their dataclass: reading an attribute of OmegaConf's takes ten microseconds, and an
-    update reads dozens."""
+def plain(cfg: Any) -> Any:
+    """The settings as an instance of their dataclass. Reading an attribute from OmegaConf takes ten microseconds, and
+    an update reads dozens."""
     return OmegaConf.to_object(cfg) if OmegaConf.is_config(cfg) else cfg
 
 
-PAPERS = Corruption(0.15, 0.0, 0.0)  # every selected token becomes <mask>
-MASK_LATER = Corruption(0.5, 0.1, 0.1)  # Mask More and Mask Later
+PAPERS = Corruption(0.15, 0.0, 0.0)  # the paper's: every selected token becomes <mask>
+MASK_LATER = Corruption(0.5, 0.1, 0.1)  # of "Mask More and Mask Later"
 CORRUPTION_OF_ARCH = {"bert_base_3ml": MASK_LATER, "bertlet_3ml": MASK_LATER}
 
 
-def corruption_of(cfg):
-    """The `Corruption` of an EntropyMaskedLMConfig: its flags; where they are not given, what its arch is made for."""
-    default = CORRUPTION_OF_ARCH.get(cfg.arch, PAPERS)
-    given = (cfg.mask_prob, cfg.leave_unmasked_prob, cfg.random_token_prob)
-    return Corruption(*(value if flag is None else flag for flag, value in zip(given, default)))
+def corruption_of(cfg: Any) -> Corruption:
+    """The `Corruption` of an EntropyMaskedLMConfig: its flags, and the defaults of its arch for those not given."""
+    defaults = CORRUPTION_OF_ARCH.get(cfg.arch, PAPERS)
+    flags = (cfg.mask_prob, cfg.leave_unmasked_prob, cfg.random_token_prob)
+    return Corruption(*(default if value is None else value for value, default in zip(flags, defaults)))
 
 
-def recorded_corruption(task):
-    """The `Corruption` of a task's settings as a checkpoint holds them, a dict."""
+def recorded_corruption(task: Mapping[str, Any]) -> Corruption:
+    """The `Corruption` of the task's settings in a checkpoint, a dict."""
     return corruption_of(SimpleNamespace(**{name: task.get(name) for name in (*Corruption._fields, "arch")}))
 
 
-def check_corruption(shares):
-    """Raise a UsageError that names the first share out of its range."""
-    require("--mask-prob", shares.mask_prob, 0 < shares.mask_prob <= 1, "a share in (0, 1]")
-    require("--leave-unmasked-prob", shares.leave_unmasked_prob, 0 <= shares.leave_unmasked_prob <= 1,
-            "a share in [0, 1]")
-    require("--random-token-prob", shares.random_token_prob,
-            0 <= shares.random_token_prob <= 1 - shares.leave_unmasked_prob,
-            "a share in [0, 1], at most 1 together with --leave-unmasked-prob")
+def check_corruption(fractions: Corruption) -> None:
+    """Check the range of each fraction.
+
+    Raises:
+        UsageError: names the first flag out of its range.
+    """
+    require("--mask-prob", fractions.mask_prob, 0 < fractions.mask_prob <= 1, "a fraction in (0, 1]")
+    require("--leave-unmasked-prob", fractions.leave_unmasked_prob, 0 <= fractions.leave_unmasked_prob <= 1,
+            "a fraction in [0, 1]")
+    require("--random-token-prob", fractions.random_token_prob,
+            0 <= fractions.random_token_prob <= 1 - fractions.leave_unmasked_prob,
+            "a fraction in [0, 1], at most 1 together with --leave-unmasked-prob")
 
 
-def check_flags(cfg):
-    """Raise a UsageError that names the first flag out of its range."""
+def check_flags(cfg: Any) -> None:
+    """Check the values and combinations of an EntropyMaskedLMConfig.
+
+    Raises:
+        UsageError: names the first flag with a wrong value.
+    """
     check_corruption(corruption_of(cfg))
     require("--mask-count", cfg.mask_count, cfg.mask_count is None or cfg.mask_count >= 1, "1 or more")
     require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
@@ -188,48 +204,54 @@ def check_flags(cfg):
     require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
     require("--self-entropy-every", cfg.self_entropy_every, cfg.self_entropy_every >= 1, "1 or more")
     if cfg.self_entropy_every > 1 and not (cfg.entropy_cache and cfg.self_mask_from_epoch):
-        raise UsageError("--self-entropy-every: expected --entropy-cache, where entropies are kept, and "
-                         "--self-mask-from-epoch")
+        raise UsageError("--self-entropy-every: expected --entropy-cache, where the entropies are kept, and "
+                         "--self-mask-from-epoch with it")
     if cfg.entropy_cache and cfg.shorten_method == "random_crop":
         raise UsageError("--entropy-cache together with --shorten-method random_crop found, expected another method: "
                          "crops differ from epoch to epoch")
     if cfg.init_from and cfg.finetune_from_model:
         raise UsageError("--init-from together with --finetune-from-model found, expected one of them")
     require("--init-layers", f"{cfg.init_layers} without --init-from", cfg.init_from or not cfg.init_layers,
-            "the model that they are of")
+            "--init-from MODEL, whose layers they are")
     require("--init-layers", cfg.init_layers, re.fullmatch(r"(\d+,)*\d+", cfg.init_layers or "0"),
-            "numbers, from 0, with commas between")
+            "numbers of layers, from 0, separated by commas")
     for name, option in options().items():
         value = getattr(cfg, name, option.default)
         require(flag_of(name), value, option.is_valid is None or option.is_valid(value), option.expected)
     if cfg.tpu:
-        raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train takes --bf16 for a TPU and "
-                         "leaves a GPU unused")
+        raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train reads --bf16 as "
+                         "a flag for TPUs and leaves the GPU unused")
 
 
-def check_policy(cfg):
-    """What training needs, and a checkpoint that is loaded for something else does not: as `check_flags`."""
+def check_policy(cfg: Any) -> None:
+    """Check what only training needs: the parts of the policy are registered, and a teacher is given where one scores.
+    Loading a checkpoint for another purpose must work without them.
+
+    Raises:
+        UsageError: names the first flag with a wrong value.
+    """
     for registry, name in ((STRATEGIES, cfg.mask_strategy), (SCORES, cfg.mask_score), (UNITS, cfg.mask_unit),
                            (SOURCES, cfg.mask_source)):
         require(registry.flag, name, name in registry, registry.expected(name))
-    if not cfg.teacher and needs_teacher(cfg):
+    if not cfg.teacher and teacher_chooses_masks(cfg):
         raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
                          "(or --self-mask-from-epoch 1, or --mask-strategy random)")
 
 
-def needs_teacher(cfg):
-    """Whether the masks of some epoch are chosen by the teacher."""
+def teacher_chooses_masks(cfg: Any) -> bool:
+    """Whether the teacher's scores choose the masks of any epoch."""
     return schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch, cfg.mask_source)
 
 
-def warn_of_unused_flags(cfg):
+def warn_of_unused_flags(cfg: Any) -> None:
+    """Log a warning for each flag without effect, and the corruption where the arch determines its defaults."""
     if cfg.arch in CORRUPTION_OF_ARCH:
-        shares = " ".join(f"{flag_of(name)} {share}" for name, share in corruption_of(cfg)._asdict().items())
-        logger.info(f"masks with --arch {cfg.arch}: {shares}")
+        flags = " ".join(f"{flag_of(name)} {value}" for name, value in corruption_of(cfg)._asdict().items())
+        logger.info(f"corruption with --arch {cfg.arch}: {flags}")
     if cfg.self_mask_from_epoch is not None and not policy_of(cfg).needs_scores:
         logger.warning(f"--self-mask-from-epoch has no effect with --mask-strategy {cfg.mask_strategy}")
-    by_teacher = needs_teacher(cfg)
+    by_teacher = teacher_chooses_masks(cfg)
     if cfg.entropy_cache and not by_teacher and cfg.self_entropy_every == 1:
-        logger.warning("--entropy-cache has no effect: with these flags no mask is chosen by a teacher")
+        logger.warning("--entropy-cache has no effect: with these flags, the teacher chooses no masks")
     if cfg.teacher and not by_teacher:
-        logger.warning("--teacher chooses no masks with these flags: it only distils, where --kd-weight says so")
+        logger.warning("--teacher chooses no masks with these flags: it is used for distillation only (--kd-weight)")

@@ -1,6 +1,6 @@
 """Would training work here?   entropy-mask doctor, or python -m entropy_mask_plugin.doctor
 
-One line per problem, with its fix. Exit status 1 when training would fail.
+One line per problem, with its fix. Exit status 1 if training would fail.
 """
 
 import glob
@@ -9,6 +9,8 @@ import importlib.metadata
 import logging
 import os
 import sys
+from types import ModuleType
+from typing import Iterator, Optional, Tuple
 
 from .system import extras
 from .system.errors import UsageError
@@ -16,22 +18,30 @@ from .system.errors import UsageError
 OK, NOTE, ERROR = "ok", "note", "ERROR"
 INSTALL = "run scripts/install.sh"
 OLDEST = {"torch": (2, 6), "numpy": (1, 26)}
+Finding = Tuple[str, str]  # OK, NOTE or ERROR; one line
 
 
-def print_findings(data, teacher):
-    """Returns the exit status."""
-    logging.disable(logging.WARNING)  # fairseq's own, while it is imported
+def print_findings(data: Optional[str], teacher: Optional[str]) -> int:
+    """Print a line for each check.
+
+    Args:
+        data: data-bin folder, or several separated by colons; None = not checked.
+        teacher: checkpoint or Hugging Face folder; None = not checked.
+    Returns:
+        the exit status, 1 if training would fail.
+    """
+    logging.disable(logging.WARNING)  # fairseq's own messages while it is imported
     failed = False
-    for kind, sentence in findings(data, teacher):
-        print(f"{kind:>5}  {sentence}", flush=True)
+    for kind, line in findings(data, teacher):
+        print(f"{kind:>5}  {line}", flush=True)
         failed |= kind == ERROR
     return int(failed)
 
 
-def findings(data, teacher):
-    """Yield (OK, NOTE or ERROR, a sentence)."""
+def findings(data: Optional[str], teacher: Optional[str]) -> Iterator[Finding]:
+    """Yield the result of each check; arguments as for `print_findings`."""
     yield python()
-    yield package("pip", NOTE, "only needed to install more")
+    yield package("pip", NOTE, "only needed to install more packages")
     installed = [package(name, ERROR, INSTALL) for name in ("torch", "numpy", "fairseq", "sentencepiece", "tokenizers",
                                                             "safetensors")]
     yield from installed
@@ -42,71 +52,76 @@ def findings(data, teacher):
     yield plug_in()
     yield from devices()
     yield from torchaudio()
-    of_data = list(data_bins(data)) if data else []
-    yield from of_data
+    data_findings = list(data_bins(data)) if data else []
+    yield from data_findings
     if teacher:
-        yield from teacher_of(teacher, data if OK in (kind for kind, _ in of_data) else None)
+        yield from teacher_of(teacher, data if OK in (kind for kind, _ in data_findings) else None)
 
 
-def python():
+def python() -> Finding:
+    """Is it recent enough? A checkout also runs in a Python that pip would have refused."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036
         return ERROR, f"python {version} is too old, expected 3.11 or newer: PYTHON=python3.11 bash scripts/install.sh"
     return OK, f"python {version}"
 
 
-def package(name, otherwise, repair):
-    """Is it there, can it be imported, is it recent enough?"""
+def package(name: str, otherwise: str, fix: str) -> Finding:
+    """Is it installed, can it be imported, is it recent enough? otherwise: the kind of finding if it cannot be
+    imported; fix: what to do then."""
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        return otherwise, f"{name} is not installed ({error}): {repair}"
-    except Exception as error:  # a wheel for another machine, another numpy, another python
-        return otherwise, f"{name} cannot be imported ({type(error).__name__}: {first_line(error)}): {repair}"
+        return otherwise, f"{name} is not installed ({error}): {fix}"
+    except Exception as error:  # a wheel for another machine, numpy or python
+        return otherwise, f"{name} cannot be imported ({type(error).__name__}: {first_line(error)}): {fix}"
     version = version_of(name, module)
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers and numbers < OLDEST.get(name, ()):
         oldest = ".".join(map(str, OLDEST[name]))
-        return ERROR, f"{name} {version} is too old, expected {oldest} or newer: {repair}"
+        return ERROR, f"{name} {version} is too old, expected {oldest} or newer: {fix}"
     return OK, f"{name} {version}"
 
 
-def optional(extra):
-    """Is what only some commands need there?"""
+def optional(extra: str) -> Finding:
+    """Are the packages of an extra installed, which only some commands need?"""
     missing = extras.missing_modules(extra)
     if missing:
         return NOTE, f"[{extra}] {', '.join(missing)} not installed: {extras.install(extra)} ({extras.PURPOSES[extra]})"
     return OK, f"[{extra}] {', '.join(extras.MODULES[extra])}"
 
 
-def version_of(name, module):
+def version_of(name: str, module: ModuleType) -> str:
+    """The installed version of a module; fairseq's distribution has another name."""
     try:
         return importlib.metadata.version("fairseq-fixed" if name == "fairseq" else name)
     except importlib.metadata.PackageNotFoundError:
-        return getattr(module, "__version__", "of unknown version")
+        return getattr(module, "__version__", "(unknown version)")
 
 
-def plug_in():
+def plug_in() -> Finding:
+    """Can the plug-in be registered, and is its task this one?"""
     try:
-        sys.modules[__package__].register()
+        importlib.import_module("entropy_mask_plugin").register()
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         return ERROR, f"the plug-in cannot be registered with fairseq ({reason}): {INSTALL}"
     from fairseq.tasks import TASK_REGISTRY
 
     if TASK_REGISTRY["entropy_masked_lm"].__module__ != "entropy_mask_plugin.task":
-        return ERROR, "fairseq has another task of the name entropy_masked_lm: remove the other plug-in"
-    return OK, "fairseq knows the task, the criterion and the archs of the plug-in"
+        return ERROR, "another plug-in has registered a task named entropy_masked_lm: remove it"
+    return OK, "fairseq knows the task, the criterion and the archs of this plug-in"
 
 
-def devices():
+def devices() -> Iterator[Finding]:
+    """Which devices are there, and do they have bf16 instructions?"""
     import torch
 
     if not torch.cuda.is_available():
-        yield NOTE, "no GPU that torch can use: give --cpu, or install a torch made for CUDA"
+        yield NOTE, "torch finds no GPU: train with --cpu, or install a CUDA build of torch"
         fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         yield (OK, "--precision bf16 works on this CPU") if fast else (
-            NOTE, "--precision bf16 works on this CPU, but slowly: the processor has no bf16 instructions")
+            NOTE, "--precision bf16 works on this CPU, but slowly: it has no bf16 instructions")
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
         yield OK, f"GPU {i}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"
@@ -114,19 +129,19 @@ def devices():
             NOTE, f"GPU {i} has no bf16 instructions: --precision fp32 is faster there")
 
 
-def torchaudio():
-    """fairseq declares it and we never import it, but transformers does wherever it is installed."""
+def torchaudio() -> Iterator[Finding]:
+    """fairseq requires it and this plug-in never imports it, but transformers does wherever it is installed."""
     try:
         importlib.import_module("torchaudio")
     except ModuleNotFoundError:
         pass
     except Exception:
-        yield NOTE, ("torchaudio is installed but made for another torch, so that transformers cannot be imported: "
+        yield NOTE, ("torchaudio was built for another torch, so that transformers cannot be imported: "
                      "pip uninstall torchaudio")
 
 
-def data_bins(data):
-    """Dictionary and splits of each shard."""
+def data_bins(data: str) -> Iterator[Finding]:
+    """Are the dictionary and the splits of each shard there and complete? data: folders separated by colons."""
     from fairseq import utils
     from fairseq.data import data_utils
 
@@ -134,14 +149,14 @@ def data_bins(data):
 
     folders = utils.split_paths(data)
     for folder in folders:
-        meant = shards_in(folder)
-        if meant:
-            yield ERROR, f"data: {folder} is no data-bin: give {meant}"
+        data_bin = shards_in(folder)
+        if data_bin:
+            yield ERROR, f"data: {folder} is not a data-bin: use {data_bin}"
             return
     try:
         dictionary = read_dictionary_of_shards(folders)
     except UsageError as error:
-        yield ERROR, f"{error}: make it with entropy-mask prepare-corpus"
+        yield ERROR, f"{error}: create it with entropy-mask prepare-corpus"
         return
     yield OK, f"data: {len(dictionary) + 1:,} symbols, <mask> included"
     for i, folder in enumerate(folders):
@@ -149,18 +164,18 @@ def data_bins(data):
             try:
                 samples = data_utils.load_indexed_dataset(os.path.join(folder, split), dictionary)
             except Exception as error:
-                yield ERROR, f"data: {split} of {folder} is damaged ({first_line(error)}): make it again"
+                yield ERROR, f"data: {split} of {folder} is damaged ({first_line(error)}): create it again"
                 continue
             if samples is None or not len(samples):
-                yield ERROR, f"data: {folder} has no {split} split: make it with entropy-mask prepare-corpus"
+                yield ERROR, f"data: {folder} has no {split} split: create it with entropy-mask prepare-corpus"
             elif os.path.getsize(os.path.join(folder, f"{split}.bin")) < int(samples.sizes.sum()) * 2:  # 2 bytes or 4
-                yield ERROR, f"data: {split}.bin of {folder} is truncated: make it again"
+                yield ERROR, f"data: {split}.bin of {folder} is truncated: create it again"
             else:
                 yield OK, f"data: {folder}: {len(samples):,} lines of {split}, {int(samples.sizes.sum()):,} tokens"
 
 
-def shards_in(folder):
-    """What to give instead of the folder of a corpus, or of a data-bin with shards; None where it is a data-bin."""
+def shards_in(folder: str) -> Optional[str]:
+    """The data-bins in the folder of a corpus, separated by colons; None if the folder is a data-bin, or has none."""
     if os.path.exists(os.path.join(folder, "train.bin")):
         return None
     for place in (folder, os.path.join(folder, "bin")):
@@ -170,16 +185,21 @@ def shards_in(folder):
     return None
 
 
-def teacher_of(path, data):
-    """Does it load, and does its vocabulary fit the data?"""
+def teacher_of(path: str, data: Optional[str]) -> Iterator[Finding]:
+    """Can it be loaded, and does its vocabulary match the data? data: None = not compared."""
     try:
         yield teacher_for(path, data) if data else teacher_alone(path)
     except UsageError as error:
-        repair = ": prepare the data with its tokenizer (prepare-corpus --tokenizer or --bert-vocab)"
-        yield ERROR, f"{error}{repair if 'another vocabulary' in str(error) else ''}"
+        fix = ": prepare the data with its tokenizer (prepare-corpus --tokenizer or --bert-vocab)"
+        yield ERROR, f"{error}{fix if 'another vocabulary' in str(error) else ''}"
 
 
-def teacher_for(path, data):
+def teacher_for(path: str, data: str) -> Finding:
+    """The teacher of a run on this data.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
     from .config import EntropyMaskedLMConfig
     from .pretrained.teacher import load_teacher
     from .task import EntropyMaskedLMTask
@@ -191,7 +211,12 @@ def teacher_for(path, data):
                 f"to {model.max_positions()}")
 
 
-def teacher_alone(path):
+def teacher_alone(path: str) -> Finding:
+    """The teacher, without data to compare its vocabulary with.
+
+    Raises:
+        UsageError: it cannot be read, or has no LM head.
+    """
     from .checkpoints.reading import NO_HEAD, file_or_huggingface_folder, read_checkpoint
     from .checkpoints.vocabulary import symbols_of_checkpoint
     from .huggingface.importing import read_bert
@@ -206,11 +231,12 @@ def teacher_alone(path):
         state = read_checkpoint(path, "--teacher")
         refuse_headless(NO_HEAD not in (state.get("extra_state") or {}), path)
         symbols = symbols_of_checkpoint(state, path)
-    known = f"has {len(symbols):,} symbols" if symbols else "does not say its vocabulary"
-    return NOTE, f"teacher: {path} {known}; with --data it is compared with the data's"
+    vocabulary = f"has {len(symbols):,} symbols" if symbols else "does not contain its vocabulary"
+    return NOTE, f"teacher: {path} {vocabulary}; give --data to compare it with the data's"
 
 
-def first_line(error):
+def first_line(error: Exception) -> str:
+    """The first line of its message, at most 200 characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else "no reason given"
 

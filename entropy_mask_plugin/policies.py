@@ -5,7 +5,7 @@ from .masking.registry import Registry
 
 
 def describe(registry: Registry) -> str:
-    """A line for each part: its name, the first line of its docstring, what it needs; and its flags."""
+    """A line for each part (its name, the first line of its docstring, what it needs), followed by its flags."""
     lines = [registry.flag]
     for name, entry in registry.items():
         traits = ", ".join(trait if value is True else f"{trait}: {value}" for trait, value in entry.traits.items()
@@ -17,9 +17,10 @@ def describe(registry: Registry) -> str:
 
 
 def main() -> None:
+    """Print all parts."""
     import entropy_mask_plugin
 
-    entropy_mask_plugin.register()  # and with it, installed extensions
+    entropy_mask_plugin.register()  # also loads installed extensions
     from .models.mixers import MIXERS
 
     print(*map(describe, (*registries(), MIXERS)), sep="\n")

@@ -1,8 +1,8 @@
-"""The task: clean blocks of text, and the batch hook that turns each batch into a masked one.
+"""The task: clean blocks of text, and the batch hook that masks each batch.
 
     1. scores   of the teacher's or the model's own predictions on the clean tokens, or none
-    2. masked   the policy's choice among the maskable positions, corrupted src_tokens and target
-    3. step     criterion and backward on the masked sample
+    2. masked   positions chosen by the policy, corrupted src_tokens, target
+    3. step     criterion and backward pass on the masked sample
 
 Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 """
@@ -10,6 +10,7 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 import functools
 import logging
 import os
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
 from fairseq import utils
@@ -17,6 +18,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, register_task
 from fairseq.tasks.masked_lm import MaskedLMTask
 from hydra.core.config_store import ConfigStore
+from torch import Tensor
 
 from .checkpoints.vocabulary import RECORD, read_dictionary_of_shards
 from .config import (
@@ -32,6 +34,7 @@ from .fairseq_fixes.ranks import refuse_unconnected_ranks
 from .masking import corruption, noise
 from .masking.devices import to_device_async
 from .masking.masker import Masker, Vocabulary
+from .masking.scores import Scores
 from .masking.statistics import SUMS, mask_statistics
 from .masking.take import number_to_mask, take
 from .masking.when import When
@@ -54,14 +57,25 @@ from .training.blocks import load_samples, special_symbols
 logger = logging.getLogger(__name__)
 
 TASK = "entropy_masked_lm"
-VALID_MASK_PROB = 0.15  # whatever --mask-prob is, so that validation losses of all runs compare
+VALID_MASK_PROB = 0.15  # whatever --mask-prob is, so that validation losses are comparable between runs
+Sample = Dict[str, Any]  # a batch, as `training.blocks` collates it
 
 
 @register_task(TASK, dataclass=with_options(EntropyMaskedLMConfig))
 class EntropyMaskedLMTask(MaskedLMTask):
-    """Masked language modelling with masks chosen by entropy."""
+    """Masked language modelling with masks chosen by entropy.
 
-    def __init__(self, cfg, dictionary=None):
+    Args:
+        cfg: an EntropyMaskedLMConfig.
+        dictionary: fairseq's, with <mask>.
+    Raises:
+        UsageError: names the first flag with a wrong value.
+    """
+
+    cfg: Any  # an EntropyMaskedLMConfig, not the base class's
+    teacher: Any  # a frozen model, or None
+
+    def __init__(self, cfg: Any, dictionary: Any = None):
         check_flags(cfg)
         super().__init__(plain(cfg), dictionary)
         self.epoch = 1  # set by begin_epoch
@@ -71,8 +85,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
 
     @classmethod
-    def setup_task(cls, cfg, from_checkpoint=False, **kwargs):
-        """Build the task; for training (not when a checkpoint is loaded for something else) with its teacher."""
+    def setup_task(cls, cfg: Any, from_checkpoint: bool = False, **kwargs: Any) -> "EntropyMaskedLMTask":
+        """Build the task; for training, with its teacher. from_checkpoint: a checkpoint is loaded for something else.
+
+        Raises:
+            UsageError: a flag, the data, the teacher or the checkpoint to resume from cannot be used.
+        """
         task = super().setup_task(cfg, **kwargs)
         if not from_checkpoint:
             check_policy(cfg)
@@ -84,10 +102,20 @@ class EntropyMaskedLMTask(MaskedLMTask):
         return task
 
     @classmethod
-    def load_dict(cls, cfg):
+    def load_dict(cls, cfg: Any) -> Any:
+        """The dictionary of the data, with <mask>.
+
+        Raises:
+            UsageError: it is missing or damaged, or differs between shards.
+        """
         return read_dictionary_of_shards(utils.split_paths(cfg.data))
 
-    def build_model(self, cfg, from_checkpoint=False):
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """fairseq's model, for training compiled and initialized as the flags say.
+
+        Raises:
+            UsageError: the arch cannot do what a flag asks for, or does not match the checkpoint to resume from.
+        """
         model = super().build_model(cfg, from_checkpoint)
         if self.cfg.compile and not from_checkpoint:
             require("--compile", f"--arch {cfg._name}", hasattr(model, "compile_layers"), "one of this plug-in's archs")
@@ -98,25 +126,39 @@ class EntropyMaskedLMTask(MaskedLMTask):
             check_restored_shapes(self.restored, model)
         return model
 
-    def initialize(self, model):
-        """Copy what --init-from has for the model, at the beginning of a run."""
+    def initialize(self, model: Any) -> None:
+        """Copy the weights that the model has in common with --init-from, at the start of a run.
+
+        Raises:
+            UsageError: the source cannot be read, or does not match the model.
+        """
         if self.restored is not None:
-            logger.info("--init-from: not read again, the run goes on from a checkpoint")
+            logger.info("--init-from: not read again, the run resumes from a checkpoint")
             return
         require("--init-from", type(model).__name__, hasattr(model, "lm_hidden"), "an --arch of this plug-in")
         layers = self.cfg.init_layers and [int(layer) for layer in self.cfg.init_layers.split(",")]
         source = read_source(self.cfg.init_from, self)
         log_copied_tensors(source, initialize_from(source, model, layers))
 
-    def build_criterion(self, cfg, from_checkpoint=False):
-        name = cfg._name  # fairseq's default would average over all tokens, the masked and the others
+    def build_criterion(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """fairseq's criterion.
+
+        Raises:
+            UsageError: it is not a masked language model's.
+        """
+        name = cfg._name  # fairseq's default would average over all tokens instead of the masked ones
         require("--criterion", name, name in ("entropy_masked_lm", "masked_lm"), "entropy_masked_lm (or masked_lm)")
         return super().build_criterion(cfg, from_checkpoint)
 
     # ---- data
 
-    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
-        samples = load_samples(self.cfg, self.dictionary, split, epoch, combine)
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
+        """Load a split as clean blocks, in the training split with the entropies from the cache.
+
+        Raises:
+            UsageError: there is no such split, it is damaged, or there is nothing to mask.
+        """
+        samples: Any = load_samples(self.cfg, self.dictionary, split, epoch, combine)
         first = (samples[i]["src_tokens"] for i in range(min(len(samples), 1000)))
         if not any(samples.dataset.maskable(tokens).any() for tokens in first):
             raise UsageError(f"data: {split} in {self.cfg.data} begins with 1,000 sequences without anything to mask, "
@@ -125,12 +167,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if self.cfg.entropy_cache and split == self.cfg.train_subset:
             self.attach_entropies(samples.dataset, split, epoch)
 
-    def attach_entropies(self, samples, split, epoch):
-        """Let the entropies on disk that may be needed come with each batch."""
+    def attach_entropies(self, samples: Any, split: str, epoch: int) -> None:
+        """Make each batch carry the entropies on disk that may be needed in this epoch."""
         by_teacher = self.source_of(epoch) == "teacher" and self.teacher is not None
         keeps_own = self.cfg.self_entropy_every > 1 and self.trains
         if not (by_teacher or keeps_own):
-            return  # the data need not be read for its digest
+            return  # saves reading all the data for its digest
         facts = fingerprint.facts_of_data(self.cfg, self.dictionary, split, epoch, samples.sizes)
         if by_teacher:
             samples.entropies = self.filled_cache(samples.blocks, facts)
@@ -140,8 +182,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
             folder = os.path.join(self.cfg.entropy_cache, "self-" + fingerprint.name_of(facts))
             samples.self_entropies = SelfEntropyStore(folder, facts, samples.blocks.sizes)
 
-    def filled_cache(self, blocks, facts):
-        """The `EntropyStore` of the teacher's entropies on these blocks, complete."""
+    def filled_cache(self, blocks: Any, facts: Dict[str, Any]) -> EntropyStore:
+        """The teacher's entropies on these blocks, computed where they are missing. facts: of the data."""
         facts = {**facts, **fingerprint.facts_of_teacher(self.teacher)}
         store = EntropyStore(os.path.join(self.cfg.entropy_cache, fingerprint.name_of(facts)), facts, blocks.sizes)
         on_gpu = torch.cuda.is_available() and not self.cfg.cpu
@@ -150,19 +192,23 @@ class EntropyMaskedLMTask(MaskedLMTask):
               device, self.dictionary.pad())
         return store
 
-    def get_checkpoint_dict(self):
+    def get_checkpoint_dict(self) -> Dict[str, Any]:
+        """What a checkpoint contains of the task: the symbols of its vocabulary."""
         return {RECORD: list(self.dictionary.symbols)}
 
     # ---- the batch hook
 
-    def begin_epoch(self, epoch, model):
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        """Remember the epoch, counted from 1."""
         super().begin_epoch(epoch, model)
-        self.epoch = epoch  # set, never counted: fairseq calls this again after a resume in mid-epoch
+        self.epoch = epoch  # set, not counted: fairseq calls this again after resuming within an epoch
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        """Fairseq's step on a masked sample; the sums of `mask_statistics` join its logging output."""
+    def train_step(self, sample: Sample, model: Any, criterion: Any, optimizer: Any, update_num: int,
+                   ignore_grad: bool = False) -> Tuple[Tensor, int, Dict[str, Any]]:
+        """fairseq's step on a masked sample. Returns loss, sample size, and the logging output with the sums of
+        `mask_statistics`."""
         when = When(self.epoch, update_num)
-        # A rank that has run out of batches repeats one, of training or of validation, and ignores the gradient.
+        # A rank that has run out of batches repeats one, of training or validation, and ignores its gradient.
         scores = None if ignore_grad else self.score(sample, model, when)
         masked, statistics = self.mask(sample, scores, when)
         loss, sample_size, logging_output = super().train_step(
@@ -170,12 +216,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
         )
         return loss, sample_size, {**logging_output, **statistics}
 
-    def valid_step(self, sample, model, criterion):
-        """Fairseq's step on random masks, the same for every policy, epoch and run."""
+    def valid_step(self, sample: Sample, model: Any, criterion: Any) -> Tuple[Tensor, int, Dict[str, Any]]:
+        """fairseq's step on random masks, the same for every policy, epoch and run."""
         return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion))
 
-    def score(self, sample, model, when):
-        """`Scores` of this epoch's source on the clean tokens, B x T; None where the strategy needs none."""
+    def score(self, sample: Sample, model: Any, when: When) -> Optional[Scores]:
+        """The scores of this epoch's source on the clean tokens, B x T; None where the strategy needs none."""
         name = self.source_of(when.epoch)
         if name is None:
             return None
@@ -183,23 +229,24 @@ class EntropyMaskedLMTask(MaskedLMTask):
             self.sources[name] = SOURCES[name].fn(self)
         return self.sources[name](sample, model, when)
 
-    def source_of(self, epoch):
-        """Who scores the tokens in this epoch: a name in SOURCES, or None."""
+    def source_of(self, epoch: int) -> Optional[str]:
+        """Whose predictions score the tokens in this epoch: a name in SOURCES, or None."""
         return schedule.source_of(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch, self.cfg.mask_source)
 
     @functools.cached_property
-    def scorer(self):
-        """What any model says of clean tokens, as --mask-score and the precisions have it."""
+    def scorer(self) -> Scorer:
+        """Scores clean tokens with any model, by --mask-score, --precision and --entropy-precision."""
         return Scorer(self.cfg.mask_score, self.cfg.precision, self.cfg.entropy_precision, vars(self.cfg))
 
     @functools.cached_property
-    def masker(self):
-        """Made when it is asked for: a checkpoint loads without the parts that it was trained with."""
+    def masker(self) -> Masker:
+        """Created at its first use, so that a checkpoint loads without the parts it was trained with."""
         vocabulary = Vocabulary(self.mask_idx, self.dictionary.pad(), self.ordinary, self.dictionary.symbols)
         return Masker(policy_of(self.cfg), vocabulary, self.cfg.seed)
 
-    def mask(self, sample, scores, when):
-        """A new sample with masks, and sums for the log. The old sample stays as it is: fairseq reuses it."""
+    def mask(self, sample: Sample, scores: Optional[Scores], when: When) -> Tuple[Sample, Dict[str, Any]]:
+        """A new sample with masks, and the sums of `mask_statistics`. The sample itself stays clean: fairseq reuses it.
+        """
         tokens, maskable = sample["net_input"]["src_tokens"], sample["maskable"]
         masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
         counts = None if masked.counts is None else masked.counts.numpy()
@@ -208,8 +255,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
                                      masked.scores)
         return new, statistics
 
-    def mask_for_validation(self, sample):
-        """A new sample with random masks that depend on the sample id alone."""
+    def mask_for_validation(self, sample: Sample) -> Sample:
+        """A new sample with random masks that depend on nothing but the sample id."""
         tokens = sample["net_input"]["src_tokens"]
         priority = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
         k = number_to_mask(torch.tensor(sample["n_maskable"]), VALID_MASK_PROB)
@@ -217,20 +264,20 @@ class EntropyMaskedLMTask(MaskedLMTask):
         src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
         return with_masks(sample, src_tokens, target, SelectedPositions(selected, k.numpy()))
 
-    def teacher_on(self, device):
-        """The teacher, moved to the device at its first use there."""
-        if next(self.teacher.parameters()).device != device:  # `to` walks through all of it, 0.3 ms in each update
+    def teacher_on(self, device: torch.device) -> Any:
+        """The teacher, moved to the device at its first use."""
+        if next(self.teacher.parameters()).device != device:  # `to` visits every parameter, 0.3 ms in each update
             self.teacher.to(device)
         return self.teacher
 
-    def teacher_logits(self, net_input, positions):
-        """The teacher's logits, K x V, at chosen `SelectedPositions` of the masked sequences."""
+    def teacher_logits(self, net_input: Dict[str, Any], positions: SelectedPositions) -> Tensor:
+        """The teacher's logits at K positions of the masked sequences: K x V."""
         device = net_input["src_tokens"].device
         with torch.no_grad(), autocast(device, self.cfg.precision):
             return self.teacher_on(device)(**net_input, masked_tokens=positions)[0]
 
-    def in_precision(self, criterion):
-        """The criterion under autocast. Around train_step it would have no effect: fairseq switches autocast off there
+    def in_precision(self, criterion: Any) -> Callable[[Any, Sample], Any]:
+        """The criterion under autocast. Autocast around train_step would have no effect: fairseq disables it there
         unless --amp is given."""
 
         def compute(model, sample):
@@ -241,16 +288,18 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     # ---- log
 
-    def unigram_entropy(self):
-        """Of the training data, in bits, by the counts in dict.txt; None where it has none."""
+    def unigram_entropy(self) -> Optional[float]:
+        """Unigram entropy of the training data in bits, by the counts in dict.txt; None where it has no counts."""
         return plateau.unigram_entropy([self.dictionary.count[i] for i in self.ordinary.tolist()])
 
-    def post_validate(self, model, stats, agg):
+    def post_validate(self, model: Any, stats: Dict[str, Any], agg: Any) -> None:
+        """Warn where the validation loss is on the unigram plateau."""
         loss, unigram = float(stats["loss"]), self.unigram_entropy()
-        if plateau.is_on_plateau(loss, unigram):
+        if unigram is not None and plateau.is_on_plateau(loss, unigram):
             logger.warning(plateau.plateau_warning(loss, unigram))
 
-    def reduce_metrics(self, logging_outputs, criterion):
+    def reduce_metrics(self, logging_outputs: Sequence[Dict[str, Any]], criterion: Any) -> None:
+        """Log mask_rate, and the mean score of all maskable and of the masked tokens (entropies in nats)."""
         super().reduce_metrics(logging_outputs, criterion)
         total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in SUMS}
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
@@ -261,25 +310,26 @@ class EntropyMaskedLMTask(MaskedLMTask):
         log_ratio(f"{name}_masked", total["entropy_masked_sum"], total["n_scored_selected"])
 
 
-def add_flags_of_parts():
-    """Let fairseq know of the options of parts that were registered after the task."""
-    known = TASK_DATACLASS_REGISTRY[TASK]
-    config = with_options(known)
-    if config is known:
+def add_flags_of_parts() -> None:
+    """Add the options of parts that were registered after the task to the task's flags."""
+    current = TASK_DATACLASS_REGISTRY[TASK]
+    config = with_options(current)
+    if config is current:
         return
     TASK_DATACLASS_REGISTRY[TASK] = config
-    setattr(EntropyMaskedLMTask, "__dataclass", config)  # as `register_task` does: the parser asks there
+    setattr(EntropyMaskedLMTask, "__dataclass", config)  # as `register_task` does: the parser looks there
     node = config()
     node._name = TASK
     ConfigStore.instance().store(name=TASK, group="task", node=node, provider="fairseq")
 
 
-def with_masks(sample, src_tokens, target, selected):
-    """The sample with other tokens, a target and the `SelectedPositions` to be predicted."""
+def with_masks(sample: Sample, src_tokens: Tensor, target: Tensor, selected: SelectedPositions) -> Sample:
+    """A new sample with corrupted tokens and targets, B x T int64 each, and the positions to be predicted."""
     return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
             "selected": selected}
 
 
-def log_ratio(name, total, count):
-    if count > 0:  # nothing counted, nothing known: a zero would mislead
+def log_ratio(name: str, total: Any, count: Any) -> None:
+    """Log total / count, weighted by count."""
+    if count > 0:  # without a count, the mean is unknown: a zero would mislead
         metrics.log_scalar(name, total / count, count, round=3)

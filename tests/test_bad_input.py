@@ -15,7 +15,7 @@ MISTAKES = [
                                      "random, alternating (did you mean high?)"),
     (["--mask-strategy", "high"], "--teacher: none found, expected a checkpoint for --mask-strategy high"),
     (["--mask-strategy", "low", "--self-mask-from-epoch", "2"], "--teacher: none found"),
-    (["--mask-strategy", "random", "--mask-prob", "0"], "--mask-prob: 0.0 found, expected a share in (0, 1]"),
+    (["--mask-strategy", "random", "--mask-prob", "0"], "--mask-prob: 0.0 found, expected a fraction in (0, 1]"),
     (["--mask-strategy", "random", "--mask-prob", "1.5"], "--mask-prob: 1.5 found"),
     (["--mask-strategy", "random", "--mask-count", "0"], "--mask-count: 0 found, expected 1 or more"),
     (["--self-mask-from-epoch", "0"], "--self-mask-from-epoch: 0 found, expected 1 (cold start) or more"),
@@ -114,7 +114,7 @@ def test_hydra_prints_the_sentence_without_a_traceback(data_bin, tmp_path):
                f"common.user_dir={PLUGIN}", "common.cpu=true", f"task.data={data_bin}", "task.teacher=null",
                "task.mask_prob=7", cwd=tmp_path)
     assert done.returncode != 0
-    assert "--mask-prob: 7.0 found, expected a share in (0, 1]" in done.stderr
+    assert "--mask-prob: 7.0 found, expected a fraction in (0, 1]" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -123,7 +123,7 @@ def test_the_command_line_prints_the_sentence_alone(data_bin, tmp_path):
     done = run("fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir", tmp_path, "--mask-prob", "7",
                "--mask-strategy", "random")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: --mask-prob: 7.0 found, expected a share in (0, 1]"
+    assert done.stderr.splitlines()[-1] == "error: --mask-prob: 7.0 found, expected a fraction in (0, 1]"
     assert "Traceback" not in done.stderr
 
 
@@ -148,9 +148,10 @@ def test_checkpoints_are_copied_whole_or_not_at_all(tmp_path, monkeypatch):
         open(target, "w").write("ne")
         raise OSError("no space left")
 
-    with monkeypatch.context() as patch, pytest.raises(UsageError, match="^--save-dir: .*last.pt cannot be written"):
+    with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", dying_copy)
-        PathManager.copy(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)
+        with pytest.raises(UsageError, match="^--save-dir: .*last.pt cannot be written"):
+            PathManager.copy(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)
     assert (tmp_path / "last.pt").read_text() == "old"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["last.pt", "new.pt"]
     PathManager.copy(str(tmp_path / "new.pt"), str(tmp_path / "last.pt"), overwrite=True)

@@ -131,7 +131,7 @@ def test_sanity_compares_and_names_a_difference(out, monkeypatch):
 def test_a_value_that_is_missing_or_no_number_differs_by_infinity(actual, expected):
     (difference,) = sanity.largest_differences([{"loss": 2.0}, {"loss": 1.0}], actual).values()
     assert difference == pytest.approx(expected)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="zip"):  # the two have different numbers of updates
         sanity.largest_differences([{"loss": 2.0}], actual)
 
 

@@ -495,9 +495,10 @@ def test_an_unfinished_corpus_resumes_or_starts_again_with_other_parameters(
     text, tmp_path, without_fairseq, monkeypatch, capsys
 ):
     settings = dict(out=str(tmp_path / "out"), text=[text])
-    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as interrupted:
         interrupted.setattr(build, "data_bin_stage", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        prepare_corpus(CorpusSettings(**settings, vocab_size=VOCABULARY))
+        with pytest.raises(KeyboardInterrupt):
+            prepare_corpus(CorpusSettings(**settings, vocab_size=VOCABULARY))
     with monkeypatch.context() as continued:
         continued.setattr(build, "trained_tokenizer", None)
         continued.setattr(build, "encode_corpus", None)
@@ -556,9 +557,10 @@ def test_a_full_disk_leaves_nothing_half_written_at_any_stage(tmp_path, monkeypa
     tried = error_in_child(lambda: prepare_with_small_files(settings, 400_000))
     assert tried == f"{settings.out}/encoded: cannot be written (File too large)"
     assert left() == ["tokenizer.model", "tokenizer.vocab", "unfinished.json"]
-    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as interrupted:
         interrupted.setattr(build, "data_bin_stage", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        prepare_corpus(settings)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_corpus(settings)
     tried = error_in_child(lambda: prepare_with_small_files(settings, 100_000))
     assert tried == f"{settings.out}/bin: cannot be written (File too large)"
     assert left() == ["dict.txt", "encoded", "tokenizer.model", "tokenizer.vocab", "unfinished.json"]

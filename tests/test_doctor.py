@@ -61,7 +61,7 @@ def test_the_folder_of_a_corpus_is_no_data_bin_and_what_is_meant_is_said(tmp_pat
     shards = ":".join(f"{tmp_path}/large/bin/shard{i}" for i in (0, 1, 2, 10))
     for given, meant in (("large", shards), ("large/bin", shards), ("small", f"{tmp_path}/small/bin")):
         (finding,) = doctor.data_bins(str(tmp_path / given))
-        assert finding == (doctor.ERROR, f"data: {tmp_path / given} is no data-bin: give {meant}")
+        assert finding == (doctor.ERROR, f"data: {tmp_path / given} is not a data-bin: use {meant}")
 
 
 def test_on_a_bare_python_everything_that_is_missing_is_named():

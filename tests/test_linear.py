@@ -59,9 +59,9 @@ def test_all_weights_are_cast_in_one_operation_and_let_go_again(monkeypatch):
 
 def test_an_error_within_leaves_nothing_behind():
     maps = [Linear(4, 4)]
-    with pytest.raises(ValueError, match="within"), torch.autocast("cpu", torch.bfloat16):
-        with cast_together(maps, torch.device("cpu")):
-            raise ValueError("within")
+    with (pytest.raises(ValueError, match="within"), torch.autocast("cpu", torch.bfloat16),
+          cast_together(maps, torch.device("cpu"))):
+        raise ValueError("within")
     assert maps[0].in_use is None
 
 

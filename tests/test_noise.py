@@ -43,7 +43,7 @@ def test_noise_is_splitmix64_in_exact_integers_also_for_large_and_negative_count
 def test_noise_is_uniform_between_zero_and_one():
     values = field(sentences=500, length=400).flatten().double().sort().values
     n = len(values)
-    assert 0.0 <= values[0] and values[-1] < 1.0
+    assert values[0] >= 0.0 and values[-1] < 1.0
     assert abs(values.mean() - 1 / 2) < 4 * math.sqrt(1 / 12 / n)  # within 4 standard errors
     assert abs(values.var() - 1 / 12) < 4 * math.sqrt(1 / 180 / n)
     steps = torch.arange(n + 1) / n

@@ -58,7 +58,10 @@ def test_all_parts_are_listed_by_a_command():
     assert "  self          The model being trained: its weights before the update, dropout off. [reads: self]" in lines
 
 
-def masked_by(strategy, fractions=(0.0, 0.0), static=False, scores=None, when=When(1, 0), **settings):
+FIRST = When(1, 0)
+
+
+def masked_by(strategy, fractions=(0.0, 0.0), static=False, scores=None, when=FIRST, **settings):
     tokens = torch.arange(4, 44).view(4, 10)
     maskable = torch.arange(10) < torch.tensor([[10], [0], [1], [7]])
     policy = Policy(strategy, leave_unmasked_prob=fractions[0], random_token_prob=fractions[1], static_masks=static,

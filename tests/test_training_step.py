@@ -159,12 +159,13 @@ def test_an_update_that_was_not_finite_is_named_in_the_next_and_changed_no_weigh
 @pytest.mark.parametrize("look", ["save", "log"])
 def test_no_checkpoint_and_no_log_comes_after_an_update_that_was_not_finite(start, late, look, tmp_path):
     trainer, _, _ = fail_in_update_3(start, math.inf)
+
+    def save():
+        trainer.consolidate_optimizer()
+        trainer.save_checkpoint(str(tmp_path / "saved.pt"), {})
+
     with pytest.raises(UsageError, match="update 3"):
-        if look == "save":
-            trainer.consolidate_optimizer()
-            trainer.save_checkpoint(str(tmp_path / "saved.pt"), {})
-        else:
-            metrics.get_smoothed_values("train")
+        save() if look == "save" else metrics.get_smoothed_values("train")
     assert not (tmp_path / "saved.pt").exists()
 
 

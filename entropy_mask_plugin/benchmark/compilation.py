@@ -1,4 +1,4 @@
-"""A kernel that is to be compiled for a GPU that need not be there."""
+"""A kernel to be compiled ahead of time, for a GPU that this machine need not have."""
 
 from typing import NamedTuple
 

@@ -1,6 +1,6 @@
-"""Stage `compile`: are the kernels what they should be on a GPU that is not here?
+"""Stage `compile`: what machine code do the kernels become on GPUs that this machine does not have?
 
-Triton compiles for a given GPU without having one. A kernel that spills registers to memory is several times as slow.
+Triton can compile for a GPU without one. A kernel that spills registers to memory is several times as slow.
 """
 
 import os
@@ -17,9 +17,9 @@ from ..masking.scores import triton_entropy
 from .compilation import TRITON_TYPES, Compilation
 from .results import record
 
-TARGETS = {"sm_90": 90, "sm_86": 86, "sm_80": 80}  # H100; RTX 30 and A40, which have less shared memory; A100
+TARGETS = {"sm_90": 90, "sm_86": 86, "sm_80": 80}  # H100; RTX 30 and A40 (less shared memory); A100
 TOOLS = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin")
-INSTRUCTIONS = {  # of the disassembly
+INSTRUCTIONS = {  # what to count: patterns of the disassembly
     "matrix_instructions": "H?GMMA|HMMA",
     "async_copies": "LDGSTS|UTMALDG",
     "spills": "LDL|STL",
@@ -27,7 +27,7 @@ INSTRUCTIONS = {  # of the disassembly
 
 
 def package_kernels():
-    """The kernels of the package, with the blocks that it uses."""
+    """Yield the package's kernels, with the block sizes that it uses."""
     for dtype, (rows, symbols, width) in triton_entropy.BLOCKS.items():
         operand = TRITON_TYPES[str(dtype)]
         types = {"hidden": operand, "weight": operand, "bias": "*fp32", "result": "*fp32", "n_rows": "i32",
@@ -41,7 +41,7 @@ def package_kernels():
 
 
 def compile_ahead(compilation, capability):
-    """{property: value} of the machine code for a compute capability (90 = H100)."""
+    """{property: value} of a kernel's machine code for a compute capability (90 = H100)."""
     names = [*compilation.types, *compilation.constants]
     source = ASTSource(
         fn=compilation.kernel, constexprs=compilation.constants,
@@ -54,7 +54,7 @@ def compile_ahead(compilation, capability):
 
 
 def inspect(cubin):
-    """Registers a thread, and numbers of instructions, by the tools that come with Triton."""
+    """Registers per thread and instruction counts, by the tools that come with Triton. cubin: the machine code."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -70,7 +70,7 @@ def output_of(tool, *arguments):
 
 
 def run(options):
-    """A line for each kernel and GPU; False where one of the package's does not compile or spills."""
+    """Record a line for each kernel and GPU. Returns False if one of the package's does not compile or spills."""
     good = all([check_compilation(compilation, target) for compilation in package_kernels() for target in TARGETS])
     for compilation in () if options.tiny else prototype_kernels():
         check_compilation(compilation, "sm_90")
@@ -81,7 +81,7 @@ def check_compilation(compilation, target):
     values = {"kernel": compilation.title, "gpu": target, "warps": compilation.warps, "stages": compilation.stages}
     try:
         values |= compile_ahead(compilation, TARGETS[target])
-    except Exception as error:  # Triton has a kind for each stage of a compilation
+    except Exception as error:  # Triton has an exception type for each stage of compilation
         record("compile", **values, failed=" ".join(str(error).split())[:300])
         return False
     record("compile", **values)

@@ -1,4 +1,4 @@
-"""A data-bin of made-up text and a teacher for it: a benchmark needs no other data.
+"""A data-bin of synthetic text and a teacher for it, so that a benchmark needs no other data.
 
 Shapes: V vocabulary.
 """
@@ -18,11 +18,11 @@ from ..system.atomic_files import write_bytes
 
 VOCABULARY = 30_522  # BERT's
 SPECIALS_BEFORE = 4  # <s> <pad> </s> <unk>
-SHARPNESS = 8.0  # of an untrained model's predictions: its entropies span 0.006 nats otherwise, a trained one's several
+SHARPNESS = 8.0  # of predictions: an untrained model's entropies span 0.006 nats without it, a trained one's several
 
 
 def write_data_bin(folder: str, tokens: int) -> None:
-    """Lines of 64 tokens, whose frequencies follow Zipf's law; about so many tokens in all."""
+    """Write lines of 64 tokens whose frequencies follow Zipf's law, `tokens` in total, rounded up."""
     os.makedirs(folder)
     symbols = VOCABULARY - SPECIALS_BEFORE - 1
     write_bytes(os.path.join(folder, "dict.txt"), "".join(f"w{i} 1\n" for i in range(symbols)).encode())
@@ -37,7 +37,7 @@ def write_data_bin(folder: str, tokens: int) -> None:
 
 
 def sharpened(model):
-    """The model, its predictions as far from even as a trained one's."""
+    """The model, changed so that its predictions are as far from uniform as a trained model's."""
     with torch.no_grad():
         model.lm_head.layer_norm.weight.mul_(SHARPNESS)
     return model
@@ -49,7 +49,7 @@ def parse_fairseq_args(args: Sequence[str]) -> Any:
 
 
 def write_teacher(path: str, args: Sequence[str]) -> None:
-    """A checkpoint of the arch that arguments of fairseq-train name, fresh weights, sharpened."""
+    """Write a checkpoint with random, sharpened weights. args: of fairseq-train; they determine the model."""
     cfg = parse_fairseq_args(args)
     task = tasks.setup_task(cfg.task)
     torch.manual_seed(2)

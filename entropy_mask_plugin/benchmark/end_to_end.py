@@ -1,5 +1,5 @@
-"""Stage `end_to_end`: the commands that a user types. A teacher; then its cached entropies, self-masking and
-distillation from epoch 2; then the same command again for a third epoch."""
+"""Stage `end_to_end`: the commands that a user types. Train a teacher; then a student with its cached entropies, and
+self-masking and distillation from epoch 2; then resume the student for a third epoch."""
 
 import os
 import shutil
@@ -33,7 +33,8 @@ def run(options):
 
 
 def train(folder, name, small, resumes, *flags):
-    """Print what matters of the log as it comes, and record the outcome. Whether it is the expected one."""
+    """Train, print the important lines of the log as they come, and record the outcome. Returns whether training
+    succeeded and resumed as expected."""
     sizes = [*TINY, "--tokens-per-sample", "32", "--batch-size", "8"] if small else [
         "--tokens-per-sample", "128", "--batch-size", "64"]
     command = [

@@ -1,6 +1,6 @@
-"""Stage `host`: host overhead of an update, whatever the device: widths near zero leave nothing else.
+"""Stage `host`: host overhead of an update, whatever the device: with layers of width 1 per head, little else is left.
 
-A small model on a fast GPU is bound by this time. It is measurable on a CPU, where what is left to compute is little.
+A small model on a fast GPU is bound by this time. It can be measured on a CPU, since hardly anything is computed.
 """
 
 import collections
@@ -24,7 +24,7 @@ NO_WORK = {"detach", "_unsafe_view", "lift_fresh", "_record_function_enter_new",
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations that do something: no views, no tensors without content. {name: number}."""
+    """Counts the operations that do work, which excludes views and empty tensors; numbers: {name: count}."""
 
     def __init__(self):
         super().__init__()
@@ -42,21 +42,21 @@ def does_work(function):
 
 @contextlib.contextmanager
 def entropies_as_on_a_gpu():
-    """Whatever the machine, so that figures compare."""
-    with mock.patch("entropy_mask_plugin.scoring.scorer.bf16_pays", lambda device: True), mock.patch(
-            "entropy_mask_plugin.masking.devices.syncs_are_expensive", lambda device: True):
+    """Score as on a GPU, whatever the machine, so that the figures of several machines compare."""
+    with mock.patch("entropy_mask_plugin.scoring.scorer.bf16_pays", return_value=True), mock.patch(
+            "entropy_mask_plugin.masking.devices.syncs_are_expensive", return_value=True):
         yield
 
 
 def build_host_variant(arch, name, precision, folder):
-    width = str(variants.ARCH_SIZES[arch][3])  # one for each head
+    width = str(variants.ARCH_SIZES[arch][3])  # one dimension per head
     setting = variants.Setting(folder, arch, BLOCK_LENGTH, SENTENCES, precision, cpu=True)
     return variants.WithFairseq(setting.ours(*variants.OURS[name], "--encoder-embed-dim", width,
                                              "--encoder-ffn-embed-dim", width))
 
 
 def run(options):
-    torch.set_num_threads(1)  # more have nothing to do, and on a busy machine wait for each other
+    torch.set_num_threads(1)  # more would have nothing to do, and would wait for each other on a busy machine
     folder = tempfile.mkdtemp(prefix="host-")
     steps = 3 if options.tiny else 200
     try:
@@ -73,8 +73,7 @@ def run(options):
 
 
 def step_cost(variant, steps):
-    """Median and minimum of the time of a step, of which ten go by from one reading of the log to the next, and its
-    operations."""
+    """Median and minimum time of a step in ms, and its number of operations. The log is read once every ten steps."""
     measure.seconds(variant.step, measure.WARM_UP, False)
     times = [1e3 * measure.seconds(variant.step, min(10, steps), False) for _ in range(-(-steps // 10))]
     with Operations() as operations:

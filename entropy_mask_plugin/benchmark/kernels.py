@@ -1,8 +1,8 @@
-"""Stage `kernels`: are the kernels right, and how fast? At the sizes of a step of 32,768 tokens on a GPU; with Triton's
-interpreter, on a CPU, at tiny ones and for rightness alone.
+"""Stage `kernels`: are the kernels correct, and how fast are they? On a GPU at the sizes of a step of 32,768 tokens; on
+a CPU, in Triton's interpreter, at tiny sizes and for correctness only.
 
-Each is compared with float64, and the stage fails where one of the package's is further from it than its limit; a
-prototype that is, is a figure like the others.
+Each kernel is compared with float64. The stage fails if one of the package's exceeds its limit; a prototype that does
+is recorded as failed, and the stage goes on.
 Shapes: N rows, K selected positions, C width, V vocabulary.
 """
 
@@ -33,7 +33,7 @@ def run(options):
     small = options.tiny or not ON_GPU
     rate = matmul_rate(8192) if not small else None
     return all([noises(small), cross_entropies(small), distillations(small), small or heads(rate),
-                check_entropies(small, rate)])  # last: each of their forms takes seconds to compile
+                check_entropies(small, rate)])  # last, since each form takes seconds to compile
 
 
 def draws(seed):
@@ -46,10 +46,10 @@ def relative(value, reference):
 
 
 def check_limits(values, limits):
-    """The values, where none is above its limit.
+    """The values, unless one is above its limit.
 
     Raises:
-        AssertionError: names those that are, or are no numbers.
+        AssertionError: names the values that are above their limits or nan.
     """
     wrong = [f"{name} {values[name]:.3g}, limit {limit:g}" for name, limit in limits.items()
              if not values[name] <= limit]
@@ -61,13 +61,13 @@ def check_limits(values, limits):
 
 
 def check_entropies(small, rate):
-    """The package's kernel in both types, the plain form, and the prototypes', against float64."""
+    """Compare the package's kernel in both types, the plain implementation and the prototypes with float64."""
     return all([entropies_of(width, dtype, small, rate) for width in ((64,) if small else (512, 768))
                 for dtype in ((torch.float32,) if small else (torch.bfloat16, torch.float32))])
 
 
 def entropies_of(width, dtype, small, rate):
-    """Whether the package's are right."""
+    """Measure all forms at one width and type. Returns whether the package's are correct."""
     from ..masking.scores.triton_entropy import fused_entropy
 
     hidden, weight, bias = projection(width, dtype, small)
@@ -80,7 +80,7 @@ def entropies_of(width, dtype, small, rate):
 
 
 def prototypes_for(dtype):
-    """(name, function) of those whose blocks of this type fit into shared memory: as wide as the package's."""
+    """Yield (name, function) of those whose blocks of this type fit into shared memory: the package's block width."""
     from ..masking.scores.triton_entropy import BLOCKS
     from .prototypes.entropy import TILINGS, entropy_by_value
 
@@ -91,7 +91,7 @@ def prototypes_for(dtype):
 
 
 def projection(width, dtype, small):
-    """hidden N x C, weight V x C, bias V: logits whose entropies are from nearly ln V to nearly 0."""
+    """hidden N x C, weight V x C, bias V, whose entropies range from nearly ln V to nearly 0."""
     rows, symbols, draw = (40, 100, draws(width)) if small else (N_ROWS, VOCABULARY, draws(width))
     spread = torch.logspace(-0.5, 1.0, rows, device=DEVICE)[:, None] / width**0.5
     return (draw(rows, width) * spread).to(dtype), draw(symbols, width).to(dtype), draw(symbols)
@@ -104,7 +104,7 @@ def measured_entropy(form, function, hidden, weight, bias, rate):
 
     def measure():
         error = (compute()[some].double() - exact).abs()
-        of_tolerance = error / (TOLERANCE[hidden.dtype] * (0.1 + exact))  # as `masking.entropy` asks before it uses it
+        of_tolerance = error / (TOLERANCE[hidden.dtype] * (0.1 + exact))  # as in `kernel_is_right`
         values = {"largest_error_nats": float(error.max()), "largest_relative_error": float((error / exact).max()),
                   "of_tolerance": float(of_tolerance.max())}
         check_limits(values, {"of_tolerance": 1.0})
@@ -123,7 +123,7 @@ def speed(function, macs, rate):
 
 
 def cross_entropies(small):
-    """With rows of V columns, and with rows of the padded projection's."""
+    """Cross-entropy of rows with V columns, and of rows padded as in the projection."""
     from .prototypes.losses import fused_cross_entropy
 
     good, (rows, symbols) = True, (7, 50) if small else (SELECTED, VOCABULARY)
@@ -155,12 +155,12 @@ def check_loss(loss, gradient, expected, expected_gradient):
 
 
 def ms_of_loss(function, logits, *arguments):
-    """Without the copy of the logits that each call destroys."""
+    """Time of a loss and its gradient in ms, without the copy of the logits: each call overwrites them."""
     return device_ms(lambda: outcome(function, logits, *arguments)) - device_ms(lambda: copy_of(logits))
 
 
 def copy_of(logits):
-    """With the same strides."""
+    """A copy with the same strides that requires a gradient."""
     buffer = torch.empty_strided(logits.shape, logits.stride(), dtype=logits.dtype, device=DEVICE)
     return buffer.copy_(logits).requires_grad_()
 
@@ -183,7 +183,7 @@ def distillations(small):
 
 
 def of_distillation(student, teacher, target, weight, temperature, small):
-    """0.5 MLM + 0.5 KD and its gradient, in one kernel and as the criterion has it, against float64."""
+    """0.5 MLM + 0.5 KD and its gradient, in one kernel and as in the criterion, against float64."""
     from .prototypes.losses import FusedDistillation
 
     def plain(z, temperature):
@@ -210,7 +210,7 @@ def of_distillation(student, teacher, target, weight, temperature, small):
 
 
 def noises(small):
-    """The kernel draws the plain form's bits."""
+    """The kernel must draw the same bits as the plain implementation."""
     from ..masking.triton_noise import fused_noise
 
     forms, states = {"plain": noise.plain_noise, "kernel": fused_noise}, (1, -(2**62) - 3)
@@ -228,14 +228,14 @@ def of_noise(draw, state, small):
 
 
 def heads(rate):
-    """The three products of the LM head at the selected positions: does an odd number of columns cost?"""
+    """The three matrix products of the LM head at the selected positions: what does an odd number of columns cost?"""
     for width in (512, 768):
         for symbols in (VOCABULARY, -(-VOCABULARY // MULTIPLE) * MULTIPLE):
             draw = draws(symbols)
             hidden, weight, gradient = (draw(*shape).bfloat16() for shape in (
                 (SELECTED, width), (symbols, width), (SELECTED, symbols)))
-            times = [device_ms(product) for product in (lambda: hidden @ weight.t(), lambda: gradient @ weight,
-                                                        lambda: gradient.t() @ hidden)]
+            times = [device_ms(partial(torch.matmul, left, right)) for left, right in (
+                (hidden, weight.t()), (gradient, weight), (gradient.t(), hidden))]
             flop_per_second = 6e3 * SELECTED * width * symbols / sum(times)
             record("head", width=width, columns=symbols, forward_ms=times[0], input_gradient_ms=times[1],
                    weight_gradient_ms=times[2], of_matmul_rate=flop_per_second / rate)

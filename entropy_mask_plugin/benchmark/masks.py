@@ -1,7 +1,7 @@
-"""Stage `masks`: how many masks are those of exact entropies, when parts of the pass are in bf16?
+"""Stage `masks`: how many masked positions agree with those of exact entropies when parts of the pass are in bf16?
 
-For a trained checkpoint on its own text, where entropies differ as they do in training. Refinement computes the
-entropies near the cuts again with fp32 products; it cannot undo what the layers have rounded.
+For a trained checkpoint on its own text, where entropies vary as they do in training. Refinement computes the entropies
+near the cuts again with fp32 products; it cannot undo the rounding in the layers.
 """
 
 import functools
@@ -34,7 +34,7 @@ def run(options):
 
 
 def compare(model, samples, batches):
-    """{way: {strategy: positions that exact entropies mask too, "masked": all}}."""
+    """{way: {strategy: number of masked positions that exact entropies mask, too; "masked": number of all}}."""
     totals = {}
     for start in range(0, batches * BATCH_SENTENCES, BATCH_SENTENCES):
         batch = samples.collater([samples[i] for i in range(start, min(start + BATCH_SENTENCES, len(samples)))])
@@ -52,7 +52,7 @@ def compare(model, samples, batches):
 
 
 class Passes:
-    """The hidden states of a batch, by layers in fp32 and in bf16, and entropies of them: B x T fp32, nats."""
+    """The hidden states of a batch from layers in fp32 and in bf16, and their entropies: B x T fp32, nats."""
 
     def __init__(self, model, tokens, maskable):
         self.maskable, (self.weight, self.bias) = maskable, model.output_projection()
@@ -67,7 +67,7 @@ class Passes:
         return self.entropies("fp32")
 
     def ways(self, choose):
-        """(name, scores)."""
+        """Yield (name, scores B x T) of each way to compute the entropies."""
         for layers in ("fp32", "bf16"):
             cheap = self.entropies(layers, torch.bfloat16)
             exact_at = lambda at, layers=layers: self.entropies(layers, at=at)  # noqa: E731

@@ -1,4 +1,4 @@
-"""Rounds in rotating order: what else a machine does hits every variant alike, and ratios are taken within a round."""
+"""Rounds in rotating order, so that other load on the machine affects all variants alike; ratios are within a round."""
 
 import contextlib
 import ctypes
@@ -24,7 +24,7 @@ WARM_UP = 3
 
 
 def seconds(step: Callable[[], None], steps: int, cuda: bool) -> float:
-    """Of one step, the mean of several; then the log is read, once."""
+    """Mean time of a step over several, including one reading of the log at the end."""
     begin = time.perf_counter()
     for _ in range(steps):
         step()
@@ -50,15 +50,16 @@ def rounds(setting: Setting, names: Sequence[str], number: int, steps: int) -> D
 
 
 def rotations(names: Sequence[str], number: int) -> Iterator[List[str]]:
-    """The names in an order for each round, so that none is always measured after the same other one."""
+    """Yield an order of the names for each round, so that each is measured at every place."""
     for first in range(number):
         shift = first % len(names)
         yield [*names[shift:], *names[:shift]]
 
 
 def give_memory_back() -> None:
-    """Trainers hold each other, and the C library holds what they free: the next setting's models would come on top."""
-    metrics.reset()  # numbers that wait for a reader hold their trainer
+    """Release the models of a setting before the next one's are built: trainers are in reference cycles, and the C
+    library keeps freed memory."""
+    metrics.reset()  # unread metrics keep their trainer alive
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
@@ -71,7 +72,12 @@ def gemm_rate(setting: Setting) -> float:
 
 
 def output_of_process(code: str, **arguments: Any) -> str:
-    """What a Python of its own prints, with the plug-in registered and the arguments as JSON in sys.argv[1]."""
+    """The output of code in a new Python process, with the plug-in registered and the arguments as JSON in
+    sys.argv[1].
+
+    Raises:
+        RuntimeError: the process failed; with the end of its stderr.
+    """
     registered = f"import json, sys; from entropy_mask_plugin import register; register(); {code}"
     command = [sys.executable, "-c", registered, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -81,13 +87,13 @@ def output_of_process(code: str, **arguments: Any) -> str:
 
 
 def peak_step_bytes(setting: Setting, name: str) -> float:
-    """The most memory that two steps of a variant need, in bytes: in a process of its own, as a peak never falls."""
+    """Peak memory of two steps of a variant, in bytes; in a separate process, since a peak never falls."""
     code = "from entropy_mask_plugin.benchmark.measure import print_peak; print_peak(sys.argv[1])"
     return float(output_of_process(code, name=name, **vars(setting)).split()[-1])
 
 
 def print_peak(arguments: str) -> None:
-    """In bytes, of the device where there is one, else of the process."""
+    """Print the peak memory in bytes, of the GPU or, on a CPU, of the process. arguments: JSON of `peak_step_bytes`."""
     arguments = json.loads(arguments)
     name = arguments.pop("name")
     setting = Setting(**arguments)
@@ -100,8 +106,8 @@ def print_peak(arguments: str) -> None:
 
 @contextlib.contextmanager
 def peak_is_kept():
-    """fairseq's trainer resets the device's peak in every update, so that the peak of its steps would be that of their
-    last lines. Within, nobody resets it."""
+    """Within this context, the GPU's peak is not reset. fairseq's trainer resets it in every update, so that otherwise
+    only the end of a step would be measured."""
     reset = torch.cuda.reset_peak_memory_stats
     torch.cuda.reset_peak_memory_stats = lambda *arguments, **named: None
     try:
@@ -111,7 +117,7 @@ def peak_is_kept():
 
 
 def accuracy_of_entropies(model: Any, tokens: torch.Tensor, maskable: torch.Tensor) -> Dict[str, Any]:
-    """How far the entropies are from float64, and whether the masks are those of the reference.
+    """How far the entropies are from float64, and how many masked positions agree with the reference.
 
     Args:
         model: in eval mode.

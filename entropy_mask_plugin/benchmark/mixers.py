@@ -1,6 +1,6 @@
-"""Time and memory of self-attention and additive attention over the length of a sentence, for as many tokens in all.
+"""Time and memory of self-attention and additive attention over the length of a sentence, at a fixed number of tokens.
 
-Each is measured in a process of its own, as a peak of memory never falls.
+Each is measured in a separate process, since peak memory never falls.
 """
 
 import json
@@ -25,7 +25,7 @@ HEAD_WIDTH = 64
 
 
 def measure(mixer: str, length: int, width: int, tokens: int, steps: int, cuda: bool) -> Dict[str, float]:
-    """{"ms": median of a forward and backward pass, "extra_memory_bytes": what it needs beyond its input}."""
+    """{"ms": median of a forward and backward pass, "extra_memory_bytes": peak memory beyond the input}."""
     device = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(1)
     module = MIXERS[mixer].fn(width, width // HEAD_WIDTH, 0.0).to(device)
@@ -49,7 +49,7 @@ def in_own_process(**arguments):
 
 
 def benchmark_mixers(lengths: Sequence[int], width: int, tokens: int, steps: int, cpu: bool, out: str) -> str:
-    """Leave mixers.md, .json and .png in `out`; returns the Markdown.
+    """Write mixers.md, .json and .png to `out`. Returns the Markdown.
 
     Raises:
         UsageError: names the first flag out of its range.

@@ -1,7 +1,7 @@
-"""Stage `parts`: what the parts of a training step cost, one by one, at 32,768 tokens.
+"""Stage `parts`: the cost of each part of a training step at 32,768 tokens.
 
-ms: on the device; host_ms: until the call returns, on an idle device, waits included. Where the host needs longer, the
-device waits for it.
+ms: time on the device; host_ms: time until the call returns, on an idle device, waits included. Where the host takes
+longer, the device waits for it.
 """
 
 import os
@@ -22,6 +22,8 @@ from ..models.positions import SelectedPositions
 from . import data, variants
 from .results import attempt
 from .timing import DEVICE, ON_GPU, device_ms, host_ms
+
+ALL_BACKENDS = tuple(SDPBackend.__members__.values())[1:]  # the first is ERROR
 
 
 def run(options):
@@ -74,7 +76,7 @@ def masking(batch):
 
 
 def refining(batch, widths, symbols):
-    """Entropies by bf16 products, and the exact ones near the cuts: iteratively, and a fixed number."""
+    """Entropies by bf16 products, and their refinement near the cuts: iterative, and at a fixed number of positions."""
     maskable = on_device(batch)["maskable"]
     k = number_to_mask(maskable.sum(1), 0.15)
     choose = lambda scores: take(scores, maskable, k)  # noqa: E731
@@ -96,7 +98,7 @@ def refining(batch, widths, symbols):
 
 
 def measure_attention(shapes, tokens):
-    """Forward and backward of torch's choice and of each backend: heads of 64."""
+    """Forward and backward pass with torch's choice and with each backend; heads of width 64."""
     backends = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
     good = True
     for heads, length in shapes:
@@ -106,20 +108,20 @@ def measure_attention(shapes, tokens):
             values = {"length": length, "heads": heads, "dropout": dropout}
             good &= attempt("attention", lambda q=qkv, d=dropout: {"ms": device_ms(lambda: attend(q, d))},
                             backend="torch's choice", **values)
-            for backend in backends if ON_GPU else ():  # one that cannot is a figure, too
+            for backend in backends if ON_GPU else ():  # one that is not supported is recorded as failed
                 attempt("attention", lambda q=qkv, d=dropout, b=backend: {"ms": device_ms(lambda: attend(q, d, [b]))},
                         backend=backend.name, **values)
     return good
 
 
-def attend(qkv, dropout, backends=tuple(SDPBackend.__members__.values())[1:]):
+def attend(qkv, dropout, backends=ALL_BACKENDS):
     with sdpa_kernel(list(backends)):
         output = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4), dropout_p=dropout)
         return torch.autograd.grad(output.sum(), qkv)
 
 
 def reading(setting, numbers):
-    """Tokens a second of the data workers, nothing else going on."""
+    """Tokens per second of the data workers alone."""
     return all([attempt("reading", lambda n=number: {"tokens_per_second": reading_rate(setting, n)}, workers=number)
                 for number in numbers])
 

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: kernels by time, and the lines at which the host waits for the device."""
+"""Where the time of a step goes: kernels by time, and the lines where the host waits for the device."""
 
 import collections
 import contextlib
@@ -32,7 +32,7 @@ def profile(variant, name, arch):
 
 
 def waits(variant):
-    """{file:line: how often the host waits there for the device in one step}."""
+    """{file:line: how often the host waits for the device there in one step}."""
     lines = collections.Counter()
     with synchronization_warnings() as caught:
         variant.step()
@@ -55,7 +55,7 @@ def synchronization_warnings():
 
 
 def kernel_times(averages):
-    """Kernels a step, their time, and the longest of them; on a CPU, operations."""
+    """Number of kernels per step, their total time, and those that take longest; on a CPU, of operations."""
     time_of = (lambda event: event.self_device_time_total) if ON_GPU else (lambda event: event.self_cpu_time_total)
     events = [event for event in averages if not ON_GPU or event.device_type == torch.autograd.DeviceType.CUDA
               and not getattr(event, "is_user_annotation", False)]

@@ -1,4 +1,4 @@
-"""What was measured, as Markdown, JSON and a picture."""
+"""The results as Markdown, JSON and a plot."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from .variants import RANDOM, Setting
 PANELS_IN_A_ROW = 4
 ABOUT_FAIRSEQ = ("fairseq-train has no bf16 of its own: where the others train in bf16, `fairseq roberta` trains with "
                  "--amp (fp16) on a GPU and in fp32 on a CPU.")
-ENTROPY_LABELS = {  # keys of `measure.accuracy_of_entropies`, for people
+ENTROPY_LABELS = {  # of the keys of `measure.accuracy_of_entropies`
     "fp32_largest_error_nats": "largest error, fp32 against float64 (nats)",
     "bf16_product_largest_error_nats": "largest error, bf16 product against fp32 (nats)",
     "std_nats": "standard deviation of the entropies (nats)",
@@ -31,11 +31,13 @@ ENTROPY_LABELS = {  # keys of `measure.accuracy_of_entropies`, for people
 
 def variant_records(setting: Setting, times: Dict[str, Sequence[float]],
                     peaks: Dict[str, float]) -> List[Dict[str, Any]]:
-    """One dict for each variant. Ratios are to `random`, the median over the rounds of ratios in a round.
+    """One dict for each variant. A ratio is the time of a step over that of `random` in the same round; the median over
+    the rounds counts.
 
     Args:
+        setting: what was measured, for the titles and the number of tokens in a batch.
         times: {variant: seconds of a step in each round}.
-        peaks: {variant: most memory of a step, in bytes}; variants may be missing.
+        peaks: {variant: peak memory of a step, in bytes}; variants may be missing.
     """
     records = []
     for name, seconds in times.items():
@@ -80,7 +82,7 @@ def short(value: Any) -> str:
 
 
 def draw_benchmark(results: Dict[str, Any], path: str) -> None:
-    """Bars: the ratio of each variant, with its spread, a panel for each setting."""
+    """Bar chart of each variant's ratio with its range, a panel for each setting."""
     blocks = results["settings"]
     columns = min(PANELS_IN_A_ROW, len(blocks))
     lines = -(-len(blocks) // columns)
@@ -102,7 +104,7 @@ def draw_benchmark(results: Dict[str, Any], path: str) -> None:
 
 
 def write_report(results: Dict[str, Any], out: str) -> str:
-    """Leave benchmark.md, .json and .png in `out`; returns the Markdown."""
+    """Write benchmark.md, .json and .png to `out`. Returns the Markdown."""
     os.makedirs(out, exist_ok=True)
     text = benchmark_markdown(results)
     for name, content in (("benchmark.md", text), ("benchmark.json", json.dumps(results, indent=2) + "\n")):

@@ -1,4 +1,4 @@
-"""Figures as lines of JSON, each written the moment it is known: a run that is cut off leaves what it has measured."""
+"""Results as lines of JSON, each written as soon as it is measured: a run that is cut off keeps its results so far."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ RESULTS, STAGE_LOG = "results.jsonl", "log"
 
 
 def record(kind: str, **values: Any) -> None:
-    """Append a figure to $BENCHMARK_OUT/results.jsonl, and print it."""
+    """Append a result to $BENCHMARK_OUT/results.jsonl, and print it."""
     folder = os.environ.get("BENCHMARK_OUT")
     if folder:
         with open(os.path.join(folder, RESULTS), "a", encoding="utf-8") as file:
@@ -19,19 +19,20 @@ def record(kind: str, **values: Any) -> None:
 
 
 def attempt(kind: str, measure: Callable[[], Optional[Dict[str, Any]]], **values: Any) -> bool:
-    """Record what `measure` returns, {name: value}, or that it failed: the next one may work. Whether it worked."""
+    """Record what `measure` returns, {name: value}, or that it failed, so that the next measurement can go on. Returns
+    whether it succeeded."""
     try:
         record(kind, **values, **(measure() or {}))
         return True
     except Exception as error:
         record(kind, **values, failed=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         if "CUDA error" in str(error):
-            raise  # nothing works in this process any more
+            raise  # after which nothing in this process works
         return False
 
 
 def read(folder: str) -> List[Dict[str, Any]]:
-    """All figures of a folder, a list of dicts; a last line that was cut off is left out."""
+    """All results in a folder, a list of dicts; an incomplete last line is left out."""
     figures = []
     with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, RESULTS), encoding="utf-8") as file:
         for line in file:

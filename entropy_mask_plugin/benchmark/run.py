@@ -1,4 +1,4 @@
-"""All settings of a benchmark, one after the other; what is finished is in the report already."""
+"""Runs all settings of a benchmark one after the other and updates the report after each."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from ..system.errors import require
 from . import data, measure, report
 from .variants import ALL_VARIANTS, ARCH_SIZES, DEFAULT_VARIANTS, RANDOM, Setting, build_variant
 
-RESERVE_BATCHES = 24  # an epoch has so many more than are needed: a new one would start new data workers
+RESERVE_BATCHES = 24  # batches beyond those needed, so that no new epoch begins and starts new data workers
 
 
 class BenchmarkOptions(NamedTuple):
@@ -30,7 +30,7 @@ class BenchmarkOptions(NamedTuple):
 
 
 def benchmark(options: BenchmarkOptions) -> str:
-    """Leave benchmark.md, .json and .png in `options.out`; returns the Markdown.
+    """Write benchmark.md, .json and .png to `options.out`. Returns the Markdown.
 
     Raises:
         UsageError: names the first flag out of its range.
@@ -60,7 +60,7 @@ def benchmark(options: BenchmarkOptions) -> str:
 
 
 def measure_setting(setting: Setting, options: BenchmarkOptions) -> Dict[str, Any]:
-    """One of the settings in benchmark.json."""
+    """Measure one setting: an element of "settings" in benchmark.json."""
     teacher = os.path.join(setting.folder, f"{setting.arch}.pt")
     if not os.path.exists(teacher):
         data.write_teacher(teacher, setting.ours("--mask-strategy", "random"))
@@ -75,7 +75,7 @@ def measure_setting(setting: Setting, options: BenchmarkOptions) -> Dict[str, An
 
 
 def entropy_accuracy(setting: Setting) -> Dict[str, Any]:
-    """On one batch of the training that a sharpened model begins with."""
+    """`measure.accuracy_of_entropies` of a sharpened model on a batch of its training data."""
     trainer = build_variant(RANDOM, setting).trainer
     task, model = trainer.task, trainer.model.eval()
     samples = task.datasets["train"]
@@ -87,7 +87,7 @@ def entropy_accuracy(setting: Setting) -> Dict[str, Any]:
 def with_defaults(quick: bool, archs: Optional[List[str]], lengths: Optional[List[int]],
                   precisions: Optional[List[str]], variants: Optional[List[str]], batch_tokens: Optional[int],
                   rounds: Optional[int], steps: Optional[int], memory: bool, cpu: bool, out: str) -> BenchmarkOptions:
-    """The flags, with the defaults of a quick or a full benchmark for those that are None."""
+    """The options, with the defaults of a quick or a full benchmark where a flag is None."""
     cpu = cpu or not torch.cuda.is_available()
     return BenchmarkOptions(
         archs or (["bertlet"] if quick else ["bertlet", "bert_base"]),

@@ -1,7 +1,7 @@
 """Stage `sanity`: does a training step on the GPU compute what it computes on the CPU?
 
-For each way to train, three updates without dropout and a validation on both, from the same weights and batches; the
-CPU's are in fp32. Losses, accuracy, mean entropies, gradient norms and the masked positions are compared: PASS or FAIL.
+For each way to train, both run three updates without dropout and a validation, from the same weights and batches; the
+CPU in fp32. Losses, accuracy, mean entropies, gradient norms and masked positions are compared: PASS or FAIL.
 """
 
 import math
@@ -44,7 +44,7 @@ WAYS = {  # name: (arch, flags)
 }
 COMPILED = {"random, compiled": ("bertlet", [*RANDOM_ARGS, "--compile"])}
 LOSS_TOLERANCE = {"fp32": 2e-3, "bf16": 4e-2}  # of losses; of gradient norms, ten times as much
-SAME_MASKS = {"fp32": 0.995, "bf16": 0.9}  # of an untrained model's entropies; random masks are all the same
+SAME_MASKS = {"fp32": 0.995, "bf16": 0.9}  # fraction, by an untrained model's entropies; random masks must all agree
 
 
 def run_compiled(options):
@@ -87,7 +87,7 @@ class Comparison:
         return verdict(way, precision, expected, self.updates(arch, flags, precision, cpu=not ON_GPU))
 
     def updates(self, arch, flags, precision, cpu):
-        """[{name: value}] of each update, and the masked positions of each."""
+        """Train. Returns the logged values of each update, {name: value}, and its masked positions, B x T bool."""
         folder = self.uneven if "complete" in flags else self.folder
         setting = variants.Setting(folder, arch, self.length, self.sentences, precision, cpu, self.sizes(arch), 0)
         teacher = os.path.join(folder, f"{arch}.pt")
@@ -140,8 +140,8 @@ def verdict(way, precision, expected, actual):
 
 
 def largest_differences(expected, actual):
-    """The largest relative difference of each value over the updates. A value that only one of the two has differs by
-    infinity, and so does one that is not a number."""
+    """The largest relative difference of each value over the updates; infinity for a value that is nan or that only one
+    of the two has."""
     largest = {}
     for one, other in zip(expected, actual, strict=True):
         for name in one.keys() | other.keys():
@@ -152,7 +152,7 @@ def largest_differences(expected, actual):
 
 
 def make_uneven(folder, length):
-    """Lines of 4 to T - 2 tokens, so that batches of whole sentences have padding."""
+    """Split the text into lines of 4 to T - 2 tokens, so that batches of complete sentences have padding."""
     draw = np.random.default_rng(3)
     for split in ("train", "valid"):
         left, sizes = os.path.getsize(os.path.join(folder, f"{split}.bin")) // 2, []

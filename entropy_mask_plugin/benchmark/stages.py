@@ -1,7 +1,7 @@
-"""The stages of `entropy-mask benchmark --stages`: each in a process of its own, with a limit of its own.
+"""The stages of `entropy-mask benchmark --stages`, each in a separate process with its own time limit.
 
-What a stage measures is a line of DIR/results.jsonl the moment it is known, and what it prints is in DIR/log: a run
-that is cut off leaves its figures, and a stage that fails does not keep the next ones from running.
+Each result is written to DIR/results.jsonl as soon as it is measured, and the output of the stages goes to DIR/log. So
+a run that is cut off keeps its results so far, and a stage that fails does not stop the next ones.
 """
 
 import importlib
@@ -18,16 +18,19 @@ from ..system.errors import require
 from ..system.machine import versions
 from .results import STAGE_LOG, record
 
-# Logging before fairseq, one of whose modules would set DEBUG for everybody.
+# Logging is set up before fairseq is imported, one of whose modules would set DEBUG for all loggers.
 START = ("import logging; logging.basicConfig(level=logging.WARNING); logging.disable(logging.WARNING); "
          "from entropy_mask_plugin import register; register(); "
          "from entropy_mask_plugin.benchmark.stages import main; main()")
-LEAST_SECONDS = 15  # with less of the budget left, no stage begins
+LEAST_SECONDS = 15  # no stage starts with less of the budget left
 
 
 class Stage(NamedTuple):
-    """summary: the question that it answers, one line; seconds: at most; module, function: what runs;
-    interpreted: on a CPU, Triton's kernels run in its interpreter."""
+    """A stage.
+
+    summary: the question it answers, one line; seconds: time limit; module, function: what runs; interpreted: on a CPU,
+    Triton's kernels run in its interpreter.
+    """
 
     summary: str
     seconds: int
@@ -52,7 +55,11 @@ STAGES = {
 
 
 class StageOptions(NamedTuple):
-    """Of a stage. seconds: begin nothing new after so many; tiny: sizes for a dry run; checkpoint, data: of `masks`."""
+    """Options of a stage.
+
+    archs: names; seconds: start nothing new after this time; tiny: sizes for a dry run; checkpoint, data: of the stage
+    `masks`.
+    """
 
     archs: Tuple[str, ...]
     seconds: float
@@ -66,8 +73,10 @@ def run_benchmark_stages(names: Sequence[str], out: str, options: StageOptions,
     """Run the stages in this order.
 
     Args:
-        options: their seconds are set for each stage.
-        budget: seconds for all stages; None = no end.
+        names: keys of STAGES.
+        out: folder of the results, the log and the summary; made where it does not exist.
+        options: `seconds` is set for each stage.
+        budget: seconds for all stages; None = no limit.
     Returns:
         {name: "passed", "failed", "cut off" or "no time left"}.
     Raises:
@@ -90,7 +99,7 @@ def run_benchmark_stages(names: Sequence[str], out: str, options: StageOptions,
 
 
 def run_stage(name: str, out: str, options: StageOptions, left: float) -> str:
-    """How it ended. left: seconds of the budget."""
+    """Run one stage and return its outcome, as in `run_benchmark_stages`. left: seconds left of the budget."""
     limit = min(STAGES[name].seconds, left)
     log_line(out, f"== {name}: {STAGES[name].summary}; at most {limit:.0f} s")
     options = options._replace(seconds=0.8 * limit)

@@ -1,7 +1,7 @@
 """Stages `step` and `prototypes`: whole training steps, where their time goes, and what might make them faster.
 
-MFU: the floating-point operations of the matrix products that the method needs, by the project's own count, over the
-time of a step and over the rate of a large matrix product here; and, for cards of DATASHEET, over the datasheet's.
+MFU: the FLOPs of the matrix products that the method needs, by `models.flops`, divided by the time of a step and by the
+FLOP/s of a large matrix product on this machine; mfu_of_datasheet: by the datasheet's FLOP/s, for cards in DATASHEET.
 """
 
 import os
@@ -21,7 +21,7 @@ from .timing import ON_GPU, matmul_rate, wait
 
 BERTS = Corruption(0.15, 0.1, 0.1)
 DATASHEET = {"H100 80GB HBM3": 989.4e12, "H200": 989.4e12, "A100": 312e12}  # card: dense bf16 FLOP/s
-EXTRA = {  # beside `variants.OURS`
+EXTRA = {  # in addition to `variants.OURS`
     "random, 80/10/10": [*variants.OURS["random"], "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"],
 }
 STEP_VARIANTS = ("random", *EXTRA, "teacher cached", "teacher on the fly", "self", "self, bf16 entropies", "self + KD",
@@ -35,7 +35,7 @@ TINY = ["--encoder-layers", "2", "--encoder-embed-dim", "32", "--encoder-ffn-emb
 
 
 class Bench:
-    """Variants of one arch in one process, on the same made-up text; nothing new begins when the time is over."""
+    """Variants of one arch in one process, on the same synthetic text; nothing new starts when the time is over."""
 
     def __init__(self, arch, options):
         self.arch, self.tiny = arch, options.tiny
@@ -49,7 +49,7 @@ class Bench:
                                         TINY if self.tiny else ())
         data.write_teacher(os.path.join(self.folder, f"{arch}.pt"), self.setting.ours(*variants.OURS["random"]))
         self.matmul_rate = matmul_rate(512 if self.tiny else 8192)
-        self.built, self.good = {}, True  # good: nothing has failed
+        self.built, self.good = {}, True  # good: nothing has failed so far
 
     def close(self):
         self.built.clear()
@@ -87,19 +87,21 @@ class Bench:
         return 2 * macs_of_variant(name, self.built["random"].trainer.get_model(), self.length) * self.setting.tokens
 
     def rates(self, name, seconds):
-        """{name: value} of a step that takes so long."""
+        """{name: value} of a step that takes `seconds`."""
         rate = self.flops(name) / seconds
         return {"ms": 1e3 * seconds, "tokens_per_second": self.setting.tokens / seconds, "flop_per_second": rate,
                 "mfu": rate / self.matmul_rate, **of_datasheet(rate)}
 
 
 def of_datasheet(rate):
+    """{"mfu_of_datasheet": fraction of the card's dense bf16 FLOP/s}; empty for a card that is not in DATASHEET."""
     card = torch.cuda.get_device_name() if ON_GPU else ""
-    return {"mfu_of_datasheet": rate / DATASHEET[name] for name in DATASHEET if name in card}
+    peak = next((peak for name, peak in DATASHEET.items() if name in card), None)
+    return {} if peak is None else {"mfu_of_datasheet": rate / peak}
 
 
 def macs_of_variant(name, model, length):
-    """Multiplications and additions of one token, forward and backward, as the method needs them."""
+    """Multiply-accumulates per token, forward and backward, that the method needs."""
     if name == variants.TRANSFORMERS:  # logits at every position
         return 3 * flops.macs(model, length, flops.Fractions(1.0, 1.0))
     if name == variants.FAIRSEQ:  # logits at the masked positions, all layers everywhere
@@ -111,7 +113,7 @@ def macs_of_variant(name, model, length):
 
 
 def memory_of_step(variant):
-    """Bytes of one step beyond weights, optimizer state and all else that the process holds between steps."""
+    """Peak memory of a step in bytes, beyond what the process holds between steps (weights, optimizer state, …)."""
     if hasattr(variant, "trainer"):
         variant.trainer.zero_grad()
     wait()
@@ -128,7 +130,7 @@ def run_step(options):
 
 
 def on_bench(arch, options, measure_on):
-    """Whether everything went well."""
+    """Call `measure_on` with the bench of an arch. Returns whether nothing failed."""
     bench = Bench(arch, options)
     try:
         measure_on(bench)
@@ -140,7 +142,7 @@ def on_bench(arch, options, measure_on):
 
 def measure_steps(bench):
     bench.build([name for name in STEP_VARIANTS
-                 if name != variants.TRANSFORMERS or not bench.tiny])  # that one cannot be tiny
+                 if name != variants.TRANSFORMERS or not bench.tiny])  # whose model cannot be tiny
     if "random" in bench.built:
         record_steps(bench)
     for name in PROFILED:
@@ -165,7 +167,7 @@ def run_prototypes(options):
 
 
 def measure_prototypes(bench):
-    """A prototype that does not work is a figure, too, and no failure of the stage."""
+    """Measure each prototype. One that does not work is recorded as failed, but does not fail the stage."""
     from .prototypes import PROTOTYPES
 
     bench.build(WITH_PROTOTYPES)
@@ -180,7 +182,7 @@ def measure_prototypes(bench):
 
 
 class PrototypeTrial:
-    """A variant with the prototypes so far: its time, and its loss and gradient norm on one batch."""
+    """A variant with the prototypes applied so far: its time, and its loss and gradient norm on one batch."""
 
     def __init__(self, bench, name):
         self.variant, self.name, self.bench = bench.built[name], name, bench
@@ -194,7 +196,7 @@ class PrototypeTrial:
         return min(measure.seconds(self.variant.step, self.bench.steps, ON_GPU) for _ in range(2))
 
     def numbers(self):
-        """Loss and gradient norm of the first batch with the first weights: what a prototype changes in the numbers."""
+        """Loss and gradient norm of the first batch with the initial weights: does a prototype change them?"""
         trainer = self.variant.trainer
         now = [parameter.detach().clone() for parameter in trainer.model.parameters()]
         self.set_weights(self.weights)

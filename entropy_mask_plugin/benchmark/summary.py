@@ -1,4 +1,4 @@
-"""The figures of results.jsonl that decide something, as short tables: the end of the output is read first."""
+"""The decisive results of results.jsonl as short tables, printed last: the end of the output is read first."""
 
 import os
 from typing import Any, Dict, Iterator, List, Sequence, Tuple, Union
@@ -13,7 +13,7 @@ Column = Union[str, Tuple[str, str]]  # key, or key and format
 
 
 def write_summary(folder: str) -> None:
-    """Leave summary.md, and print it."""
+    """Write summary.md, and print it."""
     text = summary_markdown(read(folder))
     write_text(os.path.join(folder, "summary.md"), text)
     print(text)
@@ -37,7 +37,7 @@ def sanity(figures: Sequence[Figure]) -> str:
     return "\n".join([f"**sanity**: {len(figures) - len(bad)} of {len(figures)} pass", *lines])
 
 
-COLUMNS = {  # of the other tables: header -> key and format
+COLUMNS = {  # of the other tables: {kind: {header: key, or key and format}}
     "machine": {name: name for name in ("device", "cores", "driver", "cuda", "python", "torch", "triton", "fairseq")},
     "step": {"arch": "arch", "variant": "variant", "ms": ("ms", ".2f"), "tokens/s": ("tokens_per_second", ",.0f"),
              "ratio": ("ratio", ".2f"), "MFU": ("mfu", ".0%"), "of datasheet": ("mfu_of_datasheet", ".0%")},

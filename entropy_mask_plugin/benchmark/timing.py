@@ -1,4 +1,4 @@
-"""How long something takes, on the device or the host."""
+"""Measures time on the device and on the host."""
 
 import statistics
 import time
@@ -7,7 +7,7 @@ import torch
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = DEVICE.type == "cuda"
-CYCLES_PER_MS = 2_000_000  # of a GPU's clock, at least as fast as today's
+CYCLES_PER_MS = 2_000_000  # of a GPU's clock; an upper bound
 
 
 def wait():
@@ -16,7 +16,7 @@ def wait():
 
 
 def device_ms(function, repeats=15, warm_up=3, device=DEVICE):
-    """Milliseconds of one call on the device, the median: by events where there is a GPU."""
+    """Median time of a call on the device in ms; by CUDA events on a GPU."""
     for _ in range(warm_up):
         function()
     if device.type != "cuda":
@@ -26,8 +26,8 @@ def device_ms(function, repeats=15, warm_up=3, device=DEVICE):
 
 
 def by_events(function, head_start):
-    """head_start: cycles that the device is kept busy before the first event, so that every kernel is in its queue when
-    its turn comes: else the time would be the host's, for launching them."""
+    """Time of a call in ms. head_start: cycles that the device is kept busy before the first event, so that all kernels
+    are queued by then; otherwise, the time for launching them would be measured."""
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda._sleep(head_start)
     first.record()
@@ -44,7 +44,7 @@ def by_clock(function):
 
 
 def host_ms(function, repeats=15, warm_up=2):
-    """Milliseconds until one call returns, the device idle before it: what the host pays, waits included."""
+    """Median time in ms until a call returns, on an idle device: the cost on the host, waits included."""
     times = []
     for _ in range(repeats + warm_up):
         wait()
@@ -54,6 +54,6 @@ def host_ms(function, repeats=15, warm_up=2):
 
 
 def matmul_rate(size, dtype=torch.bfloat16, device=DEVICE):
-    """FLOP/s of a large matrix product, of random numbers: of equal ones, a GPU makes more, as it draws less power."""
+    """FLOP/s of a large matrix product of random numbers; with equal numbers, a GPU draws less power and is faster."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2e3 * size**3 / device_ms(lambda: a @ b, repeats=7, warm_up=2, device=device)

@@ -1,4 +1,4 @@
-"""What is compared. Each variant has `step()`: fetch a batch, make masks, forward, backward, clip, update.
+"""What is compared. Each variant has `step()`: fetch a batch, mask it, forward, backward, clip, update.
 
 Shapes: B sentences, T positions.
 """
@@ -40,9 +40,10 @@ ALL_VARIANTS = (TRANSFORMERS, FAIRSEQ, *OURS)
 
 @dataclass
 class Setting:
-    """An arch, T, B and precision, and where data, teacher and cache are.
+    """What a variant trains: arch, T, B and precision, and the folder of data, teacher and cache.
 
-    sizes: flags that make another size of model than the arch; workers: processes that read data, None = 4 for a GPU.
+    length: T; sentences: B; sizes: flags that override the arch's sizes; workers: data workers, None = 4 for a GPU, 0
+    for a CPU.
     """
 
     folder: str
@@ -68,7 +69,7 @@ class Setting:
 
     def args(self, *flags: str) -> List[str]:
         """Arguments of fairseq-train."""
-        cache = "cache-cpu" if self.cpu else "cache-gpu"  # a teacher's entropies differ between them, a little
+        cache = "cache-cpu" if self.cpu else "cache-gpu"  # a teacher's entropies differ slightly between them
         places = {"TEACHER": os.path.join(self.folder, f"{self.arch}.pt"), "CACHE": os.path.join(self.folder, cache)}
         return [os.path.join(self.folder, "bin"), "--tokens-per-sample", str(self.length), "--batch-size",
                 str(self.sentences), "--lr", "1e-5", "--lr-scheduler", "fixed", "--clip-norm", "1.0", "--seed", "1",
@@ -91,7 +92,7 @@ class Setting:
 
 
 def build_variant(name: str, setting: Setting) -> "WithFairseq | WithTransformers":
-    """name: one of ALL_VARIANTS."""
+    """Build a variant. name: one of ALL_VARIANTS."""
     if name == TRANSFORMERS:
         return WithTransformers(setting)
     return WithFairseq(setting.fairseq() if name == FAIRSEQ else setting.ours(*OURS[name]))
@@ -163,7 +164,7 @@ class WithTransformers:
 
 
 def collator_tokenizer(dictionary):
-    """With what the collator needs: the special tokens, and how many there are."""
+    """A tokenizer with what the collator needs: the special tokens and the size of the vocabulary."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 

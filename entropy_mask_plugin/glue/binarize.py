@@ -26,6 +26,7 @@ def binarize_task(name: str, splits: Dict[str, List[Example]], tokenizer: Any, d
         dictionary: content of its dict.txt.
         positions: longest sequence of the model.
         folder: a new one.
+        workers: processes that encode.
     Returns:
         {split: number of examples that were truncated}.
     """

@@ -28,7 +28,9 @@ def paired_bootstrap(task: Task, ours: Sequence[Predictions], baseline: Sequence
                      metric: str = "official") -> Tuple[float, float, float]:
     """
     Args:
-        ours, baseline: one for each seed, over the same examples.
+        task: whose metrics and labels count.
+        ours: predictions of one run, one for each seed.
+        baseline: those of the other run, over the same examples.
         metric: one of `metrics.FUNCTIONS`, or "official".
     Returns:
         (difference of the means over seeds, low, high), in percentage points.
@@ -47,7 +49,8 @@ def difference(task: Task, ours: Sequence[Predictions], baseline: Sequence[Predi
 
 def interval(differences: np.ndarray) -> Tuple[float, float]:
     """(low, high) of R resampled differences."""
-    return tuple(map(float, np.percentile(differences, INTERVAL)))
+    low, high = map(float, np.percentile(differences, INTERVAL))
+    return low, high
 
 
 def resampled(task: Task, ours: Sequence[Predictions], baseline: Sequence[Predictions], metric: str = "official",

@@ -22,7 +22,9 @@ def write_docstring_tasks(folder: str, train: int = 500, dev: int = 100, seed: i
 
     Args:
         folder: made when everything in it is.
-        train, dev: passages of each library.
+        train: passages of each library in the training split.
+        dev: passages of each library in the dev split.
+        seed: of the choice of passages and their order.
     Raises:
         UsageError: a library is not installed, or has fewer passages.
     """

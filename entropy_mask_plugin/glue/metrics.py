@@ -16,11 +16,13 @@ from .tasks import Task
 
 FUNCTIONS = {
     "accuracy": metrics.accuracy_score,
-    # Of the second class alone, also where it is neither predicted nor there.
-    "f1": lambda gold, predicted: metrics.f1_score(gold, predicted, labels=[1], average="macro", zero_division=0),
+    # Of the second class alone, and 0 where it is neither predicted nor among the labels.
+    "f1": lambda gold, predicted: metrics.f1_score(
+        gold, predicted, labels=[1], average="macro",
+        zero_division=0),  # pyright: ignore[reportArgumentType]  # scikit-learn has no types: guessed from its default
     "mcc": metrics.matthews_corrcoef,
-    "pearson": lambda gold, predicted: stats.pearsonr(gold, predicted).statistic,
-    "spearman": lambda gold, predicted: stats.spearmanr(gold, predicted).statistic,
+    "pearson": lambda gold, predicted: stats.pearsonr(gold, predicted)[0],
+    "spearman": lambda gold, predicted: stats.spearmanr(gold, predicted)[0],
 }
 CORRELATIONS = ("pearson", "spearman")
 COLLAPSED_FRACTION, COLLAPSED_SPREAD = 0.99, 0.01
@@ -80,6 +82,7 @@ def majority_baseline(names: Sequence[str], gold: np.ndarray, task: Task) -> flo
     Args:
         names: of metrics, whose scores are averaged.
         gold: N.
+        task: whose labels may be predicted.
     """
     if task.regression:
         return 0.0

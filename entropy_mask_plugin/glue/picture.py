@@ -28,7 +28,7 @@ def draw_scores(records: Sequence[Dict[str, Any]], file: str) -> None:
     for place, task in enumerate(tasks):
         majority = next(record["official_majority_baseline_pct"] for record in records if record["task"] == task)
         axis.hlines(majority, place - 0.45, place + 0.45, color="grey", linestyle="--", linewidth=1,
-                    label="majority-class baseline" if place == 0 else None)
+                    label="majority-class baseline" if place == 0 else "")
     axis.set(xticks=range(len(tasks)), xticklabels=tasks, ylabel="official score",
              title="fine-tuned, on the dev sets (hollow: a seed collapsed to one class)")
     axis.legend(fontsize=8)

@@ -25,7 +25,8 @@ def predict(name: str, checkpoint: str, data: str, out: str) -> None:
 
     Args:
         name: key of TASKS.
-        data: the binarised task.
+        checkpoint: file of the fine-tuned model.
+        data: folder of the binarised task.
         out: an existing folder.
     """
     from fairseq import checkpoint_utils
@@ -49,7 +50,7 @@ def outputs(model: Any, task: Any, split: str, device: torch.device) -> Tuple[Te
     ids, logits, targets = [], [], []
     with torch.no_grad():
         for batch in batches:
-            sample = utils.move_to_cuda(batch) if device.type == "cuda" else batch
+            sample: Any = utils.move_to_cuda(batch) if device.type == "cuda" else batch
             output, _ = model(**sample["net_input"], features_only=True, classification_head_name=HEAD)
             ids.append(batch["id"])
             logits.append(output.float().cpu())

@@ -76,9 +76,14 @@ def glue_train_command(name: str, protocol: Protocol, point: Point, seed: int, n
 
     Args:
         name: key of TASKS.
+        protocol: what all points have in common.
+        point: learning rate and batch size.
+        seed: of fairseq-train.
         n_train_examples: the length of the learning rate's decay follows from it.
         model: the arch and its sizes, as the checkpoint holds them.
-        checkpoint, data, folder: pretrained model, binarised task, where the run goes.
+        checkpoint: file of the pretrained model.
+        data: folder of the binarised task.
+        folder: where fairseq-train saves.
         user_dir: path of the plug-in.
         extra_args: at the end, where they win.
     """
@@ -111,12 +116,12 @@ def model_settings(state: Dict[str, Any], path: str, flag: str) -> Dict[str, Any
 
     Args:
         state: the checkpoint.
-        path, flag: of it, for the error.
-
+        path: of the checkpoint, for the error.
+        flag: that named it, for the error.
     Raises:
         UsageError: it is none of this plug-in's archs.
     """
-    model = (state.get("cfg") or {}).get("model")
+    model: Any = (state.get("cfg") or {}).get("model")
     name = model.get("_name") if isinstance(model, dict) else getattr(model, "arch", None)
     require(flag, f"{path} of arch {name}", isinstance(model, dict) and name in MODEL_DATACLASS_REGISTRY,
             "a checkpoint of one of this plug-in's archs")

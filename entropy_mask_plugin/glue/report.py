@@ -16,6 +16,7 @@ def write_glue_report(folders: Sequence[str], out: str, baseline: Optional[str] 
 
     Args:
         folders: of runs.
+        out: folder of the tables and the picture.
         baseline: name or folder of the run that the others are compared with; None = no comparison.
         with_paper: keys of PAPER_ROWS.
     Returns:

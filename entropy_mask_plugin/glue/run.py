@@ -142,7 +142,7 @@ def prepare_task_data(settings, name, tokenizer, symbols, state):
     """
     folder, dictionary = data_folder(settings, name), "".join(f"{symbol} 1\n" for symbol in symbols[4:-1])
     made_for = {"dictionary": digest(dictionary.encode()), "tokenizer": digest(tokenizer.content),
-                "source": source_of(settings, name), "positions": state["cfg"]["model"]["max_positions"],
+                "source": digest_of_examples(settings, name), "positions": state["cfg"]["model"]["max_positions"],
                 "limit": settings.limit}
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     with wait_for_lock(os.path.dirname(folder)):  # several runs may share it
@@ -181,7 +181,7 @@ def n_train_examples(folder, made_for):
     return record["n_examples"]["train"]
 
 
-def source_of(settings, name):
+def digest_of_examples(settings, name):
     """What identifies the examples."""
     if not settings.glue:
         return "the hub"

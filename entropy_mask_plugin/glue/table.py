@@ -30,6 +30,7 @@ def score_records(runs: Sequence[FineTuningRun], baseline: Optional[FineTuningRu
     """One dict for each dev set and run, and the averages at the end; scores in per cent.
 
     Args:
+        runs: in the order of the table.
         baseline: the one of the runs that the others are compared with; None = no comparison.
         with_paper: keys of PAPER_ROWS to put beside.
     """
@@ -93,7 +94,7 @@ def average(run: FineTuningRun, common: Sequence[str], of_paper: Sequence[str]) 
     if of_paper:
         record["task"] += f", of {len(of_paper)} in the paper"
         cells = [run.cells[name] for name in of_paper]
-        record["paper_score_pct"] = mean([mean(cell.values(cell.task.paper)) for cell in cells])
+        record["paper_score_pct"] = mean([mean(cell.values(cell.task.paper)) for cell in cells if cell.task.paper])
     return record
 
 
@@ -111,7 +112,7 @@ def remarks_on(runs: Sequence[FineTuningRun], baseline: Optional[FineTuningRun])
     sentences = [run.describe() + "." for run in runs]
     for run in runs:
         different = [name for name in run.recipe() if baseline and run.recipe()[name] != baseline.recipe().get(name)]
-        if different:
+        if baseline and different:
             sentences.append(f"CAUTION: {run.name} and {baseline.name} have different settings "
                              f"({', '.join(different)}): their difference is not the checkpoints' alone.")
     return sentences

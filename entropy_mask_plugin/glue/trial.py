@@ -76,6 +76,7 @@ def best_point(scores: Dict[str, Dict[str, Any]], protocol: Protocol) -> str:
 
     Args:
         scores: {folder of a point: its score.json}.
+        protocol: whose `best` is the criterion.
     """
     if protocol.best == "loss":
         return min(scores, key=lambda folder: scores[folder]["loss_bits"])

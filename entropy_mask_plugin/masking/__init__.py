@@ -1,19 +1,22 @@
-"""How masks are made: pure tensor functions that import only torch (and for its kernels, triton).
+"""How masks are made: pure tensor functions that import only torch and numpy (and triton for the GPU kernels).
 
-policy        which parts a masking policy is made of
+policy        the parts of a masking policy, and their settings
 scores/       how uncertain is a model about each token?
-strategies/   which tokens come first?
-units/        what is masked together?
-rates         which fraction, when?
-take          how many are masked, and where is the cut?
+strategies/   which tokens are masked first?
+units/        which tokens are masked together?
+rates         which fraction of the tokens is masked, and when?
+take          how many tokens are masked, and the cut between them and the rest
 corruption    what does the model see there, and what must it predict?
-masker        all of it: from a clean batch to a masked one
+masker        all of the above: from a clean batch to a masked one
 refinement    the same selection from cheaper scores
-noise         uniform noise that is a function of (seed, epoch, sample id, position)
+noise         uniform noise as a function of (seed, epoch, sample id, position)
 statistics    what did the masks of a batch look like?
 registry      parts that a user chooses by name
+when          epoch and update number
+kernels       GPU kernels are checked once before they are used
+devices       host and device without needless waiting
 
-Whose predictions are scored is the business of `entropy_mask_plugin.scoring`.
+Whose predictions are scored is decided in `entropy_mask_plugin.scoring`.
 """
 
 from .corruption import apply_80_10_10, corrupt

@@ -1,27 +1,31 @@
-"""Whether a GPU kernel may be used there: it is tried once a process and compared with its plain form."""
+"""Whether a GPU kernel may be used: each process runs it once and compares it with the plain implementation."""
 
 import functools
 import logging
+from typing import Any, Callable
+
+import torch
 
 logger = logging.getLogger(__name__)
 
 
-def verified_once(kernel):
-    """Decorate check(device, …) -> bool: called once for each device, False with a warning where it fails.
+def verified_once(kernel: str) -> Callable[[Callable[..., bool]], Callable[..., bool]]:
+    """Decorate check(device, …) -> bool so that it runs once for each device and other arguments. Where it fails or
+    raises, it returns False and a warning is logged.
 
     Args:
         kernel: its name, for the warning.
     """
 
-    def decorate(check):
+    def decorate(check: Callable[..., bool]) -> Callable[..., bool]:
         @functools.cache
         @functools.wraps(check)
-        def is_right(device, *arguments):
+        def is_right(device: torch.device, *arguments: Any) -> bool:
             try:
                 if check(device, *arguments):
                     return True
-                reason = "its numbers are not those of the plain form"
-            except Exception as error:  # triton has a kind for each stage of a compilation
+                reason = "its results differ from the plain implementation's"
+            except Exception as error:  # triton has an exception type for each stage of compilation
                 reason = " ".join(str(error).split())[:200]
             logger.warning(f"the {kernel} kernel cannot be used on {device}: {reason}")
             return False

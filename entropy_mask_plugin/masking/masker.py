@@ -21,8 +21,11 @@ from .when import When
 
 
 class Vocabulary(NamedTuple):
-    """mask, padding: ids; ordinary: R int64, the tokens that may replace another (no specials); symbols: V names, for
-    units that need them."""
+    """What masking needs of a dictionary.
+
+    mask, padding: ids; ordinary: R int64, the tokens that may replace another (no specials); symbols: the V subword
+    strings, for units that need them.
+    """
 
     mask: int
     padding: int
@@ -31,9 +34,12 @@ class Vocabulary(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """src_tokens, target: B x T int64, target is `padding` where nothing is to be predicted; selected: B x T bool;
-    counts: B int64 on the host, how many are selected in each row, None where the device alone knows; scores: B x T
-    fp32 that decided, None where none did."""
+    """A masked batch.
+
+    src_tokens, target: B x T int64, target is `padding` where nothing is to be predicted; selected: B x T bool;
+    counts: B int64 on the host, how many are selected in each row, None where only the device knows; scores: B x T
+    fp32, those that decided, None where the selection used none.
+    """
 
     src_tokens: Tensor
     target: Tensor
@@ -45,8 +51,12 @@ class Masked(NamedTuple):
 class Masker:
     """Masks batches by a policy.
 
+    Args:
+        policy: what is masked.
+        vocabulary: ids and subword strings.
+        seed: of the noise.
     Raises:
-        ValueError: the policy names a part that there is not.
+        ValueError: the policy names a part that is not registered.
     """
 
     def __init__(self, policy: Policy, vocabulary: Vocabulary, seed: int):
@@ -56,13 +66,19 @@ class Masker:
 
     def __call__(self, tokens: Tensor, ids: Tensor, maskable: Tensor, scores: Optional[Scores], when: When,
                  n_maskable: Optional[Sequence[int]] = None) -> Masked:
-        """
+        """Mask a batch.
+
         Args:
             tokens: B x T int64, clean.
-            ids: B int64, of the sentences: what their noise depends on.
+            ids: B int64, of the sentences; the noise depends on them.
             maskable: B x T bool.
-            scores: of a source; None = choose by noise, whatever the strategy.
-            n_maskable: B numbers, the sums of `maskable`, where the host knows them; else it waits for the device.
+            scores: from a source; None = choose by noise, whatever the strategy.
+            when: the epoch and update of this batch.
+            n_maskable: B integers, the row sums of `maskable`, where the host knows them; None = wait for the device.
+        Returns:
+            a new batch; the arguments stay as they are.
+        Raises:
+            ValueError: the strategy returns something other than priorities.
         """
         policy = self.policy
         draw = Draw(self.seed, 0 if policy.static_masks else when.epoch, ids, tokens.size(1), when.update)
@@ -79,7 +95,18 @@ class Masker:
 
     def select(self, scores: Optional[Scores], maskable: Tensor, k: Tensor, draw: Draw,
                units: Optional[Tensor] = None) -> Tuple[Tensor, Optional[Tensor]]:
-        """Which positions, B x T bool, and the scores that decided, B x T fp32, exact wherever they decide."""
+        """Choose the positions.
+
+        Args:
+            scores: as for `__call__`.
+            maskable: B x T bool.
+            k: B int64 on the device, how many to select in each row.
+            draw: the noise of this batch.
+            units: B x T int64, what is masked together; None = each token alone.
+        Returns:
+            selected, B x T bool, and the scores that decided, B x T fp32, exact near each cut; None where the strategy
+            needs none.
+        """
         options = self.policy.options_of("strategy")
 
         def choose(values):
@@ -97,14 +124,15 @@ class Masker:
 
     @staticmethod
     def refined(scores: Scores, maskable: Tensor, choose: Any) -> Tensor:
-        """B x T fp32: exact near the cuts of `choose`."""
+        """The scores with exact values near the cuts of `choose` (scores -> B x T bool): B x T fp32."""
+        assert scores.exact_at is not None, "exact scores need no refinement"
         without_syncs = devices.syncs_are_expensive(scores.values.device)
         refine = refinement.refine_nearest if without_syncs else refinement.refine_near_cut
         return refine(scores.values, maskable, choose, scores.exact_at)
 
     def with_80_10_10(self, src_tokens: Tensor, tokens: Tensor, selected: Tensor, draw: Draw) -> Tensor:
-        """BERT's 80/10/10 instead of 100 % <mask>: B x T int64."""
-        if self.vocabulary.ordinary.device != tokens.device:  # it moves once
+        """`src_tokens` with BERT's 80/10/10 instead of 100 % <mask>: B x T int64."""
+        if self.vocabulary.ordinary.device != tokens.device:  # moved once
             self.vocabulary = self.vocabulary._replace(ordinary=self.vocabulary.ordinary.to(tokens.device))
         replacement = corruption.random_tokens(draw.noise(REPLACEMENT), self.vocabulary.ordinary)
         return corruption.apply_80_10_10(src_tokens, tokens, selected, self.policy.leave_unmasked_prob,

@@ -1,6 +1,6 @@
-"""Counter-based noise: the value at a position is a function of where it is, not of what was drawn before.
+"""Counter-based noise: the value at a position depends on where it is, not on what was drawn before.
 
-So a mask does not depend on batch size, order, number of GPUs, device, data workers or resuming.
+So a mask does not depend on batch size, order, number of GPUs, device, data workers, or whether the run was resumed.
 Shapes: B sentences, T positions.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .kernels import verified_once
 
-# What the noise is for. Different streams are independent.
+# Streams, one for each purpose of the noise; they are independent.
 SELECTION, CORRUPTION, REPLACEMENT, COIN, VALIDATION = range(5)
 
 _WORD = 1 << 64
@@ -19,13 +19,15 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
-def uniform(seed, epoch, sample_ids, length, stream):
+def uniform(seed: int, epoch: int, sample_ids: Tensor, length: int, stream: int) -> Tensor:
     """Uniform noise in [0, 1).
 
     Args:
-        seed, epoch, stream: integers.
-        sample_ids: B, int64.
+        seed: any integer.
+        epoch: any integer.
+        sample_ids: B int64.
         length: T.
+        stream: one of the purposes above.
     Returns:
         B x T fp32 on the device of `sample_ids`, multiples of 2^-24.
     """
@@ -37,8 +39,9 @@ def uniform(seed, epoch, sample_ids, length, stream):
     return plain_noise(state, sample_ids, length)
 
 
-def plain_noise(state, sample_ids, length):
-    """B x T fp32: what (state, sample id, position) hash to. state: 64 bits as a signed integer."""
+def plain_noise(state: int, sample_ids: Tensor, length: int) -> Tensor:
+    """The hash of (state, sample id, position) as B x T fp32 in [0, 1). state: 64 bits as a signed integer; sample_ids:
+    B int64; length: T."""
     rows = _mix_tensor(sample_ids + _signed(state + _GOLDEN))  # B
     positions = torch.arange(length, device=sample_ids.device) + _signed(_GOLDEN)  # T
     bits = _mix_tensor(rows[:, None] + positions)  # B x T
@@ -46,9 +49,10 @@ def plain_noise(state, sample_ids, length):
 
 
 class Draw(NamedTuple):
-    """The noise of one batch: what a strategy may draw from.
+    """The noise that a strategy may draw for one batch.
 
-    ids: B int64; length: T; epoch: that the noise depends on; update: that coins depend on.
+    seed: of the run; epoch: what the noise depends on, 0 where masks are static; ids: B int64, of the sentences;
+    length: T; update: what coins depend on.
     """
 
     seed: int
@@ -58,21 +62,21 @@ class Draw(NamedTuple):
     update: int
 
     def noise(self, stream: int) -> Tensor:
-        """Uniform noise in [0, 1), B x T fp32: a function of (seed, epoch, sample id, position)."""
+        """Uniform noise in [0, 1), B x T fp32: a function of (seed, epoch, sample id, position, stream)."""
         return uniform(self.seed, self.epoch, self.ids, self.length, stream)
 
     def coin(self) -> bool:
-        """A fair coin for each update."""
+        """A fair coin: True or False, the same for the whole update."""
         return coin(self.seed, self.update)
 
 
-def coin(seed, update_num):
-    """A fair coin for each update: True or False."""
+def coin(seed: int, update_num: int) -> bool:
+    """A fair coin: True or False, a function of (seed, update number)."""
     return _hash(COIN, seed, update_num) >= _WORD >> 1
 
 
 def _hash(*counters):
-    """64 well-mixed bits for a combination of integers, the order of which counts."""
+    """64 well-mixed bits for a sequence of integers; their order matters."""
     state = 0
     for counter in counters:
         state = _mix((state + counter + _GOLDEN) % _WORD)
@@ -104,8 +108,8 @@ def _signed(x):
 
 @verified_once("noise")
 def _kernel_is_right(device):
-    """Whether the GPU's kernel compiles there and draws the same bits."""
-    from .triton_noise import fused_noise  # triton comes with torch for GPUs, and with no other
+    """Whether the GPU kernel compiles on this device and draws the same bits."""
+    from .triton_noise import fused_noise  # triton comes with CUDA builds of torch only
 
     ids = torch.tensor([0, 7, 2**31, 2**40], device=device)
     states = (_signed(_GOLDEN), 1)

@@ -1,4 +1,4 @@
-"""A masking policy: which parts it is made of, and their settings."""
+"""A masking policy: its parts and their settings."""
 
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
@@ -13,8 +13,9 @@ PARTS: Dict[str, Registry] = {"score": SCORES, "strategy": STRATEGIES, "unit": U
 
 
 class Policy(NamedTuple):
-    """
-    score, strategy, unit, rate: names in the registries of PARTS.
+    """How batches are masked.
+
+    strategy, score, unit, rate: names in the registries of PARTS.
     mask_prob: fraction of the maskable tokens of each sentence, in (0, 1]; mask_count: a number of tokens instead.
     leave_unmasked_prob, random_token_prob: fractions of the masked tokens that stay as they are, or become random ones.
     static_masks: noise does not depend on the epoch, so that random masks repeat.
@@ -34,9 +35,9 @@ class Policy(NamedTuple):
 
     @property
     def needs_scores(self) -> bool:
-        """Whether somebody has to score the tokens, which costs a forward pass."""
+        """Whether the tokens must be scored, which costs a forward pass."""
         return STRATEGIES[self.strategy].traits["needs_scores"]
 
     def options_of(self, part: str) -> Dict[str, Any]:
-        """{option: value} of one of the PARTS."""
+        """{option: value} of the policy's part; part: a key of PARTS."""
         return PARTS[part][getattr(self, part)].chosen(self.options)

@@ -1,9 +1,9 @@
-"""Which fraction of the tokens is masked, when.
+"""Which fraction of the tokens is masked, and when.
 
     @RATES.add("name")
     def name(mask_prob, when):
 
-        mask_prob   the fraction that --mask-prob says
+        mask_prob   the fraction given by --mask-prob, in (0, 1]
         when        a `masking.when.When`
         returns     a fraction in (0, 1]
 """

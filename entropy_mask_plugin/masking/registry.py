@@ -1,14 +1,14 @@
-"""Parts that a user chooses by name. An unknown name is answered with the list and the nearest one."""
+"""Parts that a user chooses by name. The error for an unknown name lists the names and suggests the nearest one."""
 
 import difflib
 from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional
 
 
 class Option(NamedTuple):
-    """A setting of a part. It becomes a flag of the task, and the part's function gets it as a keyword argument.
+    """A setting of a part. It becomes a flag of the task, and a keyword argument of the part's function.
 
-    default: also its type; help: with unit and range; is_valid: of a value, None = all are; expected: in the message
-    for one that is not.
+    default: also determines the type; help: with unit and range; is_valid: value -> bool, None = every value is valid;
+    expected: what the error for an invalid value says was expected.
     """
 
     default: Any
@@ -18,7 +18,10 @@ class Option(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """fn: the part; traits: {name: value}, what others need to know of it; options: {name: Option}."""
+    """A registered part.
+
+    fn: the function or class; traits: {name: value}, what other code needs to know about it; options: {name: Option}.
+    """
 
     fn: Callable
     traits: Mapping[str, Any]
@@ -30,12 +33,12 @@ class Entry(NamedTuple):
         return (self.fn.__doc__ or "").strip().partition("\n")[0]
 
     def chosen(self, settings: Mapping[str, Any]) -> Dict[str, Any]:
-        """{option: value} of this part, among the settings of all."""
+        """{option: value} of this part; settings: those of all parts, by name."""
         return {name: settings.get(name, option.default) for name, option in self.options.items()}
 
 
 class UnknownName(KeyError, ValueError):
-    """There is no such part: says which are, and the nearest one."""
+    """No part has this name; the message lists the names and suggests the nearest one."""
 
     def __str__(self) -> str:  # KeyError's has quotes
         return self.args[0]
@@ -45,7 +48,7 @@ class Registry(Mapping[str, Entry]):
     """{name: Entry} of one kind of part, in the order in which they were added.
 
     Args:
-        flag: what a user chooses one with.
+        flag: the command-line flag that chooses one.
         traits: {name of a trait: its default}.
     """
 
@@ -58,9 +61,11 @@ class Registry(Mapping[str, Entry]):
         Args:
             name: what the user types.
             options: {name of a keyword argument: Option}.
-            traits: those that are not the defaults.
+            traits: those that differ from the defaults.
+        Returns:
+            a decorator that registers its argument and returns it unchanged.
         Raises:
-            ValueError: the name is taken; no part of this kind has such a trait.
+            ValueError: the name is taken; parts of this kind have no such trait.
         """
         unknown = sorted(set(traits) - set(self.defaults))
         if unknown:
@@ -76,7 +81,11 @@ class Registry(Mapping[str, Entry]):
         return decorate
 
     def __getitem__(self, name: str) -> Entry:
-        """Raises UnknownName where there is no such part."""
+        """The part of this name.
+
+        Raises:
+            UnknownName: there is none.
+        """
         if name not in self._entries:
             raise UnknownName(f"{self.flag}: {name} found, expected {self.expected(name)}")
         return self._entries[name]
@@ -85,7 +94,7 @@ class Registry(Mapping[str, Entry]):
         return name in self._entries
 
     def expected(self, name: str) -> str:
-        """What a user should have typed."""
+        """What the error for an unknown name says was expected."""
         near = difflib.get_close_matches(str(name), self._entries, n=1)
         return "one of " + ", ".join(self._entries) + (f" (did you mean {near[0]}?)" if near else "")
 

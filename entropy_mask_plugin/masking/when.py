@@ -1,10 +1,10 @@
-"""All that a policy knows of time."""
+"""All that a policy knows about time."""
 
 from typing import NamedTuple
 
 
 class When(NamedTuple):
-    """epoch: from 1; update: from 0."""
+    """epoch: fairseq's, counted from 1; update: `update_num`, counted from 0."""
 
     epoch: int
     update: int

@@ -16,6 +16,7 @@ def comparison_table(runs: Sequence[PretrainingRun], plateau: Optional[float],
     """One row for each run.
 
     Args:
+        runs: in the order of the table.
         plateau: unigram entropy of the training text in bits; None = unknown.
         tuned: {name of a run: its `glue.cells.FineTuningRun`}, where there are such.
     """
@@ -88,6 +89,7 @@ def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], fi
     of distillation.
 
     Args:
+        runs: a line for each.
         plateau: unigram entropy in bits; None = unknown.
         file: PNG.
         against: key of AGAINST.

@@ -122,6 +122,7 @@ def draw_drift(drifts: Dict[str, Drift], file: str, measure: str = FROBENIUS) ->
     Args:
         drifts: {title: drift}.
         file: PNG.
+        measure: key of LABELS.
     """
     figure, axes = pyplot.subplots(1, len(drifts), figsize=(1.5 + 4.0 * len(drifts), 4.5), layout="constrained",
                                    squeeze=False)

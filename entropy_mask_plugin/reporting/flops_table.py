@@ -62,6 +62,7 @@ def build_meta_model(arch: str, vocabulary: int, length: int, flags: Sequence[st
     """The model of an arch on torch's meta device: without memory for its weights.
 
     Args:
+        arch: name of one of this plug-in's archs.
         vocabulary: number of symbols, five special ones included.
         length: tokens of a block.
         flags: of the arch.
@@ -113,7 +114,11 @@ def relative_cost(layers: int, width: int, decoder_layers: int = 2, visible: flo
     """Cost of the layers with masks late over that with masks early, heads not counted.
 
     Args:
+        layers: of the encoder.
+        width: of the layers.
+        decoder_layers: of the mask decoder, which sees all positions.
         visible: fraction of the positions that the encoder sees.
+        length: tokens of a block.
     """
     def layer_flops(fraction):
         return fraction * (24 * width**2 + 4 * fraction * length * width)

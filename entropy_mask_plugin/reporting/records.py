@@ -24,6 +24,7 @@ def read_record(path: str, required: Iterable[str] = ()) -> Any:
     """A JSON file with the keys of this version.
 
     Args:
+        path: of the file.
         required: keys that it must have.
     Raises:
         UsageError: damaged, or of a kind or version that lacks a key.

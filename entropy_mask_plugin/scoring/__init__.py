@@ -1,8 +1,8 @@
-"""Who scores the tokens, how exactly, and from where.
+"""Whose predictions score the tokens, how exactly, and whether they are computed or read.
 
 schedule    which source in which epoch
-sources/    the teacher, the model itself
-scorer      what a model says of the clean tokens of a batch
+sources/    the teacher, the model being trained
+scorer      the scores of a model's predictions on the clean tokens of a batch
 precision   autocast
 cache/      entropies on disk
 """

@@ -1,4 +1,4 @@
-"""Autocast."""
+"""Autocast by the names of --precision."""
 
 import contextlib
 from typing import ContextManager
@@ -7,7 +7,7 @@ import torch
 
 
 def autocast(device: torch.device, precision: str) -> ContextManager:
-    """precision: "fp32", or "bf16": matrix products in bf16, weights in fp32."""
+    """The autocast context of a precision: "fp32" = none; "bf16" = matrix products in bf16, weights stay in fp32."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

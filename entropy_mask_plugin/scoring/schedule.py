@@ -1,4 +1,4 @@
-"""Whose scores choose the masks, and when: functions of the epoch or update number alone, so nothing is saved.
+"""Whose scores choose the masks, and when. Functions of the epoch alone, so that there is no state to save.
 
 An epoch is fairseq's: one pass over one shard, counted from 1.
 """
@@ -9,21 +9,22 @@ from ..masking.strategies import STRATEGIES
 
 
 def is_scored(strategy: str) -> bool:
-    """Whether masks are chosen by somebody's scores; True also of a strategy that is not registered here, whose run
-    somebody else has recorded."""
+    """Whether masks are chosen by scores; also True for a strategy that is not registered here: records of other
+    installations may name one."""
     return strategy not in STRATEGIES or STRATEGIES[strategy].traits["needs_scores"]
 
 
 def source_of(strategy: str, epoch: int, self_mask_from_epoch: Optional[int] = None,
               first: str = "teacher") -> Optional[str]:
-    """Who scores the tokens in this epoch (paper, section 2.2).
+    """Whose predictions score the tokens in this epoch (paper, section 2.2).
 
     Args:
         strategy: a name in STRATEGIES.
+        epoch: counted from 1.
         self_mask_from_epoch: first epoch of self-masking: 1 = cold start, 2 = the paper's `init`, None = never.
         first: the source of the epochs before.
     Returns:
-        a name in SOURCES, or None where the strategy needs no scores.
+        a name in SOURCES; None where the strategy needs no scores.
     """
     if not is_scored(strategy):
         return None
@@ -31,18 +32,20 @@ def source_of(strategy: str, epoch: int, self_mask_from_epoch: Optional[int] = N
 
 
 def epoch_of_self_entropies(epoch: int, self_mask_from_epoch: int, every: int = 1, shards: int = 1) -> int:
-    """The epoch whose self entropies count in this one: itself, where they are computed anew.
+    """The epoch whose self entropies are used in this one; the same epoch where they are computed anew.
 
     Args:
-        every: compute them in one of so many passes over a shard.
-        shards: epochs that a pass over all the data takes.
+        epoch: counted from 1.
+        self_mask_from_epoch: first epoch of self-masking.
+        every: compute them in one of this many passes over a shard.
+        shards: epochs in a pass over all the data.
     """
     passes = (epoch - self_mask_from_epoch) // shards
     return epoch - passes % every * shards
 
 
 def needs_teacher(strategy: str, self_mask_from_epoch: Optional[int] = None, first: str = "teacher") -> bool:
-    """Whether any epoch takes its scores from the teacher: the first one does, or none."""
+    """Whether any epoch takes its scores from the teacher. Only the first needs to be checked: if any does, it does."""
     return source_of(strategy, 1, self_mask_from_epoch, first) == "teacher"
 
 

@@ -1,4 +1,4 @@
-"""What a model says of the clean tokens of a batch, and how exactly.
+"""The scores of a model's predictions on the clean tokens of a batch, in the precision that is asked for.
 
 Shapes: B sentences, T positions, C width, V vocabulary.
 """
@@ -15,11 +15,14 @@ from .precision import autocast
 
 
 class Scorer:
-    """
+    """Scores batches with any model of this plug-in.
+
     Args:
         score: a name in SCORES.
-        precision: --precision, of the layers; entropy_precision: --entropy-precision, of the whole pass.
-        options: {name: value} of the score.
+        precision: --precision, of the layers: "fp32" or "bf16".
+        entropy_precision: --entropy-precision, of the whole pass; None = the layers as `precision` says, the projection
+            refined near the selection cut.
+        options: {name: value}, the options of the score among them.
     Raises:
         ValueError: there is no such score.
     """
@@ -30,8 +33,8 @@ class Scorer:
         self.layers_in = entropy_precision or precision
         self.product = torch.bfloat16 if entropy_precision == "bf16" else torch.float32
 
-    def __call__(self, model: torch.nn.Module, clean: Mapping[str, Any]) -> Scores:
-        """Scores of a bf16 product, with the way to exact ones, where that is cheaper and safe; else exact ones.
+    def __call__(self, model: Any, clean: Mapping[str, Any]) -> Scores:
+        """Scores by a bf16 product, with `exact_at`, where that is cheaper and safe; else exact scores.
 
         Args:
             model: one of this plug-in's, or a teacher with `lm_hidden` and `output_projection`; in eval mode.
@@ -39,7 +42,7 @@ class Scorer:
         """
         hidden, weight, bias = self.projection(model, clean)
         tokens = clean["src_tokens"] if SCORES[self.score].traits["needs_tokens"] else None
-        # Without syncs, refinement may miss a position where scores hardly differ. Layers in bf16 do that anyway.
+        # Without syncs, refinement may miss a position where scores are nearly equal, as bf16 layers do in any case.
         is_unsafe = devices.syncs_are_expensive(hidden.device) and self.layers_in == "fp32"
         if self.product is torch.bfloat16 or is_unsafe or not bf16_pays(hidden.device):
             return Scores(self.projected(hidden, weight, bias, tokens, self.product))
@@ -47,12 +50,12 @@ class Scorer:
                       lambda at: self.projected(hidden[at], weight, bias, None if tokens is None else tokens[at],
                                                 torch.float32))
 
-    def exact(self, model: torch.nn.Module, clean: Mapping[str, Any]) -> Tensor:
-        """B x T fp32: as exact as --entropy-precision says, everywhere."""
+    def exact(self, model: Any, clean: Mapping[str, Any]) -> Tensor:
+        """Scores at all positions without refinement, as exact as --entropy-precision says: B x T fp32."""
         return self.projected(*self.projection(model, clean), clean["src_tokens"], self.product)
 
-    def projection(self, model: torch.nn.Module, clean: Mapping[str, Any]) -> Tuple[Tensor, Tensor, Tensor]:
-        """The hidden states B x T x C that are projected to the vocabulary, weight V x C and bias V."""
+    def projection(self, model: Any, clean: Mapping[str, Any]) -> Tuple[Tensor, Tensor, Tensor]:
+        """The input of the output projection, B x T x C, its weight V x C and its bias V."""
         tokens = clean["src_tokens"]
         with torch.no_grad(), autocast(tokens.device, self.layers_in):
             hidden = model.lm_hidden(tokens, has_padding=clean["has_padding"])
@@ -60,4 +63,5 @@ class Scorer:
 
     def projected(self, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Optional[Tensor],
                   dtype: torch.dtype) -> Tensor:
+        """As `masking.scores.projected`, of this score: ... x C -> ... fp32."""
         return projected(self.score, hidden, weight, bias, tokens, dtype, **self.options)

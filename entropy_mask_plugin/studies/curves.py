@@ -19,6 +19,7 @@ def draw_curves(results: Sequence[Result], file: str) -> bool:
 
     Args:
         results: of one corruption; those that pretrain nothing are left out.
+        file: PNG.
     Returns:
         whether there was anything to draw.
     """

@@ -86,6 +86,7 @@ def describe_device(options: StudyOptions) -> str:
 def refuse_another(out: str, now: Dict[str, Any]) -> None:
     """
     Args:
+        out: folder of the study.
         now: an `identity`, or a part of one.
     Raises:
         UsageError: the folder is of another commit, other data or sizes, named with what is there; or a

@@ -17,7 +17,10 @@ def page(title: str, facts: Sequence[str], cautions: Sequence[str], tables: Sequ
          pictures: Sequence[Tuple[str, str]], results: Sequence[Result]) -> str:
     """
     Args:
-        facts, cautions: sentences.
+        title: of the page.
+        facts: sentences.
+        cautions: sentences.
+        tables: in the order of the page.
         pictures: [(title, PNG file)].
         results: whose records are shown in full.
     Returns:

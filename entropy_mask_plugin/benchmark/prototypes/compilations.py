@@ -1,4 +1,4 @@
-"""The kernels of the prototypes as the stage `compile` takes them: at BERTlet's width, with BERT's vocabulary."""
+"""The prototypes' kernels for the stage `compile`: at BERTlet's width, with BERT's vocabulary."""
 
 import torch
 
@@ -6,7 +6,7 @@ from ..compilation import TRITON_TYPES, Compilation
 from . import entropy, losses
 
 WIDTH = 512
-DTYPES = {32: torch.float32, 64: torch.bfloat16}  # that fits a block of this width into shared memory
+DTYPES = {32: torch.float32, 64: torch.bfloat16}  # the type of which a block of this width fits into shared memory
 LOGITS = {"logits": "*bf16", "stride": "i32"}
 LOSS = {"target": "*i64", "loss": "*fp32", "correct": "*i32", "n_symbols": "i32"}
 DISTILLATION = {"teacher": "*bf16", "teacher_stride": "i32", "target": "*i64", "weight": "*fp32", "mlm": "*fp32",

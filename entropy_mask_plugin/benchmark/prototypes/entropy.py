@@ -1,6 +1,7 @@
-"""`masking.triton_entropy` in other forms. The largest logit of a block is told by its value instead of its index (a
-reduction less, over one value instead of two), exponentials are powers of two (one instruction less each), the loops
-over symbols and width are one, and blocks are loaded by the bulk copy engine (TMA) or by pointers, in several tilings.
+"""Other forms of `masking.scores.triton_entropy`. The largest logit of a block is identified by its value instead of
+its index (which saves a reduction over pairs), exponentials are powers of two (one instruction less each), the loops
+over symbols and width are fused, and blocks are loaded by the bulk copy engine (TMA) or by pointers, in several
+tilings.
 
 Shapes: N rows, C width, V vocabulary.
 """
@@ -22,11 +23,11 @@ logger = logging.getLogger(__name__)
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 SMALLEST = tl.constexpr(-200.0)  # 2^-200 is 0 in fp32, and 0 times minus infinity would be nan
-PROBE_ROWS, PROBE_SYMBOLS = 8192, 30_522  # of the trial that finds the fastest form
+PROBE_ROWS, PROBE_SYMBOLS = 8192, 30_522  # sizes at which the fastest form is chosen
 
 
 class Tiling(NamedTuple):
-    """rows, symbols, width: of a block; warps: that compute it; stages: loads under way."""
+    """rows, symbols, width: of a block; warps: that compute it; stages: loads in flight."""
 
     rows: int
     symbols: int
@@ -57,7 +58,8 @@ def merged(m, r, t, other_m, other_r, other_t):
 
 @triton.jit
 def with_block(z, m, r, t):
-    """The running (m, r, t) and those of a block of logits. All but one of several largest count 2^0 = 1 each."""
+    """Merge the running (m, r, t) with those of a block of logits. Of several equal largest logits, all but one count
+    2^0 = 1 each."""
     z = z * LOG2E
     here = tl.max(z, axis=1)
     x = tl.maximum(z - here[:, None], SMALLEST)
@@ -127,7 +129,7 @@ def entropy_by_value(hidden, weight, bias, tiling, tma=False):
     assert hidden.size(1) % tiling.width == 0, "C must be a multiple of the width of a block"
     hidden, weight = hidden.contiguous(), weight.contiguous()
     result = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-    if tma:  # descriptors lie in memory that the kernel's launch allocates
+    if tma:  # the launch allocates memory for the descriptors
         triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device=hidden.device))
     if len(hidden):
         (tma_kernel if tma else pointer_kernel)[(triton.cdiv(len(hidden), tiling.rows),)](
@@ -136,18 +138,18 @@ def entropy_by_value(hidden, weight, bias, tiling, tma=False):
     return result
 
 
-package_entropy = triton_entropy.fused_entropy  # also where this module's forms take its place
+package_entropy = triton_entropy.fused_entropy  # kept here, since a prototype replaces the attribute
 
 
 def tuned_entropy(hidden, weight, bias):
-    """The fastest form that is right, tried once for each device, type and width."""
+    """The fastest correct form, chosen once for each device, type and width."""
     return fastest_form(hidden.device, hidden.dtype, hidden.size(1))(hidden, weight, bias)
 
 
 @functools.cache
 def fastest_form(device, dtype, width):
-    """The function among the package's and `forms(width)` that took least on random numbers."""
-    draw = torch.Generator(device).manual_seed(0)  # the training's own would move on
+    """The function among the package's and `forms(width)` that was fastest on random numbers."""
+    draw = torch.Generator(device).manual_seed(0)  # the global one belongs to the training
     hidden, weight, bias = (torch.randn(*shape, device=device, generator=draw)
                             for shape in ((PROBE_ROWS, width), (PROBE_SYMBOLS, width), (PROBE_SYMBOLS,)))
     operands = (hidden / width**0.5).to(dtype), weight.to(dtype), bias
@@ -156,7 +158,7 @@ def fastest_form(device, dtype, width):
         try:
             if is_right(form, *operands):
                 times[name] = device_ms(lambda form=form: form(*operands), repeats=3), form
-        except Exception as error:  # it needs more registers or shared memory than there is: Triton has a kind for each
+        except Exception as error:  # too few registers or too little shared memory: Triton has a type for each
             logger.debug(f"{name}: {error}")
     name = min(times, key=lambda name: times[name][0])
     print(f"entropy kernel, {dtype}, C = {width}: {name}, {times[name][0]:.3f} ms", flush=True)
@@ -164,7 +166,7 @@ def fastest_form(device, dtype, width):
 
 
 def forms(width):
-    """{name: function} of the tilings whose blocks fit the width."""
+    """{name: function} of the tilings whose width divides `width`."""
     return {f"{tiling}{', TMA' if tma else ''}": functools.partial(entropy_by_value, tiling=tiling, tma=tma)
             for tiling in TILINGS if width % tiling.width == 0 for tma in (False, True)}
 

@@ -1,7 +1,7 @@
-"""Losses in one kernel, the gradient in the place of the logits: twice over the logits, the second time from the cache,
-and one write, where `cross_entropy` and torch's KL divergence take a dozen passes.
+"""Losses in one kernel that overwrites the logits with their gradient: it reads the logits twice, the second time from
+the cache, and writes once; `cross_entropy` and torch's KL divergence take a dozen passes.
 
-Shapes: K rows, V vocabulary. Rows may be further apart than V: the logits are a view of a wider matrix on a GPU.
+Shapes: K rows, V vocabulary. Rows may be further apart than V: on a GPU, the logits are a view of a wider matrix.
 """
 
 import torch
@@ -17,7 +17,7 @@ FINITE = tl.constexpr(-3.0e38)  # stands for minus infinity where that would be 
 
 @triton.jit
 def load_row(at, columns, n_symbols):
-    """fp32; minus infinity beyond the end."""
+    """Part of a row in fp32; minus infinity beyond its end."""
     return tl.load(at + columns, mask=columns < n_symbols, other=float("-inf")).to(tl.float32)
 
 
@@ -37,8 +37,8 @@ def cross_entropy_kernel(logits, stride, target, loss, correct, n_symbols, BLOCK
     top = tl.max(m, axis=0)
     total = tl.sum(s * tl.exp(m - top), axis=0)
     tl.store(loss + row, tl.log(total) + top - tl.load(at + y).to(tl.float32))
-    first = tl.full((BLOCK,), NO_COLUMN, tl.int32)  # of several largest, the first counts, as in torch's argmax
-    tl.debug_barrier()  # all have read z[y] before it is overwritten
+    first = tl.full((BLOCK,), NO_COLUMN, tl.int32)  # of equal largest logits, the first, as in torch's argmax
+    tl.debug_barrier()  # all threads have read z[y] before it is overwritten
     for start in range(0, n_symbols, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         z = load_row(at, columns, n_symbols)
@@ -103,7 +103,7 @@ def distillation_kernel(logits, stride, teacher, teacher_stride, target, weight,
 
 @triton.jit
 def scale_kernel(x, stride, n_columns, factor, BLOCK: tl.constexpr):
-    """x *= factor, unless it is 1, which the device alone knows."""
+    """x *= factor, unless the factor is 1; its value is known only on the device."""
     by = tl.load(factor)
     if by != 1.0:
         at = x + tl.program_id(0).to(tl.int64) * stride
@@ -146,8 +146,8 @@ class FusedCrossEntropy(torch.autograd.Function):
 
 
 def fused_cross_entropy(logits, target):
-    """As `cross_entropy.inplace_cross_entropy`, which computes what this does not: the loss without a gradient, and
-    of fp16."""
+    """As `cross_entropy.inplace_cross_entropy`, which is called for what this kernel does not do: a loss without
+    gradient, and fp16."""
     if torch.is_grad_enabled() and logits.requires_grad and logits.dtype != torch.float16:
         return FusedCrossEntropy.apply(logits, target)
     return inplace_cross_entropy(logits, target)
@@ -159,8 +159,13 @@ class FusedDistillation(torch.autograd.Function):
         """(1 - w) MLM + w KD of the rows, as sums; the logits' memory becomes their gradient.
 
         Args:
-            logits, teacher_logits: K x V.
-            target: K int64; weight: K fp32, of each row in KD; kd_weight: w.
+            ctx: torch's, keeps the gradient for `backward`.
+            logits: K x V, the student's.
+            teacher_logits: K x V.
+            target: K int64.
+            weight: K fp32, of each row in KD.
+            kd_weight: w, in [0, 1].
+            temperature: T, of KD's softmaxes.
         Returns:
             loss, MLM loss, KD loss (weighted, times T^2): 0-dim fp32, nats; correct predictions, 0-dim int64. The loss
             alone has a gradient.

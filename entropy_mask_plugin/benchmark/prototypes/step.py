@@ -1,5 +1,5 @@
-"""How each prototype is put over a variant. It changes this variant's objects alone, or a module while this variant
-takes a step: other variants, and the next arch in the same process, are measured without it.
+"""How each prototype is applied to a variant. It changes only this variant's objects, or a module during this variant's
+steps: other variants, and the next arch in the same process, are measured without it.
 
 Shapes: B sentences, T positions, C width, K selected positions.
 """
@@ -14,7 +14,7 @@ from ... import criterion
 
 
 def patch_steps(variant, owner, name, replacement):
-    """While the variant makes masks, runs forward and backward, `owner.name` is the replacement."""
+    """Replace `owner.name` during the variant's train_step (masking, forward, backward)."""
     task = variant.trainer.task
     train_step = task.train_step
 
@@ -45,7 +45,7 @@ def fuse_cross_entropy(variant):
 
 
 def fuse_distillation(variant):
-    """Where student and teacher are compared at the masked positions: there, every position has the same weight."""
+    """Only for KD at the masked positions, where every position has the same weight."""
     from .losses import FusedDistillation
 
     loss = variant.trainer.criterion
@@ -68,7 +68,7 @@ def tune_entropy_kernel(variant):
 
 
 def leave_out_refinement(variant):
-    """Masks by the entropies of the bf16 product as they are: what `--entropy-precision bf16` does."""
+    """Choose masks by the entropies of the bf16 product without refinement, as `--entropy-precision bf16` does."""
     scorer = variant.trainer.task.scorer
     scorer.layers_in, scorer.product = "bf16", torch.bfloat16
 
@@ -77,7 +77,8 @@ def leave_out_refinement(variant):
 
 
 def normalize_in_bf16(variant):
-    """Autocast runs LayerNorm in fp32 and returns fp32, so that the residuals, too, are moved at twice the size."""
+    """Run LayerNorm in bf16. Autocast runs it in fp32 and returns fp32, so that the residuals take twice the memory
+    traffic, too."""
     for model in models_of(variant):
         for module in model.modules():
             if isinstance(module, nn.LayerNorm):
@@ -85,7 +86,7 @@ def normalize_in_bf16(variant):
 
 
 def layer_norm_in_bf16(norm, x):
-    """... x C, in autocast's type; the kernel's sums are in fp32."""
+    """LayerNorm of ... x C in autocast's type; the kernel accumulates in fp32."""
     device = x.device.type
     if not torch.is_autocast_enabled(device):
         return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
@@ -95,23 +96,22 @@ def layer_norm_in_bf16(norm, x):
 
 
 def compile_layers(variant):
-    """As `--compile` does. Dropout draws other numbers then, so that losses differ by more than the order of sums."""
+    """As `--compile` does. Dropout then draws other numbers, so that losses differ by more than the order of sums."""
     variant.trainer.get_model().compile_layers()
 
 
 def replay_layers(variant):
-    """One backward pass an update: a graph leaves its gradients in the same memory each time, where a second one would
-    add to what it overwrites."""
+    """Only for one backward pass per update: a graph writes its gradients to the same memory each time, so that a
+    second backward pass would overwrite what it should add to."""
     assert list(variant.trainer.cfg.optimization.update_freq) == [1], "written for --update-freq 1"
     for model in models_of(variant):
         model.encoder.run_layers = ReplayedLayers(model.encoder)
 
 
 class ReplayedLayers:
-    """`BertEncoder.run_layers` with the layers before the last as CUDA graphs, one launch instead of dozens: a graph
-    for training and one for passes without gradients, each recorded at the first batch of its kind. A batch with
-    padding or of another shape goes through the layers as before, as the last layer does, whose rows are never the same
-    number."""
+    """`BertEncoder.run_layers` with all layers but the last as CUDA graphs, one launch instead of dozens: a graph for
+    training and one for passes without gradients, each recorded at the first batch of its kind. A batch with padding or
+    of another shape takes the usual path, and so does the last layer, whose number of rows changes."""
 
     def __init__(self, encoder):
         self.encoder, self.run_layers, self.graphs = encoder, encoder.run_layers, {}
@@ -131,7 +131,7 @@ class ReplayedLayers:
 
 
 def like(x):
-    """What must be equal for a graph to be replayed."""
+    """What must be equal for a graph to be replayed: shape, types, whether a gradient is needed."""
     return x.shape, x.dtype, torch.is_autocast_enabled(x.device.type), x.requires_grad
 
 
@@ -149,24 +149,24 @@ class Stack(nn.Module):
 
 
 def without_cast_cache(x):
-    """Autocast as it is, but for its cache of cast weights, which a graph would not update."""
+    """Autocast as it is set, but without its cache of cast weights, which a graph would not update."""
     device = x.device.type
     return torch.autocast(device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device),
                           cache_enabled=False)
 
 
 def recorded(layers, x):
-    """The layers with forward and backward pass as graphs."""
+    """The layers with forward and backward pass as CUDA graphs."""
     with without_cast_cache(x):
         return torch.cuda.make_graphed_callables(layers, (x.detach().clone().requires_grad_(x.requires_grad),))
 
 
 class Replay:
-    """The layers as a graph without gradients. What it returns is valid until the next call."""
+    """The layers as a CUDA graph without gradients. Its output is valid until the next call."""
 
     def __init__(self, layers, x):
         self.input, self.graph = x.clone(), torch.cuda.CUDAGraph()
-        side = torch.cuda.Stream()  # a recording wants all that is made once, such as workspaces, to be there already
+        side = torch.cuda.Stream()  # everything that is allocated once, such as workspaces, must exist before recording
         side.wait_stream(torch.cuda.current_stream())
         with without_cast_cache(x):
             with torch.cuda.stream(side):

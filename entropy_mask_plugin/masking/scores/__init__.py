@@ -1,8 +1,8 @@
 """How uncertain is a model about each token? One score a file; `registry` says what a score is.
 
-registry        SCORES, and what a source gives to the tokens of a batch
+registry        SCORES, and what a source returns for the tokens of a batch
 entropy         of the prediction, in nats
-triton_entropy  the same on a GPU, without logits in memory
+triton_entropy  the same on a GPU, without storing logits
 """
 
 from . import entropy  # noqa: F401

@@ -7,10 +7,10 @@
         tokens      R int64, the clean tokens there
         returns     R fp32, finite: large = uncertain
 
-unit: for logs and pictures.
-needs_tokens: whether it depends on the tokens; else they may be None.
-version: another number where another value is computed: entropy caches of the old one are not read.
-projected: (hidden, weight, bias, dtype) -> the same for all positions of a batch, in a faster way.
+unit: for logs and plots.
+needs_tokens: whether it depends on the tokens; if not, they may be None.
+version: increase it when the definition changes: entropy caches of the old version are then not read.
+projected: (hidden, weight, bias, dtype) -> the same for all positions of a batch, faster; None = from logits in chunks.
 
 Shapes: B sentences, T positions, R rows (positions), V vocabulary, C width.
 """
@@ -23,14 +23,14 @@ from torch import Tensor
 from ..registry import Registry
 
 SCORES = Registry("--mask-score", unit="", version=1, needs_tokens=True, projected=None)
-CHUNK_ROWS = 256  # of a matrix product: below 64 it gets slow
+CHUNK_ROWS = 256  # of a matrix product, which gets slow below 64
 
 
 class Scores(NamedTuple):
-    """What a source gives to the tokens of a batch.
+    """What a source returns for the tokens of a batch.
 
-    values: B x T fp32, finite, large = uncertain; exact_at: where they are only approximate, an index into B x T -> the
-    exact values there.
+    values: B x T fp32, finite, large = uncertain; exact_at: an index into B x T -> the exact values there, None where
+    `values` are exact.
     """
 
     values: Tensor
@@ -42,18 +42,22 @@ class Scores(NamedTuple):
 
 
 @torch.no_grad()
-def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Optional[Tensor], dtype=torch.float32,
-              **options: Any) -> Tensor:
-    """A score of softmax(hidden @ weight.T + bias), without ever holding the logits of more than CHUNK_ROWS positions.
+def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Optional[Tensor],
+              dtype: torch.dtype = torch.float32, **options: Any) -> Tensor:
+    """A score of softmax(hidden @ weight.T + bias), never with the logits of more than CHUNK_ROWS positions in memory.
 
     Args:
         score: a name in SCORES.
-        hidden: ... x C, input of the output projection; weight: V x C; bias: V.
-        tokens: ... int64; may be None for a score that does not need them.
+        hidden: ... x C, input of the output projection.
+        weight: V x C.
+        bias: V.
+        tokens: ... int64, clean; may be None for a score that does not need them.
         dtype: of the matrix product's operands; fp32 is the reference, see `refinement` for bf16.
         options: of the score.
     Returns:
-        ... fp32.
+        ... fp32, in the unit of the score.
+    Raises:
+        ValueError: there is no such score.
     """
     entry = SCORES[score]
     if entry.traits["projected"] is not None:
@@ -61,7 +65,7 @@ def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: 
     rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()  # N x C
     chunks = rows.split(CHUNK_ROWS)
     tokens_of = [None] * len(chunks) if tokens is None else tokens.reshape(-1).split(CHUNK_ROWS)
-    with torch.autocast(rows.device.type, enabled=False):  # a caller's autocast would round the logits to bf16
+    with torch.autocast(rows.device.type, enabled=False):  # the caller's autocast would round the logits to bf16
         values = [entry.fn((chunk @ weight.t()).float() + bias, of_chunk, **options)
                   for chunk, of_chunk in zip(chunks, tokens_of)]
     return torch.cat(values).view(hidden.shape[:-1])

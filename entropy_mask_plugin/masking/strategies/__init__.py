@@ -1,7 +1,7 @@
-"""Which tokens are masked (paper, section 2.3), in one file for each kind; `registry` says what a strategy is.
+"""Which tokens are masked (paper, section 2.3), one file for each kind; `registry` says what a strategy is.
 
-ranked   one part of the ranking of the scores, or two
-chance   something is left to chance
+ranked   one or two parts of the ranking of the scores
+chance   strategies with a random component
 """
 
 from .registry import STRATEGIES, check, select  # isort: skip

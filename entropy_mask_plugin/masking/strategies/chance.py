@@ -1,4 +1,4 @@
-"""Strategies that leave something to chance."""
+"""Strategies with a random component."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Which tokens are masked (paper, section 2.3): a strategy is a priority, and `take` takes the k largest of each row.
+"""Which tokens are masked (paper, section 2.3): a strategy is a priority; `take` selects the k largest of each row.
 
     @STRATEGIES.add("name", needs_scores=True, cuts_scores=False)
     def name(scores, candidates, k, draw):
@@ -6,14 +6,14 @@
         scores      B x T fp32, finite: large = uncertain; None for a strategy that needs none
         candidates  B x T bool: what may be masked
         k           B int64: how many will be taken in each row
-        draw        a `masking.noise.Draw`: draw.noise(SELECTION) is B x T in [0, 1), draw.coin() one for each update
+        draw        a `masking.noise.Draw`: draw.noise(SELECTION) is B x T in [0, 1), draw.coin() one coin per update
         returns     B x T float, finite: larger first, ties to the lower position; other positions do not matter
 
 A strategy with options gets them as further keyword arguments.
 
-needs_scores: whether somebody has to score the tokens, which costs a forward pass.
-cuts_scores: whether what is chosen is one part of the ranking of the scores, or several: then approximate scores need
-to be exact near the cuts only.
+needs_scores: whether the tokens must be scored, which costs a forward pass.
+cuts_scores: whether the selection consists of contiguous parts of the ranking of the scores: then approximate scores
+need to be made exact only near the cuts.
 """
 
 from typing import Any, Optional
@@ -34,12 +34,15 @@ def select(strategy: str, scores: Optional[Tensor], candidates: Tensor, k: Tenso
 
     Args:
         strategy: a name in STRATEGIES.
-        scores, candidates, k, draw: see above; draw may be None where the strategy draws nothing.
-        units: B x T int64, what is masked together (see `units`); its score is the mean of its tokens'. None = each
-            token alone.
+        scores: B x T fp32, finite; None for a strategy that needs none.
+        candidates: B x T bool, what may be masked.
+        k: B int64, how many to select in each row.
+        draw: the noise of this batch; may be None where the strategy draws nothing.
+        units: B x T int64, what is masked together (see `units`); the score of a unit is the mean of its tokens'
+            scores. None = each token alone.
         options: of the strategy.
     Raises:
-        ValueError: there is no such strategy; it returns something else than it should.
+        ValueError: there is no such strategy; it returns something other than priorities.
     """
     if units is not None and scores is not None:
         scores = mean_of_units(scores, candidates, units)
@@ -48,15 +51,21 @@ def select(strategy: str, scores: Optional[Tensor], candidates: Tensor, k: Tenso
     return take(priority, candidates, k, units)
 
 
-def check(priority: Tensor, candidates: Tensor, what: str) -> None:
-    """Raise a ValueError where a priority is none. Whether it is finite is asked on a CPU alone: a GPU's host would
-    wait."""
+def check(priority: Any, candidates: Tensor, label: str) -> None:
+    """Check what a strategy returned. Whether it is finite is checked on a CPU only: with a GPU, the host would wait.
+
+    Args:
+        priority: expected to be B x T float, finite at the candidates.
+        candidates: B x T bool.
+        label: begins the error message.
+    Raises:
+        ValueError: the type, the shape or a value is wrong.
+    """
     if not isinstance(priority, Tensor) or not priority.is_floating_point() or priority.shape != candidates.shape:
         kind = (f"{priority.dtype} of shape {tuple(priority.shape)}" if isinstance(priority, Tensor)
                 else type(priority).__name__)
-        raise ValueError(f"{what}: {kind} found, expected floats of shape {tuple(candidates.shape)}")
+        raise ValueError(f"{label}: {kind} found, expected floats of shape {tuple(candidates.shape)}")
     if priority.device.type == "cpu":
         finite = numpy.isfinite(priority.detach().numpy()) | ~candidates.numpy()
         if not finite.all():
-            raise ValueError(f"{what}: {int((~finite).sum())} values that are not finite found, expected none")
-
+            raise ValueError(f"{label}: {int((~finite).sum())} values that are not finite found, expected none")

@@ -1,9 +1,14 @@
-"""What decides the entropies of a model on a training set."""
+"""Everything that a model's entropies on a training set depend on.
+
+The facts are {description: JSON value}; their digest names a cache, so neither the keys nor the values may change
+without need.
+"""
 
 import glob
 import hashlib
 import json
 import os
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -12,23 +17,25 @@ from fairseq import utils
 from ...masking.scores import SCORES
 from ...system.digests import digest, digest_of_file
 
-DEFINITION = 1  # of an entropy, see masking/entropy.py; another number where another value is computed
+DEFINITION = 1  # of entropy, see masking/scores/entropy.py; increase it when the computed values change
 
 
-def facts_of_teacher(teacher):
-    """{what: value} of a model with weights."""
+def facts_of_teacher(teacher: Any) -> Dict[str, Any]:
+    """The facts of a model: its weights and its settings. teacher: one of this plug-in's models."""
     return {
         "weights of the teacher": digest_of_tensors(teacher.state_dict()),
         "sizes of the teacher": digest(repr(sizes(teacher)).encode()),
     }
 
 
-def facts_of_data(cfg, dictionary, split, epoch, block_sizes):
-    """{what: value}, all that the entropies of one shard depend on besides the model.
+def facts_of_data(cfg: Any, dictionary: Any, split: str, epoch: int, block_sizes: Sequence[int]) -> Dict[str, Any]:
+    """The facts of one shard: everything that its entropies depend on besides the model.
 
     Args:
         cfg: an EntropyMaskedLMConfig.
-        split, epoch: which data set is read in this epoch.
+        dictionary: fairseq's, of the data.
+        split: name of the split.
+        epoch: counted from 1; it determines the shard.
         block_sizes: tokens of each block.
     """
     paths = utils.split_paths(cfg.data)
@@ -46,28 +53,30 @@ def facts_of_data(cfg, dictionary, split, epoch, block_sizes):
     }
 
 
-def facts_of_score(cfg):
-    """{what: value} of a score other than entropy, whose caches are older than other scores."""
+def facts_of_score(cfg: Any) -> Dict[str, Any]:
+    """The facts of the score; none for entropy, whose caches existed before there were other scores."""
     if cfg.mask_score == "entropy":
         return {}
     entry = SCORES[cfg.mask_score]
     return {"score": cfg.mask_score, "version of the score": entry.traits["version"], **entry.chosen(vars(cfg))}
 
 
-def name_of(facts):
-    """A folder name."""
+def name_of(facts: Mapping[str, Any]) -> str:
+    """The name of the folder for these facts: their digest."""
     return digest(json.dumps(facts, sort_keys=True).encode())
 
 
-def sizes(teacher):
-    """What the shapes of the weights do not say: the number of heads, the layout, epsilon."""
+def sizes(teacher: Any) -> List[Tuple[str, Any]]:
+    """(name, value) of the settings that weight shapes do not show: number of heads, layout, epsilon."""
     return sorted((name, value) for name, value in teacher.settings().items()
                   if isinstance(value, (int, float, str, bool)))
 
 
-def digest_of_tensors(tensors):
-    found = hashlib.blake2b(digest_size=16)
+def digest_of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Digest of names, types, shapes and values, as hexadecimal digits."""
+    result = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        result.update(values)  # pyright: ignore[reportArgumentType]  # typeshed knows buffers from Python 3.12 on
+    return result.hexdigest()

@@ -1,12 +1,13 @@
-"""A model's own entropies from the epoch in which they were last computed, block by block.
+"""A model's own entropies, block by block, as computed most recently.
 
-    values    fp32, one for each token, blocks one behind the other
+    values    fp32, one for each token, block after block
     epochs    int32, for each block the epoch in which its values were computed; 0 = never
 
 Shapes: N blocks.
 """
 
 import os
+from typing import Any, Dict, Iterable, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -14,49 +15,59 @@ from ...system.atomic_files import atomic_path, write_json
 
 
 class SelfEntropyStore:
-    """
+    """Entropies of N blocks, and the epoch in which each was computed.
+
     Args:
-        folder: made where it is not there.
+        folder: created if it does not exist.
         facts: content of facts.json.
-        sizes: N, tokens of each block.
+        sizes: N integers, tokens of each block.
     """
 
-    def __init__(self, folder, facts, sizes):
+    def __init__(self, folder: str, facts: Mapping[str, Any], sizes: Sequence[int]):
         os.makedirs(folder, exist_ok=True)
         self.folder = folder
         self.ends = np.cumsum(sizes, dtype=np.int64)
         write_json(os.path.join(folder, "facts.json"), facts)
         self.make("values", "<f4", int(self.ends[-1]))
         self.make("epochs", "<i4", len(sizes))
-        self.maps = {}
+        self.maps: Dict[str, np.ndarray] = {}
 
-    def make(self, name, dtype, length):
-        """A file of zeros, unless one of the right size is there."""
+    def make(self, name: str, dtype: str, length: int) -> None:
+        """Create a file of zeros, unless one of the right size exists."""
         path, size = os.path.join(self.folder, name), np.dtype(dtype).itemsize * length
         if not os.path.exists(path) or os.path.getsize(path) != size:
             with atomic_path(path) as tmp, open(tmp, "wb") as file:
                 file.truncate(size)
 
-    def map(self, name, dtype):
+    def map(self, name: str, dtype: str) -> np.ndarray:
+        """The file as a writable memory map."""
         if name not in self.maps:
             self.maps[name] = np.memmap(os.path.join(self.folder, name), dtype, "r+")
         return self.maps[name]
 
-    def __getstate__(self):  # for data workers that are not forked
+    def __getstate__(self) -> Dict[str, Any]:  # for data workers that are spawned instead of forked
         return {**vars(self), "maps": {}}
 
-    def place(self, block):
+    def place(self, block: int) -> slice:
+        """Where the values of a block are."""
         return slice(int(self.ends[block - 1]) if block else 0, int(self.ends[block]))
 
-    def read(self, block):
-        """(fp32, one value for each token of the block; the epoch in which they were computed)."""
+    def read(self, block: int) -> Tuple[np.ndarray, int]:
+        """The entropies of a block, fp32, nats, one for each token, and the epoch in which they were computed (0 =
+        never)."""
         return self.map("values", "<f4")[self.place(block)], int(self.map("epochs", "<i4")[block])
 
-    def write(self, blocks, entropies, epoch):
-        """entropies: an array for each block, not shorter than the block."""
+    def write(self, blocks: Iterable[int], entropies: Iterable[np.ndarray], epoch: int) -> None:
+        """Replace the entropies of some blocks.
+
+        Args:
+            blocks: their indices.
+            entropies: fp32, nats, an array for each, at least as long as the block.
+            epoch: in which they were computed.
+        """
         epochs = self.map("epochs", "<i4")
         for block, values in zip(blocks, entropies):
             place = self.place(block)
-            epochs[block] = 0  # killed in between, the block has no values
+            epochs[block] = 0  # if the process is killed here, the block has no values
             self.map("values", "<f4")[place] = values[: place.stop - place.start]
             epochs[block] = epoch

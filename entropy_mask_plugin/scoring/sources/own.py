@@ -1,10 +1,12 @@
 """The model that is being trained."""
 
 import logging
+from typing import Any, Mapping
 
 import torch
 
 from ...masking.scores import Scores
+from ...masking.when import When
 from .. import schedule
 from .registry import SOURCES, Source
 
@@ -17,7 +19,8 @@ class Own(Source):
 
     has_warned = False
 
-    def __call__(self, sample, model, when):
+    def __call__(self, sample: Mapping[str, Any], model: torch.nn.Module, when: When) -> Scores:
+        """Scores of the model before the update, or of an earlier epoch under --self-entropy-every."""
         cfg = self.task.cfg
         epoch = schedule.epoch_of_self_entropies(when.epoch, cfg.self_mask_from_epoch, cfg.self_entropy_every,
                                                  len(cfg.data.split(":")))
@@ -35,8 +38,9 @@ class Own(Source):
             store.write(sample["id"].tolist(), scores.values.cpu().numpy(), epoch)
         return scores
 
-    def warn(self, epoch, now):
+    def warn(self, epoch: int, now: int) -> None:
+        """Log once that scores of `epoch` are missing and are computed in epoch `now`."""
         if not self.has_warned:
-            logger.warning(f"self entropies of epoch {epoch} are not all kept any more: some are computed in epoch "
-                           f"{now}, unlike in a run that was not interrupted")
+            logger.warning(f"--entropy-cache: some self entropies of epoch {epoch} are missing and are computed again "
+                           f"in epoch {now}, unlike in an uninterrupted run")
             self.has_warned = True

@@ -4,8 +4,8 @@
     class Name(Source):
         def __call__(self, sample, model, when): ...
 
-reads: whose forward pass on the clean tokens it costs in each update, for the count of FLOPs: "teacher", "self" (the
-model being trained), or None.
+reads: the model whose forward pass on the clean tokens it costs in each update, for the FLOP count: "teacher", "self"
+(the model being trained), or None.
 """
 
 from typing import Any, Mapping
@@ -20,17 +20,21 @@ SOURCES = Registry("--mask-source", reads=None)
 
 
 class Source:
-    """
-    task: the `EntropyMaskedLMTask`: its cfg, dictionary, datasets, scorer, and the teacher by `teacher_on(device)`.
+    """Scores the tokens of a batch.
+
+    Args:
+        task: the `EntropyMaskedLMTask`, for its cfg, dictionary, datasets, scorer and `teacher_on(device)`.
     """
 
     def __init__(self, task: Any):
         self.task = task
 
     def __call__(self, sample: Mapping[str, Any], model: torch.nn.Module, when: When) -> Scores:
-        """
+        """Score a batch.
+
         Args:
             sample: clean; sample["net_input"]["src_tokens"] is B x T int64.
-            model: the one being trained, in training mode, before the update.
+            model: the one being trained, in training mode, before the update; left in training mode.
+            when: the epoch and update of this batch.
         """
         raise NotImplementedError
