@@ -16,6 +16,8 @@ from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.task import EntropyMaskedLMTask
 from entropy_mask_plugin.training.budget_linear import learning_rate
 
+pytestmark = pytest.mark.slow  # trainings from beginning to end
+
 SECONDS = 36  # of an update, by the clock of these tests: a hundredth of an hour
 FLAGS = ["--mask-strategy", "random", "--lr", "0.02", "--lr-scheduler", "budget_linear", "--stop-time-hours", "0.2",
          "--warmup-share", "0.25", "--end-learning-rate", "0.002", "--max-epoch", "100", "--log-format", "json"]
@@ -58,7 +60,6 @@ def expected_rate(update):
     return pytest.approx(learning_rate(update * SECONDS / 720, 0.02, 0.25, 0.002), rel=1e-3)
 
 
-@pytest.mark.slow
 def test_fairseq_ends_the_run_with_a_validation_and_a_checkpoint(clock, data_bin, tmp_path, caplog):
     with caplog.at_level("INFO"):
         checkpoint = train(data_bin, str(tmp_path), *FLAGS)

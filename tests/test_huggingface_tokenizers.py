@@ -88,6 +88,7 @@ def differences(tokenizer, theirs, lines):
     return [line for line, one, other in zip(lines, expected, theirs(lines)["input_ids"]) if one != other]
 
 
+@pytest.mark.slow
 def test_sentencepiece_gives_the_same_ids_in_transformers_on_every_line(model, lines, tmp_path):
     tokenizer, theirs = exported(model, tmp_path / "t")
     assert differences(tokenizer, theirs, lines) == []
@@ -151,6 +152,7 @@ def write_vocabulary(folder, cased):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cased", [False, True])
 def test_wordpiece_ids_are_those_of_transformers(cased, lines, tmp_path):
     folder = write_vocabulary(tmp_path / "v", cased)

@@ -311,6 +311,7 @@ def test_what_fails_is_named_and_tried_once(place, glue, tmp_path):
     assert log.read_text().count("unrecognized arguments: --no-such-flag") == 1  # both need it, one tries
 
 
+@pytest.mark.slow
 def test_what_many_rows_need_is_made_first_and_its_failure_stops_only_them(place, glue, tmp_path, monkeypatch,
                                                                             capsys):
     wanted = resolved(["teacher-masking"], "smoke", [str(place / "corpus" / "bin")], glue, str(tmp_path / "run"), [1],

@@ -15,6 +15,8 @@ from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task,
 from fairseq import checkpoint_utils
 from fairseq_cli import train as fairseq_train
 
+pytestmark = pytest.mark.slow  # trainings from beginning to end
+
 RUNS = {
     "random": ["--mask-strategy", "random"],
     "high": ["--mask-strategy", "high", "--teacher", "TEACHER"],
@@ -29,7 +31,6 @@ def flags_of(name, teacher):
     return [teacher if flag == "TEACHER" else flag for flag in RUNS[name]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_in_the_weights_of_a_straight_run(
     name, data_bin, teacher, tmp_path, monkeypatch
@@ -47,7 +48,6 @@ def test_a_run_killed_in_mid_epoch_and_resumed_ends_in_the_weights_of_a_straight
     assert same_weights(straight, resumed)
 
 
-@pytest.mark.slow
 def test_a_process_killed_with_sigkill_is_resumed_from_its_last_checkpoint(data_bin, tmp_path):
     flags = ["--mask-strategy", "random", "--max-epoch", "2", "--save-interval-updates", "2"]
     straight = train(data_bin, str(tmp_path / "straight"), *flags)
@@ -154,7 +154,6 @@ def test_our_task_trains_with_fairseqs_own_criterion(data_bin, teacher, tmp_path
           task=["--task", "entropy_masked_lm", "--criterion", "masked_lm", "--tokens-per-sample", "16"])
 
 
-@pytest.mark.slow
 def test_fairseq_validate_reads_a_checkpoint_whose_teacher_is_gone(data_bin, teacher, tmp_path):
     copy = tmp_path / "teacher.pt"
     copy.write_bytes(open(teacher, "rb").read())
@@ -166,7 +165,6 @@ def test_fairseq_validate_reads_a_checkpoint_whose_teacher_is_gone(data_bin, tea
     assert re.search(r"valid \| .*loss [\d.]+ \| accuracy", done.stdout + done.stderr)
 
 
-@pytest.mark.slow
 def test_sentence_prediction_fine_tunes_from_a_checkpoint_of_ours(data_bin, teacher, tmp_path):
     glue = tmp_path / "glue"
     binarise_task(data_bin, glue)
