@@ -126,10 +126,16 @@ def options() -> Dict[str, Option]:
 
 def with_options(config: Type[FairseqDataclass]) -> Type[FairseqDataclass]:
     """The dataclass extended by a field for each option of a registered part; the same class if it has them all."""
-    existing = {field.name for field in dataclasses.fields(config)}
-    missing = [(name, type(option.default), flag(option.default, option.help, policy=True, study=ROWS,
-                                                 scores=registry is SCORES))
-               for registry in registries() for name, option in registry.options().items() if name not in existing]
+    existing = {field.name: field.metadata.get("option") for field in dataclasses.fields(config)}
+    missing = []
+    for registry in registries():
+        for name, option in registry.options().items():
+            require(registry.flag, f"an option {name}", existing.get(name, option) is option,
+                    "another name: there is a flag of this one")
+            if name not in existing:
+                existing[name] = option
+                missing.append((name, type(option.default), flag(
+                    option.default, option.help, policy=True, study=ROWS, scores=registry is SCORES, option=option)))
     return dataclasses.make_dataclass(config.__name__, missing, bases=(config,)) if missing else config
 
 

@@ -4,11 +4,13 @@ import re
 
 import pytest
 import torch
-from builders.training import ROOT, run
+from builders.training import ROOT, batch_of, masked_by_policy, run
 
-from entropy_mask_plugin.masking import Masker, Policy, Scores, Vocabulary, When
+from entropy_mask_plugin.config import EntropyMaskedLMConfig, names_with, with_options
+from entropy_mask_plugin.masking import SCORES, Masker, Option, Policy, Scores, Vocabulary, When
 from entropy_mask_plugin.masking.registry import Entry, Registry
 from entropy_mask_plugin.masking.strategies import STRATEGIES
+from entropy_mask_plugin.system.errors import UsageError
 
 
 def code_after(phrase, page="README.md"):
@@ -155,3 +157,24 @@ def test_the_masks_work_in_the_training_loop_of_readme():
     assert names["selected"].sum(1).tolist() == [3, 3, 3] and names["loss"] > 0
     exact = torch.special.entr(model.eval()(tokens).logits.softmax(-1)).sum(-1)
     assert names["entropies"].shape == exact.shape and torch.allclose(names["entropies"], exact, rtol=1e-4)
+
+
+def test_an_option_cannot_have_the_name_of_a_flag_or_of_another_option(monkeypatch):
+    for name, option in (("seed", Option(1, "noise")), ("blur", Option(0.5, "nats"))):
+        monkeypatch.setitem(STRATEGIES._entries, name, Entry(None, STRATEGIES.defaults, {name: option}))
+        if name == "seed":
+            with pytest.raises(UsageError, match="--mask-strategy: an option seed found, expected another name"):
+                with_options(EntropyMaskedLMConfig)
+            monkeypatch.delitem(STRATEGIES._entries, "seed")
+    config = with_options(EntropyMaskedLMConfig)
+    assert with_options(config) is config and names_with("policy")["blur"]
+    monkeypatch.setitem(SCORES._entries, "other", Entry(None, SCORES.defaults, {"blur": Option(1.0, "else")}))
+    with pytest.raises(UsageError, match="--mask-score: an option blur found"):
+        with_options(config)
+
+
+def test_self_is_a_source_from_the_first_epoch_as_well(make_task):
+    task, model, _ = make_task("--mask-strategy", "high", "--mask-source", "self")
+    cold, _, _ = make_task("--mask-strategy", "high", "--self-mask-from-epoch", "1")
+    one, other = (masked_by_policy(each, batch_of(each, range(9)), model, 0)[0]["target"] for each in (task, cold))
+    assert torch.equal(one, other)

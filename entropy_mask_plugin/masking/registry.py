@@ -1,6 +1,7 @@
 """Parts that a user chooses by name. The error for an unknown name lists the names and suggests the nearest one."""
 
 import difflib
+import textwrap
 from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional
 
 
@@ -29,8 +30,9 @@ class Entry(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """The first line of its docstring."""
-        return (self.fn.__doc__ or "").strip().partition("\n")[0]
+        """The beginning of its docstring, in one line."""
+        paragraph = (self.fn.__doc__ or "").strip().partition("\n\n")[0]
+        return textwrap.shorten(paragraph, 110, placeholder=" …")
 
     def chosen(self, settings: Mapping[str, Any]) -> Dict[str, Any]:
         """{option: value} of this part; settings: those of all parts, by name."""

@@ -25,6 +25,7 @@ from ..reporting.training_log import TRAIN_LOG, PretrainingRun, dictionary_unigr
 from ..scoring import schedule
 from ..scoring.sources import SOURCES
 from ..system.atomic_files import write_json
+from ..system.errors import require
 from .options import StudyOptions
 from .plan import FINISHED, Step, StudyTrial
 
@@ -144,6 +145,7 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
     for log in run.train:
         name = schedule.source_of(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"],
                                   task.get("mask_source", "teacher"))
+        require(SOURCES.flag, name, name is None or name in SOURCES, SOURCES.expected(name))
         source = name and SOURCES[name].traits["reads"]
         if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
             source = None  # on disk since the first pass over the data

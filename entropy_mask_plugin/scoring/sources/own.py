@@ -4,6 +4,7 @@ import logging
 from typing import Any, Mapping
 
 import torch
+from fairseq import utils
 
 from ...masking.scores import Scores
 from ...masking.when import When
@@ -22,8 +23,9 @@ class Own(Source):
     def __call__(self, sample: Mapping[str, Any], model: torch.nn.Module, when: When) -> Scores:
         """Scores of the model before the update, or of an earlier epoch under --self-entropy-every."""
         cfg = self.task.cfg
-        epoch = schedule.epoch_of_self_entropies(when.epoch, cfg.self_mask_from_epoch, cfg.self_entropy_every,
-                                                 len(cfg.data.split(":")))
+        first = 1 if cfg.mask_source == "self" else cfg.self_mask_from_epoch
+        epoch = schedule.epoch_of_self_entropies(when.epoch, first, cfg.self_entropy_every,
+                                                 len(utils.split_paths(cfg.data)))
         if epoch != when.epoch and set(sample["self_entropy_epochs"]) == {epoch}:
             return Scores(sample["self_entropy_bits"].view(torch.float32))
         if epoch != when.epoch:
