@@ -5,14 +5,15 @@ import logging
 import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Dict, Mapping, Optional, Tuple, Type
+from typing import Any, Dict, Mapping, Optional, Set, Tuple, Type
 
 from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass.configs import FairseqConfig
 from fairseq.tasks.language_modeling import SAMPLE_BREAK_MODE_CHOICES, SHORTEN_METHOD_CHOICES
 from omegaconf import II, MISSING, OmegaConf
 
 from .masking.corruption import Corruption
-from .masking.policy import PARTS, Policy
+from .masking.policy import Policy, check_ranges
 from .masking.registry import Option, Registry
 from .masking.scores import SCORES
 from .masking.strategies import STRATEGIES
@@ -67,12 +68,12 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     mask_source: str = flag(
         "teacher", f"whose predictions are scored before --self-mask-from-epoch: {names(SOURCES)}", policy=True,
         study=ROWS)
-    mask_unit: str = flag("token", f"which tokens are masked together: {names(UNITS)}", policy=True, study=ROWS)
+    mask_unit: str = flag("token", f"which tokens are masked together: {names(UNITS)}", policy=True)
     mask_prob: Optional[float] = flag(
         None, "fraction of the maskable tokens of each sequence that is masked, in (0, 1] (default: 0.15; 0.5 for "
-        "--arch …_3ml)", policy=True, study=ROWS)
+        "--arch …_3ml)", policy=True)
     mask_count: Optional[int] = flag(
-        None, "mask this many tokens of each sequence instead (1 or more)", policy=True, study=ROWS)
+        None, "mask this many tokens of each sequence instead (1 or more)", policy=True)
     static_masks: bool = flag(
         False, "noise does not depend on the epoch: random masks repeat (control for a static teacher)", policy=True,
         study=ROWS)
@@ -114,28 +115,33 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
 
 
+FAIRSEQS_OWN = {field.name for section in dataclasses.fields(FairseqConfig) if dataclasses.is_dataclass(section.type)
+                for field in dataclasses.fields(section.type)}  # names that its sections hold already
+
+
 def registries() -> Tuple[Registry, ...]:
-    """Those of all parts of a policy."""
-    return (SOURCES, *PARTS.values())
+    """Those of the parts that a flag chooses."""
+    return SOURCES, SCORES, STRATEGIES, UNITS
 
 
 def options() -> Dict[str, Option]:
     """{name: Option} of all registered parts."""
-    return {name: option for registry in registries() for name, option in registry.options().items()}
+    return {name: option for registry in registries() for name, option in registry.options()}
 
 
 def with_options(config: Type[FairseqDataclass]) -> Type[FairseqDataclass]:
     """The dataclass extended by a field for each option of a registered part; the same class if it has them all."""
     existing = {field.name: field.metadata.get("option") for field in dataclasses.fields(config)}
+    existing.update(dict.fromkeys(FAIRSEQS_OWN))
     missing = []
     for registry in registries():
-        for name, option in registry.options().items():
+        for name, option in registry.options():
             require(registry.flag, f"an option {name}", existing.get(name, option) is option,
                     "another name: there is a flag of this one")
             if name not in existing:
                 existing[name] = option
                 missing.append((name, type(option.default), flag(
-                    option.default, option.help, policy=True, study=ROWS, scores=registry is SCORES, option=option)))
+                    option.default, option.help, policy=True, scores=registry is SCORES, option=option)))
     return dataclasses.make_dataclass(config.__name__, missing, bases=(config,)) if missing else config
 
 
@@ -186,12 +192,10 @@ def check_corruption(fractions: Corruption) -> None:
     Raises:
         UsageError: names the first flag out of its range.
     """
-    require("--mask-prob", fractions.mask_prob, 0 < fractions.mask_prob <= 1, "a fraction in (0, 1]")
-    require("--leave-unmasked-prob", fractions.leave_unmasked_prob, 0 <= fractions.leave_unmasked_prob <= 1,
-            "a fraction in [0, 1]")
-    require("--random-token-prob", fractions.random_token_prob,
-            0 <= fractions.random_token_prob <= 1 - fractions.leave_unmasked_prob,
-            "a fraction in [0, 1], at most 1 together with --leave-unmasked-prob")
+    try:
+        check_ranges(**fractions._asdict())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def check_flags(cfg: Any) -> None:
@@ -236,17 +240,42 @@ def check_policy(cfg: Any) -> None:
     Raises:
         UsageError: names the first flag with a wrong value.
     """
-    for registry, name in ((STRATEGIES, cfg.mask_strategy), (SCORES, cfg.mask_score), (UNITS, cfg.mask_unit),
-                           (SOURCES, cfg.mask_source)):
-        require(registry.flag, name, name in registry, registry.expected(name))
+    check_parts(cfg)
     if not cfg.teacher and teacher_chooses_masks(cfg):
         raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
                          "(or --self-mask-from-epoch 1, or --mask-strategy random)")
 
 
+def check_parts(cfg: Any) -> None:
+    """Check that the parts of the policy are registered.
+
+    Raises:
+        UsageError: names the first that is not, and the nearest one that is.
+    """
+    for registry, name in parts_of(cfg):
+        require(registry.flag, name, name in registry, registry.expected(name))
+
+
+def parts_of(cfg: Any) -> Tuple[Tuple[Registry, str], ...]:
+    """(registry, name) of each part that the flags choose."""
+    return (STRATEGIES, cfg.mask_strategy), (SCORES, cfg.mask_score), (UNITS, cfg.mask_unit), (SOURCES, cfg.mask_source)
+
+
+def unused_options(cfg: Any) -> Set[str]:
+    """The options of registered parts that the policy does not consist of."""
+    used = {name for registry, part in parts_of(cfg) if part in registry for name in registry[part].options}
+    return options().keys() - used
+
+
+def recorded_defaults() -> Dict[str, Any]:
+    """{field: default} of the parts, which checkpoints of older versions do not hold."""
+    return {name: getattr(EntropyMaskedLMConfig, name) for name in ("mask_score", "mask_source", "mask_unit")}
+
+
 def teacher_chooses_masks(cfg: Any) -> bool:
     """Whether the teacher's scores choose the masks of any epoch."""
-    return schedule.needs_teacher(cfg.mask_strategy, cfg.self_mask_from_epoch, cfg.mask_source)
+    first = schedule.source_of(cfg.mask_strategy, 1, cfg.self_mask_from_epoch, cfg.mask_source)
+    return first is not None and SOURCES[first].traits["reads"] == "teacher"
 
 
 def warn_of_unused_flags(cfg: Any) -> None:

@@ -58,7 +58,7 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
 
         Args:
             model: one of this plug-in's or of fairseq's masked language models.
-            sample: a batch as `EntropyMaskedLMTask.mask_for_training` returns it.
+            sample: a batch as `EntropyMaskedLMTask.mask` returns it.
             reduce: unused; the loss is always a sum.
         Returns:
             the loss (a sum, nats, 0-dim), sample_size K, and sums for the log.

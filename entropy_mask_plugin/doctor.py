@@ -104,6 +104,8 @@ def plug_in() -> Finding:
     try:
         importlib.import_module("entropy_mask_plugin").register()
     except Exception as error:
+        if isinstance(error, UsageError):  # says itself what to do
+            return ERROR, str(error)
         reason = f"{type(error).__name__}: {first_line(error)}"
         return ERROR, f"the plug-in cannot be registered with fairseq ({reason}): {INSTALL}"
     from fairseq.tasks import TASK_REGISTRY

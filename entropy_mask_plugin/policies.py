@@ -1,11 +1,12 @@
 """The parts that a policy is made of, by name:   entropy-mask policies, or python -m entropy_mask_plugin.policies"""
 
-from .config import registries
+import sys
+
 from .masking.registry import Registry
 
 
 def describe(registry: Registry) -> str:
-    """A line for each part (its name, the first line of its docstring, what it needs), followed by its flags."""
+    """A line for each part (its name, the beginning of its docstring, what it needs), followed by its flags."""
     lines = [registry.flag]
     for name, entry in registry.items():
         traits = ", ".join(trait if value is True else f"{trait}: {value}" for trait, value in entry.traits.items()
@@ -16,15 +17,15 @@ def describe(registry: Registry) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print all parts."""
-    import entropy_mask_plugin
-
-    entropy_mask_plugin.register()  # also loads installed extensions
+def print_parts() -> None:
+    """All parts that a flag chooses."""
+    from .config import registries  # fairseq logs while it is imported: the command has to come first
     from .models.mixers import MIXERS
 
     print(*map(describe, (*registries(), MIXERS)), sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    from .cli import run_command
+
+    sys.exit(run_command("policies", prog="python -m entropy_mask_plugin.policies"))

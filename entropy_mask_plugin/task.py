@@ -236,7 +236,9 @@ class EntropyMaskedLMTask(MaskedLMTask):
     @functools.cached_property
     def scorer(self) -> Scorer:
         """Scores clean tokens with any model, by --mask-score, --precision and --entropy-precision."""
-        return Scorer(self.cfg.mask_score, self.cfg.precision, self.cfg.entropy_precision, vars(self.cfg))
+        policy = policy_of(self.cfg)
+        return Scorer(policy.score, self.cfg.precision, self.cfg.entropy_precision, policy.options,
+                      is_refined=not policy.needs_exact_scores)
 
     @functools.cached_property
     def masker(self) -> Masker:
@@ -304,7 +306,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in SUMS}
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
         source = self.source_of(self.epoch)
-        is_entropy = self.cfg.mask_score == "entropy" and source is not None and SOURCES[source].traits["reads"]
+        entry = SOURCES.get(source or "")  # validation works without the source
+        is_entropy = self.cfg.mask_score == "entropy" and entry is not None and entry.traits["reads"]
         name = "entropy" if is_entropy else "score"
         log_ratio(name, total["entropy_sum"], total["n_scored"])
         log_ratio(f"{name}_masked", total["entropy_masked_sum"], total["n_scored_selected"])

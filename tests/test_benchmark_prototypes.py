@@ -315,7 +315,7 @@ def test_without_refinement_nothing_is_projected_again(folder, monkeypatch):
 
     types, projected = [], scorer.projected
     monkeypatch.setattr(scorer, "bf16_pays", lambda device: True)
-    monkeypatch.setattr(scorer, "projected", lambda *arguments: types.append(arguments[-1]) or projected(*arguments))
+    monkeypatch.setattr(scorer, "projected", lambda *arguments: types.append(arguments[5]) or projected(*arguments))
     variant = build(folder, "self", "bf16")
     variant.step()
     assert torch.float32 in types

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ import torch
 from builders.training import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, scores_of, train
 from fairseq import checkpoint_utils
 
+from entropy_mask_plugin.config import names_with
+from entropy_mask_plugin.masking.registry import Entry
+from entropy_mask_plugin.masking.scores import SCORES
+from entropy_mask_plugin.scoring.cache import fingerprint
 from entropy_mask_plugin.scoring.cache.building import build
 from entropy_mask_plugin.scoring.cache.store import DIGEST_BYTES, EntropyStore
 from entropy_mask_plugin.scoring.scorer import Scorer
@@ -338,3 +343,15 @@ def test_self_entropies_need_a_place(flags, message, make_task, teacher, tmp_pat
     flags = [{"T": teacher, "C": str(tmp_path)}.get(flag, flag) for flag in flags]
     with pytest.raises(UsageError, match=message):
         make_task(*flags)
+
+
+@pytest.mark.parametrize("name", sorted(names_with("scores").keys() - {"train_subset"}))  # which decides the files
+def test_every_flag_that_decides_scores_is_part_of_a_caches_key(name, make_task, monkeypatch):
+    monkeypatch.setitem(SCORES._entries, "other", Entry(None, SCORES.defaults))
+    task, _, _ = make_task("--mask-strategy", "random")
+    others = {"tokens_per_sample": 15, "precision": "bf16", "entropy_precision": "bf16", "mask_score": "other",
+              "sample_break_mode": "eos", "shorten_method": "truncate", "shorten_data_split_list": "train"}
+    changed = replace(task.cfg, **{name: others[name]})
+    one, other = (fingerprint.name_of(fingerprint.facts_of_data(cfg, task.dictionary, "train", 1, [3, 4]))
+                  for cfg in (task.cfg, changed))
+    assert one != other

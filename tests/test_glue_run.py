@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from fairseq.data import Dictionary, data_utils
 from entropy_mask_plugin.glue import run
 from entropy_mask_plugin.glue.metrics import read_predictions
 from entropy_mask_plugin.glue.protocols import PROTOCOLS, Point, glue_train_command
-from entropy_mask_plugin.glue.tasks import TASKS
+from entropy_mask_plugin.glue.tasks import TASKS, Task
 from entropy_mask_plugin.glue.trial import best_point
 from entropy_mask_plugin.huggingface.importing import import_bert
 from entropy_mask_plugin.huggingface.tokenizer_files import find_tokenizer
@@ -309,7 +310,7 @@ def test_drift_is_written_as_csv_and_two_pictures(place):
 TASK_OF_ONES_OWN = '''
 """Does the second text repeat the first? Scored by F1."""
 
-from entropy_mask_plugin.glue.tasks import TASKS, Task
+from entropy_mask_plugin.glue.tasks import TASKS, Task, Task
 
 TASKS["repeats"] = Task("Repeats", ("first", "second", "label"), ("no", "yes"), {"dev": "dev.tsv"}, None, ("f1",),
                         fairseq_metric=("--report-acc-and-f1", "f1"))
@@ -330,6 +331,9 @@ def test_a_task_of_ones_own_is_fine_tuned_and_scored_by_f1(place, tmp_path):
          "--cpu"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     (row,) = [line for line in done.stdout.splitlines() if "Repeats" in line]
-    assert "f1" in row
-    with open(tmp_path / "run" / "repeats" / "seed1" / "predictions.tsv", encoding="utf-8") as file:
-        assert len(file.readlines()) == 13
+    predictions = read_predictions(str(tmp_path / "run" / "repeats" / "seed1" / "predictions.tsv"),
+                                   Task("", (), ("no", "yes"), {}, None, ("f1",)))
+    assert len(predictions.gold) == 12
+    right = int((predictions.gold & predictions.predicted).sum())
+    f1 = 100 * 2 * right / (predictions.gold.sum() + predictions.predicted.sum())
+    assert f"| f1 | {f1:.2f} " in re.sub(" +", " ", row)

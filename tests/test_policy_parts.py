@@ -55,7 +55,8 @@ def test_all_parts_are_listed_by_a_command():
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("--")] == [
-        "--mask-source", "--mask-score", "--mask-strategy", "--mask-unit", "--mask-prob", "--mixer-pattern"]
+        "--mask-source", "--mask-score", "--mask-strategy", "--mask-unit", "--mixer-pattern"]
+    assert not done.stderr
     assert "  high          The most uncertain tokens. [needs_scores, cuts_scores]" in lines
     assert "  self          The model being trained: its weights before the update, dropout off. [reads: self]" in lines
 
@@ -171,6 +172,28 @@ def test_an_option_cannot_have_the_name_of_a_flag_or_of_another_option(monkeypat
     monkeypatch.setitem(SCORES._entries, "other", Entry(None, SCORES.defaults, {"blur": Option(1.0, "else")}))
     with pytest.raises(UsageError, match="--mask-score: an option blur found"):
         with_options(config)
+
+
+def test_options_have_defaults_of_simple_types_and_names_that_fairseq_does_not_use(monkeypatch):
+    with pytest.raises(ValueError, match="--x y: option z with default None found, expected a bool, int, float or str"):
+        Registry("--x").add("y", {"z": Option(None, "")})
+    monkeypatch.setitem(STRATEGIES._entries, "x", Entry(None, STRATEGIES.defaults, {"lr": Option(1.0, "")}))
+    with pytest.raises(UsageError, match="an option lr found, expected another name"):
+        with_options(EntropyMaskedLMConfig)
+
+
+@pytest.mark.parametrize("number, message", [
+    ({"mask_prob": 15}, r"--mask-prob: 15 found, expected a fraction in \(0, 1\]"),
+    ({"mask_count": 0}, "--mask-count: 0 found, expected 1 or more"),
+])
+def test_a_policy_out_of_range_is_refused_without_fairseq_too(number, message):
+    with pytest.raises(ValueError, match=message):
+        masked_by("high", **number)
+
+
+def test_scores_that_are_none_are_not_blamed_on_the_strategy():
+    with pytest.raises(ValueError, match="^scores: 1 values that are not finite found"):
+        masked_by("high", scores=Scores(torch.tensor([[torch.nan] + [0.0] * 9] + [[0.0] * 10] * 3)))
 
 
 def test_self_is_a_source_from_the_first_epoch_as_well(make_task):

@@ -95,7 +95,7 @@ def test_masks_from_bf16_products_are_those_from_fp32(strategy, make_task, teach
     task, model, _ = make_task("--mask-strategy", strategy, "--teacher", teacher)
     sample, chosen, dtypes = batch_of(task, range(60)), {}, []
     project = scorer.projected
-    monkeypatch.setattr(scorer, "projected", lambda *arguments: dtypes.append(arguments[-1]) or project(*arguments))
+    monkeypatch.setattr(scorer, "projected", lambda *arguments: dtypes.append(arguments[5]) or project(*arguments))
     for pays in (False, True):
         monkeypatch.setattr("entropy_mask_plugin.scoring.scorer.bf16_pays", lambda device: pays)  # noqa: B023
         chosen[pays] = masked_by_policy(task, sample, model, 0)

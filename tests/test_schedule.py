@@ -1,9 +1,12 @@
 """Who scores, and when: tables over epochs."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from entropy_mask_plugin.config import teacher_chooses_masks
 from entropy_mask_plugin.masking.strategies import STRATEGIES
-from entropy_mask_plugin.scoring.schedule import distils, epoch_of_self_entropies, needs_teacher, source_of
+from entropy_mask_plugin.scoring.schedule import distils, epoch_of_self_entropies, source_of
 
 WITH_ENTROPIES = ("high", "low", "mid", "marginal", "alternating")
 EPOCHS = (1, 2, 3, 4, 50)
@@ -24,7 +27,8 @@ def test_these_are_the_strategies():
 @pytest.mark.parametrize("self_mask_from_epoch, sources", SOURCES)
 def test_entropies_come_from_the_teacher_until_self_masking_starts(strategy, self_mask_from_epoch, sources):
     assert [source_of(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS] == sources
-    assert needs_teacher(strategy, self_mask_from_epoch) == ("teacher" in sources)
+    cfg = SimpleNamespace(mask_strategy=strategy, self_mask_from_epoch=self_mask_from_epoch, mask_source="teacher")
+    assert teacher_chooses_masks(cfg) == ("teacher" in sources)
     # Asked in another order, as after a resume: the epoch alone decides.
     assert [source_of(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS[::-1]] == sources[::-1]
 
@@ -32,7 +36,8 @@ def test_entropies_come_from_the_teacher_until_self_masking_starts(strategy, sel
 @pytest.mark.parametrize("self_mask_from_epoch", [None, 1, 2, 51])
 def test_random_masks_need_no_entropies_and_no_teacher(self_mask_from_epoch):
     assert {source_of("random", epoch, self_mask_from_epoch) for epoch in EPOCHS} == {None}
-    assert needs_teacher("random", self_mask_from_epoch) is False
+    cfg = SimpleNamespace(mask_strategy="random", self_mask_from_epoch=self_mask_from_epoch, mask_source="teacher")
+    assert teacher_chooses_masks(cfg) is False
 
 
 @pytest.mark.parametrize("kd_weight, kd_start_epoch, expected", [
@@ -54,3 +59,7 @@ def test_self_entropies_are_computed_in_one_of_so_many_passes_over_each_shard(fi
     epochs = range(first, first + len(expected))
     assert [epoch_of_self_entropies(epoch, first, every, shards) for epoch in epochs] == expected
     assert all((epoch - used) % shards == 0 for epoch, used in zip(epochs, expected))  # of the same shard
+
+
+def test_before_self_masking_no_epoch_is_that_of_another():
+    assert [epoch_of_self_entropies(epoch, 3, every=2) for epoch in (1, 2, 3, 4, 5)] == [1, 2, 3, 3, 5]

@@ -46,7 +46,8 @@ def test_a_score_of_ones_own_is_that_of_its_logits_in_chunks(dtype, tolerance, s
 
 
 def test_the_options_of_a_score_reach_it(surprise):
-    assert torch.equal(projected("surprise", *operands(), scale=2.0), 2 * projected("surprise", *operands()))
+    doubled = projected("surprise", *operands(), options={"scale": 2.0})
+    assert torch.equal(doubled, 2 * projected("surprise", *operands()))
 
 
 @pytest.mark.parametrize("pays", [False, True])
@@ -67,5 +68,7 @@ def test_a_scorer_gives_cheap_scores_with_the_way_to_exact_ones(pays, surprise, 
     assert torch.equal(scores.exact(), exact) and torch.equal(scores.values, exact) is not pays
     at = torch.rand(3, 200) < 0.1
     assert scores.exact_at is None or torch.allclose(scores.exact_at(at), exact[at], atol=1e-5)
+    unrefined = Scorer("surprise", is_refined=False)(Model(), clean)
+    assert unrefined.exact_at is None and torch.equal(unrefined.values, exact)
     all_in_bf16 = Scorer("surprise", entropy_precision="bf16")(Model(), clean)
     assert all_in_bf16.exact_at is None and not torch.equal(all_in_bf16.values, exact)

@@ -68,6 +68,19 @@ def test_a_unit_that_does_not_fit_is_skipped_and_the_rest_is_filled():
     assert select("high", scores, every, torch.tensor([2]), None, units).int().tolist() == [[0, 0, 0, 1, 1, 0]]
 
 
+@pytest.mark.parametrize("units, message", [
+    (torch.zeros(5, 21), "torch.float32 of shape .5, 21. found, expected int64 of shape .5, 21."),
+    (torch.zeros(21, dtype=torch.int64), "torch.int64 of shape .21,. found"),
+    (torch.full((5, 21), 21), "numbers from 21 to 21 found, expected -1 to 20"),
+])
+def test_what_are_no_units_is_refused(units, message, monkeypatch):
+    monkeypatch.setitem(UNITS._entries, "wrong", Entry(lambda *arguments: units, {}))
+    masker = Masker(Policy("random", unit="wrong"), Vocabulary(50, 1, torch.arange(4, 50)), 3)
+    tokens = torch.randint(4, 50, (5, 21))
+    with pytest.raises(ValueError, match=f"--mask-unit wrong: {message}"):
+        masker(tokens, torch.arange(5), tokens > 0, None, When(1, 0))
+
+
 @pytest.mark.parametrize("strategy", ["high", "low", "mid", "marginal", "random", "alternating"])
 def test_a_masker_masks_units_whole_and_never_too_much(strategy, monkeypatch):
     pair = Entry(lambda tokens, candidates, vocabulary, draw: (torch.arange(tokens.size(1)) // 2).expand_as(tokens), {})

@@ -48,7 +48,7 @@ COMMANDS = {
     "make-docstring-tasks": Command(fairseq=True, extras=("glue",)),  # whose docstrings it needs
     "weight-drift": Command(fairseq=True, extras=("report",)),
     "doctor": Command(),
-    "policies": Command(),
+    "policies": Command(fairseq=True),
 }
 
 

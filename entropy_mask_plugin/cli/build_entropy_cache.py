@@ -28,11 +28,12 @@ def add_arguments(parser):
 def run(args):
     from fairseq import utils
 
-    from ..config import EntropyMaskedLMConfig, with_options
+    from ..config import EntropyMaskedLMConfig, check_parts, with_options
     from ..pretrained.teacher import load_teacher
     from ..task import EntropyMaskedLMTask
 
     cfg = with_options(EntropyMaskedLMConfig)(**vars(args), seed=1, tpu=False)
+    check_parts(cfg)
     task = EntropyMaskedLMTask.setup_task(cfg, from_checkpoint=True)  # no training: nothing to go on from
     task.teacher = load_teacher(args.teacher, task)
     for epoch, _ in enumerate(utils.split_paths(args.data), 1):

@@ -8,4 +8,4 @@ def add_arguments(parser):
 def run(args):
     from .. import policies
 
-    policies.main()
+    policies.print_parts()

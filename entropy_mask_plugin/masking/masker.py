@@ -11,12 +11,12 @@ from torch import Tensor
 from . import corruption, devices, refinement
 from .devices import to_device_async
 from .noise import CORRUPTION, REPLACEMENT, SELECTION, Draw
-from .policy import Policy
+from .policy import Policy, check_ranges
 from .rates import RATES
 from .scores import Scores
-from .strategies import STRATEGIES, select
+from .strategies import STRATEGIES, check, select
 from .take import number_to_mask
-from .units import UNITS
+from .units import UNITS, check_units
 from .when import When
 
 
@@ -56,10 +56,11 @@ class Masker:
         vocabulary: ids and subword strings.
         seed: of the noise.
     Raises:
-        ValueError: the policy names a part that is not registered.
+        ValueError: the policy names a part that is not registered, or has a number out of its range.
     """
 
     def __init__(self, policy: Policy, vocabulary: Vocabulary, seed: int):
+        check_ranges(policy.mask_prob, policy.leave_unmasked_prob, policy.random_token_prob, policy.mask_count)
         self.policy, self.vocabulary, self.seed = policy, vocabulary, seed
         self.traits = STRATEGIES[policy.strategy].traits
         self.unit, self.rate = UNITS[policy.unit].fn, RATES[policy.rate].fn
@@ -78,11 +79,12 @@ class Masker:
         Returns:
             a new batch; the arguments stay as they are.
         Raises:
-            ValueError: the strategy returns something other than priorities.
+            ValueError: the strategy, the unit or the source returns something other than it must.
         """
         policy = self.policy
         draw = Draw(self.seed, 0 if policy.static_masks else when.epoch, ids, tokens.size(1), when.update)
         units = self.unit(tokens, maskable, self.vocabulary, draw, **policy.options_of("unit"))
+        check_units(units, tokens, f"--mask-unit {policy.unit}")
         n = torch.as_tensor(maskable.sum(1).tolist() if n_maskable is None else n_maskable)
         fraction = self.rate(policy.mask_prob, when, **policy.options_of("rate"))
         counts = number_to_mask(n, fraction, policy.mask_count)  # on the host
@@ -116,7 +118,8 @@ class Masker:
             return choose(None), None
         if scores is None:
             return choose(draw.noise(SELECTION)), None
-        if scores.exact_at is None or units is not None or not self.traits["cuts_scores"]:
+        check(scores.values, maskable, "scores")
+        if scores.exact_at is None or self.policy.needs_exact_scores:
             values = scores.exact()
         else:
             values = self.refined(scores, maskable, choose)

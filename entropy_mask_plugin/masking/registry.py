@@ -2,7 +2,7 @@
 
 import difflib
 import textwrap
-from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 
 class Option(NamedTuple):
@@ -74,6 +74,11 @@ class Registry(Mapping[str, Entry]):
             raise ValueError(f"{self.flag} {name}: trait {unknown[0]} found, expected some of "
                              + ", ".join(self.defaults))
 
+        for option, setting in (options or {}).items():
+            if not isinstance(setting.default, (bool, int, float, str)):
+                raise ValueError(f"{self.flag} {name}: option {option} with default {setting.default!r} found, "
+                                 "expected a bool, int, float or str")
+
         def decorate(fn):
             if name in self._entries and self._entries[name].fn is not fn:
                 raise ValueError(f"{self.flag}: {name} is registered already, expected another name")
@@ -100,9 +105,10 @@ class Registry(Mapping[str, Entry]):
         near = difflib.get_close_matches(str(name), self._entries, n=1)
         return "one of " + ", ".join(self._entries) + (f" (did you mean {near[0]}?)" if near else "")
 
-    def options(self) -> Dict[str, Option]:
-        """{name: Option} of all parts."""
-        return {name: option for entry in self.values() for name, option in entry.options.items()}
+    def options(self) -> Iterator[Tuple[str, Option]]:
+        """(name, Option) of all parts; a name comes more than once where parts share an option."""
+        for entry in self.values():
+            yield from entry.options.items()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

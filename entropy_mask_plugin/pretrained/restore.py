@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.vocabulary import check_vocabulary
-from ..config import flag_of, names_with, recorded_corruption
+from ..config import flag_of, names_with, recorded_corruption, recorded_defaults, unused_options
 from ..system.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -53,9 +53,10 @@ def read_restore_file(task: Any) -> Optional[Restored]:
 
 def warn_of_other_flags(state: dict, path: str, cfg: Any) -> None:
     """Warn of each flag of the masking policy that is not the checkpoint's: such a run mixes two policies."""
-    before = policy((state.get("cfg") or {}).get("task") or {})
-    now = {name: getattr(cfg, name) for name in (*names_with("policy"), "arch") if hasattr(cfg, name)}
-    for name, value in policy(now).items():
+    names = {name for name in names_with("policy") if name not in unused_options(cfg)}
+    before = policy({**recorded_defaults(), **((state.get("cfg") or {}).get("task") or {})})
+    now = policy({name: getattr(cfg, name) for name in (*names, "arch") if hasattr(cfg, name)})
+    for name, value in now.items():
         if name in before and before[name] != value:
             logger.warning(f"--save-dir: {path} was trained with {flag_of(name)} {before[name]} and resumes with "
                            f"{value}; for a new run give a new --save-dir")

@@ -3,12 +3,15 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
+from ..config import recorded_defaults
 from ..scoring import schedule
 from ..system.errors import require
 from ..training.plateau import is_on_plateau, plateau_warning
 from .figures import pyplot, save
 from .table import Table
 from .training_log import PretrainingRun
+
+DEFAULTS = recorded_defaults()
 
 
 def comparison_table(runs: Sequence[PretrainingRun], plateau: Optional[float],
@@ -54,7 +57,9 @@ def tuned_score(tuned: Any, name: str) -> str:
 
 
 def entropy_text(log: Dict[str, float], name: str) -> str:
-    return f"{log[name]:.2f}" if name in log else "–"
+    """name: as logged for entropy; another score's mean where the run has that."""
+    value = log.get(name, log.get(name.replace("entropy", "score")))
+    return "–" if value is None else f"{value:.2f}"
 
 
 def describe_masks(flags: Dict[str, Any]) -> str:
@@ -64,6 +69,8 @@ def describe_masks(flags: Dict[str, Any]) -> str:
     if schedule.is_scored(text):
         source, first = task.get("mask_source", "teacher"), task["self_mask_from_epoch"]
         text += {None: f", {source}", 1: ", self"}.get(first, f", {source}, self from epoch {first}")
+        text += "".join(f", {name[5:]} {task[name]}" for name in ("mask_score", "mask_unit")
+                        if task.get(name, DEFAULTS[name]) != DEFAULTS[name])
     if criterion["kd_weight"]:
         text += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"
     return text

@@ -40,13 +40,9 @@ def epoch_of_self_entropies(epoch: int, self_mask_from_epoch: int, every: int = 
         every: compute them in one of this many passes over a shard.
         shards: epochs in a pass over all the data.
     """
-    passes = (epoch - self_mask_from_epoch) // shards
+    passes = max(0, epoch - self_mask_from_epoch) // shards
     return epoch - passes % every * shards
 
-
-def needs_teacher(strategy: str, self_mask_from_epoch: Optional[int] = None, first: str = "teacher") -> bool:
-    """Whether any epoch takes its scores from the teacher. Only the first needs to be checked: if any does, it does."""
-    return source_of(strategy, 1, self_mask_from_epoch, first) == "teacher"
 
 
 def distils(epoch: int, kd_weight: float, kd_start_epoch: int) -> bool:

@@ -23,13 +23,14 @@ class Scorer:
         entropy_precision: --entropy-precision, of the whole pass; None = the layers as `precision` says, the projection
             refined near the selection cut.
         options: {name: value}, the options of the score among them.
+        is_refined: whether approximate scores will be made exact near the selection cut; if not, all are exact.
     Raises:
         ValueError: there is no such score.
     """
 
     def __init__(self, score: str, precision: str = "fp32", entropy_precision: Optional[str] = None,
-                 options: Optional[Mapping[str, Any]] = None):
-        self.score, self.options = score, SCORES[score].chosen(options or {})
+                 options: Optional[Mapping[str, Any]] = None, is_refined: bool = True):
+        self.score, self.options, self.is_refined = score, SCORES[score].chosen(options or {}), is_refined
         self.layers_in = entropy_precision or precision
         self.product = torch.bfloat16 if entropy_precision == "bf16" else torch.float32
 
@@ -44,7 +45,7 @@ class Scorer:
         tokens = clean["src_tokens"] if SCORES[self.score].traits["needs_tokens"] else None
         # Without syncs, refinement may miss a position where scores are nearly equal, as bf16 layers do in any case.
         is_unsafe = devices.syncs_are_expensive(hidden.device) and self.layers_in == "fp32"
-        if self.product is torch.bfloat16 or is_unsafe or not bf16_pays(hidden.device):
+        if self.product is torch.bfloat16 or is_unsafe or not self.is_refined or not bf16_pays(hidden.device):
             return Scores(self.projected(hidden, weight, bias, tokens, self.product))
         return Scores(self.projected(hidden, weight, bias, tokens, torch.bfloat16),
                       lambda at: self.projected(hidden[at], weight, bias, None if tokens is None else tokens[at],
@@ -64,4 +65,4 @@ class Scorer:
     def projected(self, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Optional[Tensor],
                   dtype: torch.dtype) -> Tensor:
         """As `masking.scores.projected`, of this score: ... x C -> ... fp32."""
-        return projected(self.score, hidden, weight, bias, tokens, dtype, **self.options)
+        return projected(self.score, hidden, weight, bias, tokens, dtype, self.options)

@@ -16,9 +16,10 @@ from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from fairseq.data import data_utils
 
+from ..config import flag_of, names_with
 from ..system.processes import PACKAGE
 from .conditions import CONDITIONS, CORRUPTIONS
-from .options import TEACHER_SEED, StudyOptions
+from .options import TEACHER_SEED, StudyOptions, owned
 
 CLI = ("python", "-m", "entropy_mask_plugin.cli")
 FINISHED = "finished.json"  # of a step, in its folder
@@ -99,9 +100,10 @@ def teacher_steps(options: StudyOptions) -> List[Step]:
 
 def cache_step(options: StudyOptions, corpus: int) -> Step:
     args = [*shlex.split(options.sizes.pretraining), *options.extra_args]
-    precisions = [arg for flag in ("--precision", "--entropy-precision") for arg in last_value(args, flag)]
+    decisive = [flag_of(name) for name in names_with("scores") if flag_of(name) not in owned()]
+    values = [arg for flag in decisive for arg in last_value(args, flag)]
     command = (*CLI, "build-entropy-cache", options.data[corpus], "--teacher", teacher_path(options), "--entropy-cache",
-               options.path("entropies"), "--tokens-per-sample", str(options.sizes.length), *precisions,
+               options.path("entropies"), "--tokens-per-sample", str(options.sizes.length), *values,
                *cpu_flag(options))
     name = "the teacher's entropies" + (f" of corpus {corpus + 1}" if corpus else "")
     return Step("entropies", name, command, options.path("entropies", f"corpus{corpus + 1}"))

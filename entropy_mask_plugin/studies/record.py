@@ -147,6 +147,9 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
                                   task.get("mask_source", "teacher"))
         require(SOURCES.flag, name, name is None or name in SOURCES, SOURCES.expected(name))
         source = name and SOURCES[name].traits["reads"]
+        if name == "self" and log["epoch"] != schedule.epoch_of_self_entropies(
+                log["epoch"], task["self_mask_from_epoch"] or 1, task.get("self_entropy_every", 1), shards):
+            source = None  # kept from an earlier pass over the data
         if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
             source = None  # on disk since the first pass over the data
         distils = schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"])

@@ -15,7 +15,8 @@ projected: (hidden, weight, bias, dtype) -> the same for all positions of a batc
 Shapes: B sentences, T positions, R rows (positions), V vocabulary, C width.
 """
 
-from typing import Any, Callable, NamedTuple, Optional
+from types import MappingProxyType
+from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ class Scores(NamedTuple):
 
 @torch.no_grad()
 def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: Optional[Tensor],
-              dtype: torch.dtype = torch.float32, **options: Any) -> Tensor:
+              dtype: torch.dtype = torch.float32, options: Mapping[str, Any] = MappingProxyType({})) -> Tensor:
     """A score of softmax(hidden @ weight.T + bias), never with the logits of more than CHUNK_ROWS positions in memory.
 
     Args:
@@ -61,7 +62,7 @@ def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: 
     """
     entry = SCORES[score]
     if entry.traits["projected"] is not None:
-        return entry.traits["projected"](hidden, weight, bias, dtype)
+        return entry.traits["projected"](hidden, weight, bias, dtype, **options)
     rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()  # N x C
     chunks = rows.split(CHUNK_ROWS)
     tokens_of = [None] * len(chunks) if tokens is None else tokens.reshape(-1).split(CHUNK_ROWS)

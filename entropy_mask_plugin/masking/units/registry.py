@@ -13,6 +13,29 @@
 Shapes: B sentences, T positions.
 """
 
+from typing import Optional
+
+import torch
+from torch import Tensor
+
 from ..registry import Registry
 
 UNITS = Registry("--mask-unit")
+
+
+def check_units(units: Optional[Tensor], tokens: Tensor, what: str) -> None:
+    """Check what a unit returns: B x T int64 in -1 ... T - 1, or None. The range is checked on a CPU only: on a GPU,
+    the host would wait.
+
+    Raises:
+        ValueError: it is something else; `what` begins the message.
+    """
+    if units is None:
+        return
+    if not isinstance(units, Tensor) or units.dtype != torch.int64 or units.shape != tokens.shape:
+        kind = f"{units.dtype} of shape {tuple(units.shape)}" if isinstance(units, Tensor) else type(units).__name__
+        raise ValueError(f"{what}: {kind} found, expected int64 of shape {tuple(tokens.shape)}")
+    if units.device.type == "cpu" and units.numel():
+        lowest, highest = int(units.min()), int(units.max())
+        if lowest < -1 or highest >= tokens.size(1):
+            raise ValueError(f"{what}: numbers from {lowest} to {highest} found, expected -1 to {tokens.size(1) - 1}")

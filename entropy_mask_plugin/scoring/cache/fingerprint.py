@@ -17,8 +17,6 @@ from fairseq import utils
 from ...masking.scores import SCORES
 from ...system.digests import digest, digest_of_file
 
-DEFINITION = 1  # of entropy, see masking/scores/entropy.py; increase it when the computed values change
-
 
 def facts_of_teacher(teacher: Any) -> Dict[str, Any]:
     """The facts of a model: its weights and its settings. teacher: one of this plug-in's models."""
@@ -41,7 +39,7 @@ def facts_of_data(cfg: Any, dictionary: Any, split: str, epoch: int, block_sizes
     paths = utils.split_paths(cfg.data)
     prefix = os.path.join(paths[(epoch - 1) % len(paths)], split)
     return {
-        "definition of entropy": DEFINITION,
+        "definition of entropy": SCORES["entropy"].traits["version"],
         "data": [digest_of_file(path) for path in sorted(glob.glob(glob.escape(prefix) + "*.[bi][id][nx]"))],
         "dictionary": digest("\n".join(dictionary.symbols).encode()),
         "tokens per sample": cfg.tokens_per_sample,
@@ -58,7 +56,8 @@ def facts_of_score(cfg: Any) -> Dict[str, Any]:
     if cfg.mask_score == "entropy":
         return {}
     entry = SCORES[cfg.mask_score]
-    return {"score": cfg.mask_score, "version of the score": entry.traits["version"], **entry.chosen(vars(cfg))}
+    return {"score": cfg.mask_score, "version of the score": entry.traits["version"],
+            "options of the score": entry.chosen(vars(cfg))}
 
 
 def name_of(facts: Mapping[str, Any]) -> str:
