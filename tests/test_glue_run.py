@@ -312,8 +312,7 @@ TASK_OF_ONES_OWN = '''
 
 from entropy_mask_plugin.glue.tasks import TASKS, Task, Task
 
-TASKS["repeats"] = Task("Repeats", ("first", "second", "label"), ("no", "yes"), {"dev": "dev.tsv"}, None, ("f1",),
-                        fairseq_metric=("--report-acc-and-f1", "f1"))
+TASKS["repeats"] = Task("Repeats", ("first", "second", "label"), ("no", "yes"), {"dev": "dev.tsv"}, None, ("f1",))
 '''
 
 

@@ -3,9 +3,10 @@
 import math
 import time
 
+import numpy as np
 import pytest
 import torch
-from fairseq import utils
+from fairseq import checkpoint_utils, utils
 from fairseq.logging import metrics
 from omegaconf import OmegaConf
 
@@ -193,3 +194,12 @@ def test_the_random_numbers_of_an_update_are_fairseqs(start):
     ours = torch.rand(5)
     torch.manual_seed(7 + trainer.get_num_updates())
     assert torch.equal(ours, torch.rand(5))
+
+
+def test_a_best_score_of_numpy_is_saved_as_a_plain_number(tmp_path):
+    extra_state = {"best": np.float64(0.75), "all": [np.int64(3), {"x": 1}]}
+    state = {"model": {"weight": torch.ones(2)}, "extra_state": extra_state}
+    checkpoint_utils.torch_persistent_save(state, str(tmp_path / "x.pt"))
+    saved = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert saved["extra_state"] == {"best": 0.75, "all": [3, {"x": 1}]}
+    assert torch.equal(saved["model"]["weight"], torch.ones(2))

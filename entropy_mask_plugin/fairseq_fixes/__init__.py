@@ -23,6 +23,7 @@ PATCHES = (
     checkpoint_files.allow_harmless_classes_in_checkpoints,
     checkpoint_files.copy_checkpoints_atomically,
     checkpoint_files.report_unwritable_checkpoints,
+    checkpoint_files.save_plain_numbers,
     checkpoint_files.save_patience,
     ranks.detect_torchrun,
     ranks.wrap_cpu_models_without_device_ids,

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
@@ -93,6 +94,28 @@ def validate_before_training() -> None:
         return loaded
 
     checkpoint_utils.load_checkpoint = load_checkpoint
+
+
+def save_plain_numbers() -> None:
+    """fairseq keeps the best score of a run as its metric computed it: F1, MCC and correlations are numpy's numbers,
+    with which torch.load(weights_only=True) refuses the checkpoint."""
+    fairseq_save = checkpoint_utils.torch_persistent_save
+
+    def save(obj, filename, async_write=False):
+        if isinstance(obj, dict):
+            obj = {key: plain_numbers(value) if key == "extra_state" else value for key, value in obj.items()}
+        fairseq_save(obj, filename, async_write)
+
+    checkpoint_utils.torch_persistent_save = save
+
+
+def plain_numbers(value: Any) -> Any:
+    """The same dicts and lists, with Python's numbers in place of numpy's."""
+    if isinstance(value, dict):
+        return {key: plain_numbers(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain_numbers, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def save_patience() -> None:

@@ -58,6 +58,8 @@ class FineTuningSettings:
         require("--out", self.out, not set(self.out) & set(",:"), "no comma or colon, where fairseq splits paths")
         for name in self.tasks:
             require("--tasks", name, name in TASKS and self.tasks.count(name) == 1, "all or some of " + ",".join(TASKS))
+            require("--tasks", f"f1 of {len(TASKS[name].labels)} labels in {name}",
+                    "f1" not in TASKS[name].official or len(TASKS[name].labels) == 2, "two, the second of which counts")
         check_protocol(self.protocol)
         missing = missing_files(self.tasks, self.glue) if self.glue else []
         if missing:
