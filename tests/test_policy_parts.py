@@ -192,7 +192,7 @@ def test_a_policy_out_of_range_is_refused_without_fairseq_too(number, message):
 
 
 def test_scores_that_are_none_are_not_blamed_on_the_strategy():
-    with pytest.raises(ValueError, match="^scores: 1 values that are not finite found"):
+    with pytest.raises(ValueError, match="^scores .--mask-score entropy.: 1 values that are not finite found"):
         masked_by("high", scores=Scores(torch.tensor([[torch.nan] + [0.0] * 9] + [[0.0] * 10] * 3)))
 
 

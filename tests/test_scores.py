@@ -72,3 +72,10 @@ def test_a_scorer_gives_cheap_scores_with_the_way_to_exact_ones(pays, surprise, 
     assert unrefined.exact_at is None and torch.equal(unrefined.values, exact)
     all_in_bf16 = Scorer("surprise", entropy_precision="bf16")(Model(), clean)
     assert all_in_bf16.exact_at is None and not torch.equal(all_in_bf16.values, exact)
+
+
+@pytest.mark.parametrize("value, kind", [(lambda logits: logits.sum(), r"shape \(\)"), (lambda logits: 1.0, "float")])
+def test_what_is_no_score_is_named(value, kind, monkeypatch):
+    monkeypatch.setitem(SCORES._entries, "wrong", Entry(lambda logits, tokens: value(logits), SCORES.defaults))
+    with pytest.raises(ValueError, match=rf"--mask-score wrong: {kind} found, expected shape \(256,\)"):
+        projected("wrong", *operands())

@@ -52,6 +52,9 @@ COMMANDS = {
 }
 
 
+SCRIPTS = {"reproduce": "studies", "finetune-glue": "glue"}  # whose names in scripts/ are others
+
+
 def main(arguments: Optional[Sequence[str]] = None, prog: str = "entropy-mask") -> ExitStatus:
     """Run the command that the first argument names. Returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -65,8 +68,10 @@ def main(arguments: Optional[Sequence[str]] = None, prog: str = "entropy-mask") 
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        nearest = difflib.get_close_matches(name.replace("_", "-"), COMMANDS, n=1, cutoff=0)[0]
-        print(f"{list_of_commands(prog)}\n\nerror: {name} is no command, did you mean {nearest}?", file=sys.stderr)
+        nearest = [SCRIPTS.get(match, match) for match in difflib.get_close_matches(
+            name.replace("_", "-"), (*COMMANDS, *SCRIPTS), n=1)]
+        guess = f"did you mean {nearest[0]}?" if nearest else "see the list above"
+        print(f"{list_of_commands(prog)}\n\nerror: unknown command {name}, {guess}", file=sys.stderr)
         return 2
     return run_command(name, rest, f"{prog} {name}")
 

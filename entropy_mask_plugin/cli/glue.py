@@ -3,7 +3,7 @@
     %(prog)s --checkpoint runs/init/checkpoint_best.pt --glue glue --out glue-runs/init
     %(prog)s --checkpoint … --from-hub --tasks cola,rte --seeds 1 2 --protocol standard --out …
 
-Rerun the same command to resume. Words after -- go to fairseq-train and win.
+Rerun the same command to resume. Arguments after -- go to fairseq-train and override these.
 """
 
 import sys

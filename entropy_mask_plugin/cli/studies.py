@@ -5,13 +5,13 @@
 
 Each row of a table is pretrained and fine-tuned with each seed; the teacher, its entropies and the binarised tasks are
 made once. Rerun the same command to resume. Several studies share their rows.
-Words after -- go to every fairseq-train that pretrains and win over the scale's (--cpu: to all of them).
+Arguments after -- go to every fairseq-train that pretrains and override the scale's (--cpu: to all of them).
 """
 
 USAGE = "%(prog)s STUDY [STUDY …] --scale S --data DATA-BIN --glue DIR --out RUN [options] [-- FLAG …]"
 EPILOG = """
 studies:
-  teacher-masking  table 1: random, high, low, marginal, alternating, mid, and three rows that the paper has not:
+  teacher-masking  table 1: random, high, low, marginal, alternating, mid, and three rows that the paper does not have:
                    random-static (masks that repeat, as a static teacher's do), the teacher itself, no pretraining
   self-masking     table 2: cold start, init
   frozen           section 3.3: the encoder frozen while fine-tuning

@@ -118,7 +118,7 @@ class Masker:
             return choose(None), None
         if scores is None:
             return choose(draw.noise(SELECTION)), None
-        check(scores.values, maskable, "scores")
+        check(scores.values, maskable, f"scores (--mask-score {self.policy.score})")
         if scores.exact_at is None or self.policy.needs_exact_scores:
             values = scores.exact()
         else:

@@ -156,7 +156,9 @@ def bits(values: Iterable[np.ndarray]) -> Tensor:
 def check_split(prefix: str) -> None:
     """Raise a UsageError unless prefix.bin and prefix.idx exist and hold text."""
     if not indexed_dataset.dataset_exists(prefix, impl=None):
-        raise UsageError(f"data: {prefix}.bin and .idx not found, expected a folder written by fairseq-preprocess")
+        below = os.path.join(os.path.dirname(prefix), "bin")
+        instead = below if os.path.isdir(below) else "a folder written by fairseq-preprocess"
+        raise UsageError(f"data: {prefix}.bin and .idx not found, expected {instead}")
     if os.path.getsize(prefix + ".bin") == 0:
         raise UsageError(f"data: {prefix}.bin holds no sequences, expected at least one")
 

@@ -69,4 +69,8 @@ def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: 
     with torch.autocast(rows.device.type, enabled=False):  # the caller's autocast would round the logits to bf16
         values = [entry.fn((chunk @ weight.t()).float() + bias, of_chunk, **options)
                   for chunk, of_chunk in zip(chunks, tokens_of)]
+    for chunk, scored in zip(chunks, values):
+        if not isinstance(scored, Tensor) or scored.shape != chunk.shape[:1]:
+            kind = f"shape {tuple(scored.shape)}" if isinstance(scored, Tensor) else type(scored).__name__
+            raise ValueError(f"--mask-score {score}: {kind} found, expected shape ({len(chunk)},)")
     return torch.cat(values).view(hidden.shape[:-1])
