@@ -63,17 +63,15 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     mask_strategy: str = flag(
         "high", f"which tokens are masked, by their scores: {names(STRATEGIES)}", policy=True, study=ROWS)
     mask_score: str = flag(
-        "entropy", f"what is measured of the prediction at each token: {names(SCORES)}", policy=True, scores=True,
-        study=ROWS)
+        "entropy", f"what is measured of the prediction at each token: {names(SCORES)}", policy=True, scores=True)
     mask_source: str = flag(
-        "teacher", f"whose predictions are scored before --self-mask-from-epoch: {names(SOURCES)}", policy=True,
-        study=ROWS)
+        "teacher", f"whose predictions are scored before --self-mask-from-epoch: {names(SOURCES)}", policy=True)
     mask_unit: str = flag("token", f"which tokens are masked together: {names(UNITS)}", policy=True)
     mask_prob: Optional[float] = flag(
         None, "fraction of the maskable tokens of each sequence that is masked, in (0, 1] (default: 0.15; 0.5 for "
-        "--arch …_3ml)", policy=True)
+        "--arch …_3ml)", policy=True, study=ROWS)
     mask_count: Optional[int] = flag(
-        None, "mask this many tokens of each sequence instead (1 or more)", policy=True)
+        None, "mask this many tokens of each sequence instead (1 or more)", policy=True, study=ROWS)
     static_masks: bool = flag(
         False, "noise does not depend on the epoch: random masks repeat (control for a static teacher)", policy=True,
         study=ROWS)
