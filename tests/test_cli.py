@@ -62,7 +62,9 @@ def test_without_a_command_all_are_listed_with_a_line_each(arguments):
     assert done.returncode == 0 and [name for name, _ in listed] == list(COMMANDS), done.stderr
 
 
-@pytest.mark.parametrize("given, nearest", [("prepare_corpus", "prepare-corpus"), ("study", "studies"), ("reproduce", "studies")])
+@pytest.mark.parametrize("given, nearest", [
+    ("prepare_corpus", "prepare-corpus"), ("study", "studies"), ("reproduce", "studies"),
+])
 def test_an_unknown_command_is_answered_with_the_list_and_the_nearest_one(given, nearest):
     done = python(*MODULE, given)
     assert done.returncode == 2 and done.stdout == ""
