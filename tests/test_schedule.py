@@ -63,3 +63,9 @@ def test_self_entropies_are_computed_in_one_of_so_many_passes_over_each_shard(fi
 
 def test_before_self_masking_no_epoch_is_that_of_another():
     assert [epoch_of_self_entropies(epoch, 3, every=2) for epoch in (1, 2, 3, 4, 5)] == [1, 2, 3, 3, 5]
+
+
+def test_where_self_is_the_first_source_passes_are_counted_from_the_first_epoch():
+    for self_mask_from_epoch in (None, 3):
+        epochs = [epoch_of_self_entropies(epoch, self_mask_from_epoch, every=2, first="self") for epoch in range(1, 6)]
+        assert epochs == [1, 1, 3, 3, 5]

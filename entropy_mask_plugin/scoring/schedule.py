@@ -31,7 +31,8 @@ def source_of(strategy: str, epoch: int, self_mask_from_epoch: Optional[int] = N
     return "self" if self_mask_from_epoch is not None and epoch >= self_mask_from_epoch else first
 
 
-def epoch_of_self_entropies(epoch: int, self_mask_from_epoch: int, every: int = 1, shards: int = 1) -> int:
+def epoch_of_self_entropies(epoch: int, self_mask_from_epoch: Optional[int], every: int = 1, shards: int = 1,
+                            first: str = "teacher") -> int:
     """The epoch whose self entropies are used in this one; the same epoch where they are computed anew.
 
     Args:
@@ -39,8 +40,10 @@ def epoch_of_self_entropies(epoch: int, self_mask_from_epoch: int, every: int = 
         self_mask_from_epoch: first epoch of self-masking.
         every: compute them in one of this many passes over a shard.
         shards: epochs in a pass over all the data.
+        first: the source of the epochs before; "self" = self-masking begins with epoch 1.
     """
-    passes = max(0, epoch - self_mask_from_epoch) // shards
+    begin = 1 if first == "self" or self_mask_from_epoch is None else self_mask_from_epoch
+    passes = max(0, epoch - begin) // shards
     return epoch - passes % every * shards
 
 

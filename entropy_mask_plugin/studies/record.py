@@ -141,14 +141,13 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
     corruption = recorded_corruption(task)
     if task["mask_count"]:
         corruption = corruption._replace(mask_prob=task["mask_count"] / length)
-    shards = len(task["data"].split(":"))
+    shards, first = len(task["data"].split(":")), task.get("mask_source", "teacher")
     for log in run.train:
-        name = schedule.source_of(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"],
-                                  task.get("mask_source", "teacher"))
+        name = schedule.source_of(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"], first)
         require(SOURCES.flag, name, name is None or name in SOURCES, SOURCES.expected(name))
         source = name and SOURCES[name].traits["reads"]
         if name == "self" and log["epoch"] != schedule.epoch_of_self_entropies(
-                log["epoch"], task["self_mask_from_epoch"] or 1, task.get("self_entropy_every", 1), shards):
+                log["epoch"], task["self_mask_from_epoch"], task.get("self_entropy_every", 1), shards, first):
             source = None  # kept from an earlier pass over the data
         if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
             source = None  # on disk since the first pass over the data

@@ -23,9 +23,8 @@ class Own(Source):
     def __call__(self, sample: Mapping[str, Any], model: torch.nn.Module, when: When) -> Scores:
         """Scores of the model before the update, or of an earlier epoch under --self-entropy-every."""
         cfg = self.task.cfg
-        first = 1 if cfg.mask_source == "self" else cfg.self_mask_from_epoch
-        epoch = schedule.epoch_of_self_entropies(when.epoch, first, cfg.self_entropy_every,
-                                                 len(utils.split_paths(cfg.data)))
+        epoch = schedule.epoch_of_self_entropies(when.epoch, cfg.self_mask_from_epoch, cfg.self_entropy_every,
+                                                 len(utils.split_paths(cfg.data)), cfg.mask_source)
         if epoch != when.epoch and set(sample["self_entropy_epochs"]) == {epoch}:
             return Scores(sample["self_entropy_bits"].view(torch.float32))
         if epoch != when.epoch:
