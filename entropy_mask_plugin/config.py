@@ -154,6 +154,11 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def field_of(registry: Registry) -> str:
+    """The field whose value is a name in the registry: --mask-score -> mask_score."""
+    return registry.flag.removeprefix("--").replace("-", "_")
+
+
 def policy_of(cfg: Any) -> Policy:
     """The `Policy` that an EntropyMaskedLMConfig describes."""
     values = {name: getattr(cfg, name, option.default) for name, option in options().items()}
@@ -184,14 +189,14 @@ def recorded_corruption(task: Mapping[str, Any]) -> Corruption:
     return corruption_of(SimpleNamespace(**{name: task.get(name) for name in (*Corruption._fields, "arch")}))
 
 
-def check_corruption(fractions: Corruption) -> None:
-    """Check the range of each fraction.
+def check_corruption(fractions: Corruption, mask_count: Optional[int] = None) -> None:
+    """Check the range of each fraction, and of --mask-count.
 
     Raises:
         UsageError: names the first flag out of its range.
     """
     try:
-        check_ranges(**fractions._asdict())
+        check_ranges(**fractions._asdict(), mask_count=mask_count)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -202,8 +207,7 @@ def check_flags(cfg: Any) -> None:
     Raises:
         UsageError: names the first flag with a wrong value.
     """
-    check_corruption(corruption_of(cfg))
-    require("--mask-count", cfg.mask_count, cfg.mask_count is None or cfg.mask_count >= 1, "1 or more")
+    check_corruption(corruption_of(cfg), cfg.mask_count)
     require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
             cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
     require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
@@ -256,7 +260,7 @@ def check_parts(cfg: Any) -> None:
 
 def parts_of(cfg: Any) -> Tuple[Tuple[Registry, str], ...]:
     """(registry, name) of each part that the flags choose."""
-    return (STRATEGIES, cfg.mask_strategy), (SCORES, cfg.mask_score), (UNITS, cfg.mask_unit), (SOURCES, cfg.mask_source)
+    return tuple((registry, getattr(cfg, field_of(registry))) for registry in registries())
 
 
 def unused_options(cfg: Any) -> Set[str]:
@@ -266,8 +270,8 @@ def unused_options(cfg: Any) -> Set[str]:
 
 
 def recorded_defaults() -> Dict[str, Any]:
-    """{field: default} of the parts, which checkpoints of older versions do not hold."""
-    return {name: getattr(EntropyMaskedLMConfig, name) for name in ("mask_score", "mask_source", "mask_unit")}
+    """{field: default} of the parts: checkpoints of older versions do not hold all of them."""
+    return {name: getattr(EntropyMaskedLMConfig, name) for name in map(field_of, registries())}
 
 
 def teacher_chooses_masks(cfg: Any) -> bool:

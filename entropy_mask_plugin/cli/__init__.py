@@ -3,7 +3,8 @@
 A command is a module of this folder, named like it with underscores. Its docstring is the description in --help, with
 %(prog)s for how it was called, and the first line of it stands in the list of commands. It defines
 
-    add_arguments(parser)    its flags; imports the standard library alone, so that --help is quick
+    add_arguments(parser)    its flags; imports the standard library alone, so that --help is quick (build-entropy-cache
+                             does not: its flags are derived from the task's)
     run(args)                the work; returns what sys.exit takes
 
 and may have an EPILOG for --help and a USAGE line.
