@@ -19,42 +19,12 @@ from entropy_mask_plugin.studies.record import flops_per_token
 PAGE = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8").split("## Add a part")[1]
 PARTS = {
     **dict(zip(("strategy", "score", "source", "unit"), re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))),
-    "mixer": '''"""A mixer."""
+    "mixer": (ROOT / "tests" / "builders" / "mean_mixer.py").read_text(encoding="utf-8") + """
 
-import torch
-
-import entropy_mask_plugin
 from entropy_mask_plugin.models.mixers import MIXERS
 
-
-@MIXERS.add("mean")
-class Mean(torch.nn.Module):
-    """The mean of all tokens, projected."""
-
-    marker = "mean_proj"
-
-    def __init__(self, embed_dim, num_heads, dropout, norm=None):
-        super().__init__()
-        self.mean_proj, self.norm = torch.nn.Linear(embed_dim, embed_dim), norm or torch.nn.Identity()
-
-    def forward(self, x, attend, positions=None):
-        mixed = self.mean_proj(self.norm(x.mean(1, keepdim=True).expand_as(x)))
-        return mixed if positions is None else positions.gather(mixed)
-
-    def value_path(self):
-        return [self.mean_proj.weight]
-
-    @staticmethod
-    def components(tensors):
-        return {"attention out": list(tensors.values())}
-
-    @staticmethod
-    def macs(width, length, present, wanted):
-        return {"projections": wanted * width**2, "attention": 0}
-
-
-entropy_mask_plugin.register()
-''',
+MIXERS.add("mean")(Mean)
+""",
 }
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from builders.mean_mixer import Mean
 from builders.models import AnyTask, build, lively
 
 from entropy_mask_plugin.masking.registry import Entry
@@ -182,31 +183,6 @@ def test_initial_weights_that_pass_values_on_are_larger_by_gamma(layers):
     torch.manual_seed(0)
     without = build("--no-gamma-init", model=flags)
     assert math.isclose(without.encoder.layers[0].self_attn.out_proj.weight.std(), 0.02, rel_tol=0.02)
-
-
-class Mean(torch.nn.Module):
-    """A mixer that nobody has heard of: the mean of the tokens, through a linear layer."""
-
-    marker = "mean_proj"
-
-    def __init__(self, embed_dim, num_heads, dropout, norm=None):
-        super().__init__()
-        self.mean_proj, self.norm = torch.nn.Linear(embed_dim, embed_dim), norm or torch.nn.Identity()
-
-    def forward(self, x, attend, positions=None):
-        mixed = self.mean_proj(self.norm(x.mean(1, keepdim=True).expand_as(x)))
-        return mixed if positions is None else positions.gather(mixed)
-
-    def value_path(self):
-        return [self.mean_proj.weight]
-
-    @staticmethod
-    def components(tensors):
-        return {"attention out": [tensors["mean_proj.weight"], tensors["mean_proj.bias"]]}
-
-    @staticmethod
-    def macs(width, length, present, wanted):
-        return {"projections": wanted * width**2, "attention": 0}
 
 
 def test_another_mixer_is_scaled_counted_and_reported_by_what_it_says_itself(monkeypatch):
