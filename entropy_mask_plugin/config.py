@@ -5,7 +5,7 @@ import logging
 import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Dict, Mapping, Optional, Set, Tuple, Type
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Type
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.configs import FairseqConfig
@@ -14,11 +14,13 @@ from omegaconf import II, MISSING, OmegaConf
 
 from .masking.corruption import Corruption
 from .masking.policy import Policy, check_ranges
+from .masking.rates import parse_rate
 from .masking.registry import Option, Registry
 from .masking.scores import SCORES
 from .masking.strategies import STRATEGIES
 from .masking.units import UNITS
 from .scoring import schedule
+from .scoring.schedule import SourceSchedule
 from .scoring.sources import SOURCES
 from .system.errors import UsageError, require
 
@@ -67,11 +69,17 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     mask_source: str = flag(
         "teacher", f"whose predictions are scored before --self-mask-from-epoch: {names(SOURCES)}", policy=True)
     mask_unit: str = flag("token", f"which tokens are masked together: {names(UNITS)}", policy=True)
-    mask_prob: Optional[float] = flag(
-        None, "fraction of the maskable tokens of each sequence that is masked, in (0, 1] (default: 0.15; 0.5 for "
-        "--arch …_3ml)", policy=True, study=ROWS)
+    mask_prob: Optional[str] = flag(
+        None, "fraction of the maskable tokens of each sequence that is masked, in (0, 1]; FIRST:LAST, as 0.3:0.15, "
+        "changes linearly over the run (default: 0.15; 0.5 for --arch …_3ml)", policy=True, study=ROWS)
     mask_count: Optional[int] = flag(
         None, "mask this many tokens of each sequence instead (1 or more)", policy=True, study=ROWS)
+    guided_fraction: str = flag(
+        "1", "fraction of the masked tokens that follows the scores, in [0, 1]; the others are random; FIRST:LAST "
+        "changes linearly over the run", policy=True, study=ROWS)
+    guided_by: str = flag(
+        "tokens", "tokens: that fraction of each sequence's masked tokens; sequences: all of them in that fraction of "
+        "the sequences, so that only these are scored", policy=True, study=ROWS)
     static_masks: bool = flag(
         False, "noise does not depend on the epoch: random masks repeat (control for a static teacher)", policy=True,
         study=ROWS)
@@ -90,7 +98,10 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         None, "for each layer, which one of --init-from it copies: comma-separated, from 0 (default: evenly spaced)")
     self_mask_from_epoch: Optional[int] = flag(
         None, "first epoch, from 1, whose scores come from the model being trained: 1 = cold start, 2 = the paper's "
-        "init (default: never)", policy=True, study=ROWS)
+        "init; epochs before it are masked at random without --teacher (default: never)", policy=True, study=ROWS)
+    self_mask_model: str = flag(
+        "current", "whose weights --self-mask-from-epoch means: current, or ema: the slow average that fairseq keeps "
+        "with --store-ema --ema-decay 0.999", policy=True, study=ROWS)
     entropy_cache: Optional[str] = flag(
         None, "folder that keeps the teacher's scores: computed once, read by later epochs and runs", study=ROWS)
     self_entropy_every: int = flag(
@@ -111,6 +122,10 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     save_dir: str = flag(II("checkpoint.save_dir"), study="--out")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    store_ema: bool = II("ema.store_ema")
+    max_update: int = II("optimization.max_update")
+    max_epoch: int = II("optimization.max_epoch")
+    update_freq: List[int] = II("optimization.update_freq")
 
 
 FAIRSEQS_OWN = {field.name for section in dataclasses.fields(FairseqConfig) if dataclasses.is_dataclass(section.type)
@@ -163,7 +178,8 @@ def policy_of(cfg: Any) -> Policy:
     """The `Policy` that an EntropyMaskedLMConfig describes."""
     values = {name: getattr(cfg, name, option.default) for name, option in options().items()}
     return Policy(cfg.mask_strategy, cfg.mask_score, cfg.mask_unit, mask_count=cfg.mask_count,
-                  static_masks=cfg.static_masks, options=values, **corruption_of(cfg)._asdict())
+                  static_masks=cfg.static_masks, guided_fraction=parse_rate(cfg.guided_fraction),
+                  guided_by=cfg.guided_by, options=values, **corruption_of(cfg)._asdict())
 
 
 def plain(cfg: Any) -> Any:
@@ -178,10 +194,26 @@ CORRUPTION_OF_ARCH = {"bert_base_3ml": MASK_LATER, "bertlet_3ml": MASK_LATER}
 
 
 def corruption_of(cfg: Any) -> Corruption:
-    """The `Corruption` of an EntropyMaskedLMConfig: its flags, and the defaults of its arch for those not given."""
+    """The `Corruption` of an EntropyMaskedLMConfig: its flags, and the defaults of its arch for those not given.
+
+    Raises:
+        UsageError: --mask-prob is not a rate.
+    """
     defaults = CORRUPTION_OF_ARCH.get(cfg.arch, PAPERS)
-    flags = (cfg.mask_prob, cfg.leave_unmasked_prob, cfg.random_token_prob)
+    flags = (rate_of("mask_prob", cfg.mask_prob), cfg.leave_unmasked_prob, cfg.random_token_prob)
     return Corruption(*(default if value is None else value for value, default in zip(flags, defaults)))
+
+
+def rate_of(name: str, value: Any) -> Any:
+    """The rate that a flag gives, see `masking.rates`; None stays None.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return parse_rate(value)
+    except ValueError as error:
+        raise UsageError(f"{flag_of(name)}: {value} found ({error}), expected a number, or FIRST:LAST") from None
 
 
 def recorded_corruption(task: Mapping[str, Any]) -> Corruption:
@@ -189,14 +221,14 @@ def recorded_corruption(task: Mapping[str, Any]) -> Corruption:
     return corruption_of(SimpleNamespace(**{name: task.get(name) for name in (*Corruption._fields, "arch")}))
 
 
-def check_corruption(fractions: Corruption, mask_count: Optional[int] = None) -> None:
-    """Check the range of each fraction, and of --mask-count.
+def check_corruption(fractions: Corruption, **numbers: Any) -> None:
+    """Check the range of each fraction, and of other numbers of a `Policy`.
 
     Raises:
         UsageError: names the first flag out of its range.
     """
     try:
-        check_ranges(**fractions._asdict(), mask_count=mask_count)
+        check_ranges(**fractions._asdict(), **numbers)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -207,9 +239,11 @@ def check_flags(cfg: Any) -> None:
     Raises:
         UsageError: names the first flag with a wrong value.
     """
-    check_corruption(corruption_of(cfg), cfg.mask_count)
+    check_corruption(corruption_of(cfg), mask_count=cfg.mask_count,
+                     guided_fraction=rate_of("guided_fraction", cfg.guided_fraction), guided_by=cfg.guided_by)
     require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
             cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
+    require("--self-mask-model", cfg.self_mask_model, cfg.self_mask_model in OWN, " or ".join(OWN))
     require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
     require("--entropy-precision", cfg.entropy_precision, cfg.entropy_precision in (None, "fp32", "bf16"),
             "fp32 or bf16")
@@ -218,6 +252,9 @@ def check_flags(cfg: Any) -> None:
     if cfg.self_entropy_every > 1 and not (cfg.entropy_cache and cfg.self_mask_from_epoch):
         raise UsageError("--self-entropy-every: expected --entropy-cache, where the entropies are kept, and "
                          "--self-mask-from-epoch with it")
+    if cfg.self_entropy_every > 1 and cfg.guided_by == "sequences":
+        raise UsageError("--self-entropy-every together with --guided-by sequences found, expected one of them: other "
+                         "sequences are scored in each epoch")
     if cfg.entropy_cache and cfg.shorten_method == "random_crop":
         raise UsageError("--entropy-cache together with --shorten-method random_crop found, expected another method: "
                          "crops differ from epoch to epoch")
@@ -243,9 +280,16 @@ def check_policy(cfg: Any) -> None:
         UsageError: names the first flag with a wrong value.
     """
     check_parts(cfg)
-    if not cfg.teacher and teacher_chooses_masks(cfg):
+    if not cfg.teacher and teacher_chooses_masks(vars(cfg)):
         raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
-                         "(or --self-mask-from-epoch 1, or --mask-strategy random)")
+                         "(or --self-mask-from-epoch N, or --mask-strategy random)")
+    if uses_ema(vars(cfg)):
+        require("--self-mask-model", "ema without --store-ema", cfg.store_ema,
+                "--store-ema, with which fairseq keeps the average, and --ema-decay 0.999")
+    if policy_of(cfg).changes and not (cfg.max_update or cfg.max_epoch):
+        name = "guided_fraction" if ":" in cfg.guided_fraction else "mask_prob"
+        raise UsageError(f"{flag_of(name)}: {getattr(cfg, name)} without an end of the run found, expected --max-update "
+                         "or --max-epoch: the rate changes over the whole run")
 
 
 def check_parts(cfg: Any) -> None:
@@ -270,14 +314,38 @@ def unused_options(cfg: Any) -> Set[str]:
 
 
 def recorded_defaults() -> Dict[str, Any]:
-    """{field: default} of the parts: checkpoints of older versions do not hold all of them."""
-    return {name: getattr(EntropyMaskedLMConfig, name) for name in map(field_of, registries())}
+    """{field: default} of the policy: checkpoints of older versions do not hold all of them."""
+    return {field.name: field.default for field in dataclasses.fields(EntropyMaskedLMConfig)
+            if field.metadata.get("policy") and "help" in field.metadata}
 
 
-def teacher_chooses_masks(cfg: Any) -> bool:
-    """Whether the teacher's scores choose the masks of any epoch."""
-    first = schedule.source_of(cfg.mask_strategy, 1, cfg.self_mask_from_epoch, cfg.mask_source)
-    return first is not None and SOURCES[first].traits["reads"] == "teacher"
+OWN = {"current": "self", "ema": "ema"}  # --self-mask-model: source
+
+
+def source_schedule(task: Mapping[str, Any]) -> SourceSchedule:
+    """Whose predictions score the tokens in which epoch. task: its settings, as a checkpoint holds them."""
+    if not schedule.is_scored(task["mask_strategy"]):
+        return schedule.RANDOM
+    first, switch = task.get("mask_source", "teacher"), task["self_mask_from_epoch"]
+    if switch is not None and not task["teacher"] and reads(first) == "teacher":
+        first = None
+    return SourceSchedule(first, OWN[task.get("self_mask_model", "current")], switch)
+
+
+def reads(source: Optional[str]) -> Optional[str]:
+    """The model that a source reads, see `scoring.sources.registry`; None for a source that is not registered here."""
+    return SOURCES[source].traits["reads"] if source in SOURCES else None
+
+
+def teacher_chooses_masks(task: Mapping[str, Any]) -> bool:
+    """Whether the teacher's scores choose the masks of any epoch. task: its settings."""
+    return reads(source_schedule(task).at(1)) == "teacher"
+
+
+def uses_ema(task: Mapping[str, Any]) -> bool:
+    """Whether the scores of the model's average choose the masks of any epoch. task: its settings."""
+    sources = source_schedule(task)
+    return "ema" in (reads(sources.at(1)), reads(sources.at(sources.switch or 1)))
 
 
 def warn_of_unused_flags(cfg: Any) -> None:
@@ -285,9 +353,12 @@ def warn_of_unused_flags(cfg: Any) -> None:
     if cfg.arch in CORRUPTION_OF_ARCH:
         flags = " ".join(f"{flag_of(name)} {value}" for name, value in corruption_of(cfg)._asdict().items())
         logger.info(f"corruption with --arch {cfg.arch}: {flags}")
+    sources = source_schedule(vars(cfg))
     if cfg.self_mask_from_epoch is not None and not policy_of(cfg).needs_scores:
         logger.warning(f"--self-mask-from-epoch has no effect with --mask-strategy {cfg.mask_strategy}")
-    by_teacher = teacher_chooses_masks(cfg)
+    elif sources.at(1) is None and sources.switch is not None:
+        logger.info(f"no --teacher: masks are random before epoch {sources.switch} (--self-mask-from-epoch)")
+    by_teacher = teacher_chooses_masks(vars(cfg))
     if cfg.entropy_cache and not by_teacher and cfg.self_entropy_every == 1:
         logger.warning("--entropy-cache has no effect: with these flags, the teacher chooses no masks")
     if cfg.teacher and not by_teacher:

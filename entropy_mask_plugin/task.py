@@ -27,6 +27,8 @@ from .config import (
     check_policy,
     plain,
     policy_of,
+    source_schedule,
+    uses_ema,
     warn_of_unused_flags,
     with_options,
 )
@@ -48,11 +50,12 @@ from .scoring.cache.building import build
 from .scoring.cache.self_store import SelfEntropyStore
 from .scoring.cache.store import EntropyStore
 from .scoring.precision import autocast
+from .scoring.schedule import SourceSchedule
 from .scoring.scorer import Scorer
 from .scoring.sources import SOURCES
 from .system.errors import UsageError, require
 from .training import plateau
-from .training.blocks import load_samples, special_symbols
+from .training.blocks import load_samples, some_rows, special_symbols
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
         self.trains, self.sources = False, {}
+        self.updates_per_epoch = 0  # set by get_batch_iterator
         specials = set(special_symbols(self.dictionary).tolist())
         self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
 
@@ -93,9 +97,9 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """
         task = super().setup_task(cfg, **kwargs)
         if not from_checkpoint:
-            check_policy(cfg)
+            check_policy(task.cfg)
             refuse_unconnected_ranks()
-            warn_of_unused_flags(cfg)
+            warn_of_unused_flags(task.cfg)
             task.trains, task.restored = True, read_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
             logger.info(plateau.unigram_message(task.unigram_entropy()))
@@ -169,7 +173,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def attach_entropies(self, samples: Any, split: str, epoch: int) -> None:
         """Make each batch carry the entropies on disk that may be needed in this epoch."""
-        by_teacher = self.source_of(epoch) == "teacher" and self.teacher is not None
+        by_teacher = self.sources_by_epoch.at(epoch) == "teacher" and self.teacher is not None
         keeps_own = self.cfg.self_entropy_every > 1 and self.trains
         if not (by_teacher or keeps_own):
             return  # saves reading all the data for its digest
@@ -192,6 +196,14 @@ class EntropyMaskedLMTask(MaskedLMTask):
               device, self.dictionary.pad())
         return store
 
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's iterator over the batches of an epoch; remembers how many updates a training epoch takes."""
+        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        if self.trains and dataset is self.datasets.get(self.cfg.train_subset):
+            batches_per_update = self.cfg.update_freq[min(self.epoch, len(self.cfg.update_freq)) - 1]
+            self.updates_per_epoch = -(-len(iterator) // batches_per_update)
+        return iterator
+
     def get_checkpoint_dict(self) -> Dict[str, Any]:
         """What a checkpoint contains of the task: the symbols of its vocabulary."""
         return {RECORD: list(self.dictionary.symbols)}
@@ -203,35 +215,56 @@ class EntropyMaskedLMTask(MaskedLMTask):
         super().begin_epoch(epoch, model)
         self.epoch = epoch  # set, not counted: fairseq calls this again after resuming within an epoch
 
+    @property
+    def uses_ema(self) -> bool:
+        """Whether fairseq hands over the model's average in each update (--store-ema)."""
+        return uses_ema(vars(self.cfg))
+
     def train_step(self, sample: Sample, model: Any, criterion: Any, optimizer: Any, update_num: int,
-                   ignore_grad: bool = False) -> Tuple[Tensor, int, Dict[str, Any]]:
+                   ignore_grad: bool = False, ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
         """fairseq's step on a masked sample. Returns loss, sample size, and the logging output with the sums of
         `mask_statistics`."""
-        when = When(self.epoch, update_num)
+        when = self.when(update_num)
         # A rank that has run out of batches repeats one, of training or validation, and ignores its gradient.
-        scores = None if ignore_grad else self.score(sample, model, when)
+        scores = None if ignore_grad else self.score(sample, model, when, ema_model)
         masked, statistics = self.mask(sample, scores, when)
         loss, sample_size, logging_output = super().train_step(
             masked, model, self.in_precision(criterion), optimizer, update_num, ignore_grad
         )
         return loss, sample_size, {**logging_output, **statistics}
 
-    def valid_step(self, sample: Sample, model: Any, criterion: Any) -> Tuple[Tensor, int, Dict[str, Any]]:
+    def valid_step(self, sample: Sample, model: Any, criterion: Any,
+                   ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
         """fairseq's step on random masks, the same for every policy, epoch and run."""
         return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion))
 
-    def score(self, sample: Sample, model: Any, when: When) -> Optional[Scores]:
-        """The scores of this epoch's source on the clean tokens, B x T; None where the strategy needs none."""
-        name = self.source_of(when.epoch)
+    def when(self, update_num: int) -> When:
+        """The time of an update, for the policy."""
+        cfg = self.cfg
+        total = schedule.total_updates(cfg.max_update, cfg.max_epoch, self.updates_per_epoch)
+        return When(self.epoch, update_num, min(1.0, update_num / total) if total else 0.0)
+
+    def score(self, sample: Sample, model: Any, when: When, ema_model: Any = None) -> Optional[Scores]:
+        """The scores of this epoch's source on the clean tokens, B x T, or on those of the sentences whose masks follow
+        the scores; None where no masks do."""
+        name = self.sources_by_epoch.at(when.epoch)
         if name is None:
+            return None
+        rows = self.masker.guided_rows(torch.tensor(sample["ids"]), when)
+        if rows is not None and not len(rows):
             return None
         if name not in self.sources:
             self.sources[name] = SOURCES[name].fn(self)
-        return self.sources[name](sample, model, when)
+        reference = ema_model if SOURCES[name].traits["reads"] == "ema" else model
+        if rows is None:
+            return self.sources[name](sample, reference, when)
+        scores = self.sources[name](some_rows(sample, rows), reference, when)
+        return scores._replace(rows=to_device_async(rows, scores.values.device))
 
-    def source_of(self, epoch: int) -> Optional[str]:
-        """Whose predictions score the tokens in this epoch: a name in SOURCES, or None."""
-        return schedule.source_of(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch, self.cfg.mask_source)
+    @functools.cached_property
+    def sources_by_epoch(self) -> SourceSchedule:
+        """Whose predictions score the tokens in which epoch."""
+        return source_schedule(vars(self.cfg))
 
     @functools.cached_property
     def scorer(self) -> Scorer:
@@ -253,8 +286,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
         counts = None if masked.counts is None else masked.counts.numpy()
         new = with_masks(sample, masked.src_tokens, masked.target, SelectedPositions(masked.selected, counts))
-        statistics = mask_statistics(sum(sample["n_maskable"]), new["selected"].number, maskable, masked.selected,
-                                     masked.scores)
+        statistics = mask_statistics(sum(sample["n_maskable"]), new["selected"].number, maskable, masked,
+                                     self.masker.is_partly_guided)
         return new, statistics
 
     def mask_for_validation(self, sample: Sample) -> Sample:
@@ -301,11 +334,13 @@ class EntropyMaskedLMTask(MaskedLMTask):
             logger.warning(plateau.plateau_warning(loss, unigram))
 
     def reduce_metrics(self, logging_outputs: Sequence[Dict[str, Any]], criterion: Any) -> None:
-        """Log mask_rate, and the mean score of all maskable and of the masked tokens (entropies in nats)."""
+        """Log mask_rate, guided, and the mean score of all maskable and of the masked tokens (entropies in nats)."""
         super().reduce_metrics(logging_outputs, criterion)
         total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in SUMS}
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
-        source = self.source_of(self.epoch)
+        if schedule.is_scored(self.cfg.mask_strategy):
+            log_ratio("guided", total["n_guided"], total["n_selected"])
+        source = self.sources_by_epoch.at(self.epoch)
         entry = SOURCES.get(source or "")  # validation works without the source
         is_entropy = self.cfg.mask_score == "entropy" and entry is not None and entry.traits["reads"]
         name = "entropy" if is_entropy else "score"

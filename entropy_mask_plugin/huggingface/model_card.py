@@ -5,6 +5,7 @@ from typing import Any, Dict
 import yaml
 
 from ..config import recorded_corruption
+from ..masking.rates import Ramp
 from .vocabulary import TokenizerVocabulary
 
 SECTIONS = ("task", "criterion", "model", "optimization", "optimizer", "lr_scheduler", "dataset", "common")
@@ -80,7 +81,9 @@ def flags(cfg: Dict[str, Any]) -> str:
     for section in SECTIONS:
         settings = cfg.get(section) or {}
         if section == "task" and "mask_strategy" in settings:
-            settings = {**settings, **recorded_corruption(settings)._asdict()}  # with defaults of the arch
+            corruption = recorded_corruption(settings)  # with defaults of the arch
+            rate = corruption.mask_prob
+            settings = {**settings, **corruption._asdict(), "mask_prob": str(rate) if isinstance(rate, Ramp) else rate}
         names = RELEVANT.get(section, settings)
         chosen = [name for name in names if is_set(settings.get(name)) and name not in OF_THE_MACHINE]
         sections[section] = {name: settings[name] for name in chosen}

@@ -8,15 +8,17 @@ from typing import NamedTuple, Tuple
 import torch
 from torch import Tensor
 
+from .rates import Rate
+
 
 class Corruption(NamedTuple):
     """How much is masked, and what replaces it.
 
-    mask_prob: fraction of the maskable tokens, in (0, 1]; leave_unmasked_prob, random_token_prob: fractions of the
+    mask_prob: fraction of the maskable tokens, in (0, 1], may change over the run; leave_unmasked_prob, random_token_prob: fractions of the
     masked tokens, in [0, 1].
     """
 
-    mask_prob: float
+    mask_prob: Rate
     leave_unmasked_prob: float
     random_token_prob: float
 

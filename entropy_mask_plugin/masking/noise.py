@@ -67,6 +67,14 @@ class Draw(NamedTuple):
         """Uniform noise in [0, 1), B x T fp32: a function of (seed, epoch, sample id, position, stream)."""
         return uniform(self.seed, self.epoch, self.ids, self.length, stream)
 
+    def row_noise(self, stream: int) -> Tensor:
+        """Uniform noise in [0, 1) for each sentence, B fp32."""
+        return uniform(self.seed, self.epoch, self.ids, 1, stream)[:, 0]
+
+    def rows(self, rows: Tensor) -> "Draw":
+        """The noise of some sentences of the batch; rows: b int64, their indices."""
+        return self._replace(ids=self.ids[rows])
+
     def coin(self) -> bool:
         """A fair coin: True or False, the same for the whole update."""
         return coin(self.seed, self.update)

@@ -1,20 +1,73 @@
-"""Which fraction of the tokens is masked, and when.
+"""Numbers that may change over a run: --mask-prob and --guided-fraction.
+
+    0.15               the same in every update
+    0.3:0.15           from the first to the last along a straight line, over all updates of the run
+    NAME:0.3:0.15      along a registered curve:
 
     @RATES.add("name")
-    def name(mask_prob, when):
+    def name(first, last, progress):
 
-        mask_prob   the fraction given by --mask-prob, in (0, 1]
-        when        a `masking.when.When`
-        returns     a fraction in (0, 1]
+        first, last   floats, at the beginning and at the end
+        progress      the fraction of the run that is over, in [0, 1]
+        returns       a float between first and last
 """
 
+from typing import Callable, NamedTuple, Tuple, Union
+
 from .registry import Registry
-from .when import When
 
 RATES = Registry("--mask-prob")
+INTERVALS = 8  # of Simpson's rule, even
 
 
-@RATES.add("constant")
-def constant(mask_prob: float, when: When) -> float:
-    """The same fraction in every update."""
-    return mask_prob
+class Ramp(NamedTuple):
+    """A number that goes from `first` to `last` along a curve of RATES."""
+
+    first: float
+    last: float
+    curve: str = "linear"
+
+    def __str__(self) -> str:  # as the user types it
+        curve = "" if self.curve == "linear" else f"{self.curve}:"
+        return f"{curve}{self.first:g}:{self.last:g}"
+
+
+Rate = Union[float, Ramp]
+
+
+@RATES.add("linear")
+def linear(first: float, last: float, progress: float) -> float:
+    """In a straight line."""
+    return first + (last - first) * progress
+
+
+def parse_rate(text: Union[str, float, Ramp]) -> Rate:
+    """What a user typed, see above; numbers and ramps are returned as they are.
+
+    Raises:
+        ValueError: not of that form, or there is no such curve.
+    """
+    if not isinstance(text, str):
+        return text
+    *curve, first, last = text.split(":") if ":" in text else (text, text)
+    if len(curve) > 1:
+        raise ValueError(f"{text} has {len(curve) + 2} parts")
+    ramp = Ramp(float(first), float(last), *(name for name in curve if RATES[name]))
+    return ramp.first if ramp.first == ramp.last else ramp
+
+
+def rate_at(rate: Rate, progress: float) -> float:
+    """The value of a rate when this fraction of the run is over."""
+    return RATES[rate.curve].fn(rate.first, rate.last, progress) if isinstance(rate, Ramp) else rate
+
+
+def ends(rate: Rate) -> Tuple[float, float]:
+    """The values of a rate at the beginning and at the end of the run."""
+    return (rate.first, rate.last) if isinstance(rate, Ramp) else (rate, rate)
+
+
+def mean_over(function: Callable[[float], float], begin: float = 0.0, end: float = 1.0) -> float:
+    """The mean of a function of the progress over a part of the run, by Simpson's rule: exact for cubic functions."""
+    points = [begin + (end - begin) * i / INTERVALS for i in range(INTERVALS + 1)]
+    weights = [1, *([4, 2] * (INTERVALS // 2))[:-1], 1]
+    return sum(weight * function(point) for weight, point in zip(weights, points, strict=True)) / (3 * INTERVALS)

@@ -82,20 +82,21 @@ def macs(model: BertModel, length: int, fractions: Fractions) -> float:
 
 def macs_of_step(
     model: BertModel, length: int, corruption: Corruption, teacher: Any = None,
-    entropies: Optional[str] = None, distils: bool = False,
+    entropies: Optional[str] = None, distils: bool = False, scored_rows: float = 1.0,
 ) -> float:
     """MACs per token of a training step.
 
     Args:
         model: only its sizes matter.
         length: T.
-        corruption: which fraction of the tokens is masked, and how.
+        corruption: which fraction of the tokens is masked (a number), and how.
         teacher: the `BertModel` that distils or scores; None = none.
-        entropies: "teacher" or "self": the model whose entropies are computed in the step; None = no entropies.
+        entropies: what a source of scores reads: "teacher", "self" or "ema"; None = no pass for scores.
         distils: whether the teacher's predictions at the masked positions are computed.
+        scored_rows: fraction of the sentences that are scored.
     """
     fractions = fractions_of(corruption)
     total = TRAINING_STEP * macs(model, length, fractions)
     if entropies is not None:
-        total += macs(teacher if entropies == "teacher" else model, length, ENTROPY_PASS)
+        total += scored_rows * macs(teacher if entropies == "teacher" else model, length, ENTROPY_PASS)
     return total + (macs(teacher, length, fractions) if distils else 0)

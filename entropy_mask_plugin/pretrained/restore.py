@@ -13,6 +13,7 @@ from torch import nn
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.vocabulary import check_vocabulary
 from ..config import flag_of, names_with, recorded_corruption, recorded_defaults, unused_options
+from ..masking.rates import parse_rate
 from ..system.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ def warn_of_other_flags(state: dict, path: str, cfg: Any) -> None:
 def policy(task: Dict[str, Any]) -> Dict[str, Any]:
     """{flag: value} of a task's masking policy, defaults of its arch included."""
     chosen = {name: task[name] for name in names_with("policy") if name in task}
-    return {**chosen, **recorded_corruption(task)._asdict()}
+    guided = {name: parse_rate(chosen[name]) for name in ("guided_fraction",) if name in chosen}
+    return {**chosen, **guided, **recorded_corruption(task)._asdict()}
 
 
 def check_restored_shapes(restored: Restored, model: nn.Module) -> None:

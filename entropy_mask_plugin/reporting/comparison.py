@@ -3,7 +3,8 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from ..config import recorded_defaults
+from ..config import recorded_corruption, recorded_defaults, source_schedule
+from ..masking.rates import Ramp, parse_rate
 from ..scoring import schedule
 from ..system.errors import require
 from ..training.plateau import is_on_plateau, plateau_warning
@@ -63,17 +64,25 @@ def entropy_text(log: Dict[str, float], name: str) -> str:
 
 
 def describe_masks(flags: Dict[str, Any]) -> str:
-    """For people: strategy, source of the entropies, distillation."""
+    """For people: strategy, source of the scores, how much is guided, a rate that changes, distillation."""
     task, criterion = flags["task"], flags["criterion"]
-    text = task["mask_strategy"]
+    text, sources = task["mask_strategy"], source_schedule(task)
     if schedule.is_scored(text):
-        source, first = task.get("mask_source", "teacher"), task["self_mask_from_epoch"]
-        text += {None: f", {source}", 1: ", self"}.get(first, f", {source}, self from epoch {first}")
+        first, switch = sources.first or "random", sources.switch
+        text += {None: f", {first}", 1: f", {sources.then}"}.get(switch, f", {first}, {sources.then} from epoch {switch}")
         text += "".join(f", {name[5:]} {task[name]}" for name in ("mask_score", "mask_unit")
                         if task.get(name, DEFAULTS[name]) != DEFAULTS[name])
+        guided = parse_rate(task.get("guided_fraction", 1.0))
+        text += "" if guided == 1 else f", {guided} guided" + by_sequences(task)
+    rate = recorded_corruption(task).mask_prob
+    text += f", {rate} masked" if isinstance(rate, Ramp) else ""
     if criterion["kd_weight"]:
         text += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"
     return text
+
+
+def by_sequences(task: Dict[str, Any]) -> str:
+    return " by sequences" if task.get("guided_by") == "sequences" else ""
 
 
 def plateau_warnings(runs: Sequence[PretrainingRun], plateau: Optional[float]) -> List[str]:

@@ -11,6 +11,7 @@ from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from ..config import PAPERS, check_corruption, corruption_of
+from ..masking.rates import mean_over, rate_at
 from ..models.bert import BertModel
 from ..models.flops import ENTROPY_PASS, TRAINING_STEP, fractions_of, macs, macs_of_step, terms
 from ..system.errors import UsageError, require
@@ -35,6 +36,7 @@ def flops_report(args: Any) -> str:
     require("--vocabulary", args.vocabulary, args.vocabulary >= 6, "6 or more: five symbols are special")
     corruption = corruption_of(args)
     check_corruption(corruption)
+    corruption = corruption._replace(mask_prob=mean_over(lambda progress: rate_at(corruption.mask_prob, progress)))
     model = build_meta_model(args.arch, args.vocabulary, args.length, args.flags)
     shares = fractions_of(corruption)
     step, entropies = terms(model, args.length, shares), terms(model, args.length, ENTROPY_PASS)

@@ -9,6 +9,7 @@ import numpy
 from fairseq.data import Dictionary
 
 from ..checkpoints.reading import read_checkpoint
+from ..config import source_schedule
 from ..scoring import schedule
 from ..system.errors import UsageError
 from ..training import plateau
@@ -25,7 +26,7 @@ class PretrainingRun:
     """One training run.
 
     name: its folder's.
-    flags: {"task": …, "criterion": …}, as the checkpoint holds them.
+    flags: {"task": …, "criterion": …, …}, as the checkpoint holds them.
     valid: validations in order, each a dict of what fairseq printed (loss in bits, accuracy, num_updates, …).
     train: the same for every epoch, at its end or, of the one under way, at its last validation. `epoch`, `num_updates`
         and `wpb` are always there, the others where fairseq has printed its line about the epoch.
@@ -48,13 +49,21 @@ class PretrainingRun:
         """[(update, event that follows it)]: self-masking and distillation, where the run has reached them."""
         task, criterion = self.flags["task"], self.flags["criterion"]
         epochs = {}
-        if schedule.is_scored(task["mask_strategy"]):
-            epochs["self-masking begins"] = task["self_mask_from_epoch"]
+        epochs["self-masking begins"] = source_schedule(task).switch
         if criterion["kd_weight"]:
             epochs["distillation begins"] = criterion["kd_start_epoch"]
         ends = {0: 0, **{log["epoch"]: log["num_updates"] for log in self.train}}
         reached = [(event, epoch) for event, epoch in epochs.items() if epoch and epoch <= self.train[-1]["epoch"]]
         return [(ends[epoch - 1], event) for event, epoch in reached if epoch - 1 in ends]
+
+    def progress_of_epochs(self) -> List[Tuple[float, float]]:
+        """The fractions of the run that are over at the beginning and at the end of each epoch of `train`."""
+        ends = [0, *(log["num_updates"] for log in self.train)]
+        end = self.flags.get("optimization", {})
+        total = schedule.total_updates(end.get("max_update", 0), end.get("max_epoch", 0),
+                                       self.train[0]["num_updates"] / self.train[0]["epoch"])
+        over = [min(1.0, update / (total or ends[-1])) for update in ends]
+        return list(zip(over, over[1:]))
 
     def tokens_per_second(self) -> Optional[float]:
         """Over all epochs, the time of training steps alone; None for a run of less than a second."""

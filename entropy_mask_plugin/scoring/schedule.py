@@ -3,7 +3,7 @@
 An epoch is fairseq's: one pass over one shard, counted from 1.
 """
 
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from ..masking.strategies import STRATEGIES
 
@@ -14,38 +14,50 @@ def is_scored(strategy: str) -> bool:
     return strategy not in STRATEGIES or STRATEGIES[strategy].traits["needs_scores"]
 
 
-def source_of(strategy: str, epoch: int, self_mask_from_epoch: Optional[int] = None,
-              first: str = "teacher") -> Optional[str]:
-    """Whose predictions score the tokens in this epoch (paper, section 2.2).
+class SourceSchedule(NamedTuple):
+    """Whose predictions score the tokens in which epoch (paper, section 2.2).
 
-    Args:
-        strategy: a name in STRATEGIES.
-        epoch: counted from 1.
-        self_mask_from_epoch: first epoch of self-masking: 1 = cold start, 2 = the paper's `init`, None = never.
-        first: the source of the epochs before.
-    Returns:
-        a name in SOURCES; None where the strategy needs no scores.
+    first: the source before the epoch `switch`, None = random masks; then: the source from it on; switch: counted from
+    1, None = never. Sources are names in SOURCES.
     """
-    if not is_scored(strategy):
-        return None
-    return "self" if self_mask_from_epoch is not None and epoch >= self_mask_from_epoch else first
+
+    first: Optional[str]
+    then: str = "self"
+    switch: Optional[int] = None
+
+    def at(self, epoch: int) -> Optional[str]:
+        """The source of an epoch, counted from 1; None = random masks."""
+        return self.then if self.switch is not None and epoch >= self.switch else self.first
+
+    def first_epoch_of(self, source: str) -> int:
+        """The first epoch with this source."""
+        return 1 if self.at(1) == source or self.switch is None else self.switch
 
 
-def epoch_of_self_entropies(epoch: int, self_mask_from_epoch: Optional[int], every: int = 1, shards: int = 1,
-                            first: str = "teacher") -> int:
+RANDOM = SourceSchedule(None)
+
+
+def epoch_of_self_entropies(epoch: int, begin: int, every: int = 1, shards: int = 1) -> int:
     """The epoch whose self entropies are used in this one; the same epoch where they are computed anew.
 
     Args:
         epoch: counted from 1.
-        self_mask_from_epoch: first epoch of self-masking.
+        begin: first epoch of self-masking.
         every: compute them in one of this many passes over a shard.
         shards: epochs in a pass over all the data.
-        first: the source of the epochs before; "self" = self-masking begins with epoch 1.
     """
-    begin = 1 if first == "self" or self_mask_from_epoch is None else self_mask_from_epoch
     passes = max(0, epoch - begin) // shards
     return epoch - passes % every * shards
 
+
+def total_updates(max_update: int, max_epoch: int, updates_per_epoch: float) -> Optional[float]:
+    """The number of updates of a run; None where no end is known.
+
+    Args:
+        max_update, max_epoch: where the run ends, whichever comes first; 0 = no such end.
+        updates_per_epoch: how many make an epoch.
+    """
+    return min((total for total in (max_update, max_epoch * updates_per_epoch) if total > 0), default=None)
 
 
 def distils(epoch: int, kd_weight: float, kd_start_epoch: int) -> bool:

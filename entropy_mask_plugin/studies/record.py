@@ -13,9 +13,10 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from ..checkpoints.reading import read_checkpoint
-from ..config import recorded_corruption
+from ..config import recorded_corruption, source_schedule
 from ..glue.protocols import arch_args, model_settings
 from ..glue.tasks import TASKS
+from ..masking.rates import mean_over, parse_rate, rate_at
 from ..models.bert import BertModel
 from ..models.flops import macs_of_step
 from ..reporting.drift import drift
@@ -96,7 +97,7 @@ def expected_events(flags: Dict[str, Any]) -> List[str]:
     """Those that the flags schedule for a later epoch than the first."""
     task, criterion = flags["task"], flags["criterion"]
     events = []
-    if schedule.is_scored(task["mask_strategy"]) and (task["self_mask_from_epoch"] or 0) > 1:
+    if (source_schedule(task).switch or 0) > 1:
         events.append("self-masking begins")
     if criterion["kd_weight"] and criterion["kd_start_epoch"] > 1:
         events.append("distillation begins")
@@ -141,18 +142,29 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
     corruption = recorded_corruption(task)
     if task["mask_count"]:
         corruption = corruption._replace(mask_prob=task["mask_count"] / length)
-    shards, first = len(task["data"].split(":")), task.get("mask_source", "teacher")
-    for log in run.train:
-        name = schedule.source_of(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"], first)
+    shards, sources = len(task["data"].split(":")), source_schedule(task)
+    for log, (begin, end) in zip(run.train, run.progress_of_epochs(), strict=True):
+        name = sources.at(log["epoch"])
         require(SOURCES.flag, name, name is None or name in SOURCES, SOURCES.expected(name))
         source = name and SOURCES[name].traits["reads"]
-        if name == "self" and log["epoch"] != schedule.epoch_of_self_entropies(
-                log["epoch"], task["self_mask_from_epoch"], task.get("self_entropy_every", 1), shards, first):
+        if source in ("self", "ema") and log["epoch"] != schedule.epoch_of_self_entropies(
+                log["epoch"], sources.first_epoch_of(name), task.get("self_entropy_every", 1), shards):
             source = None  # kept from an earlier pass over the data
         if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
             source = None  # on disk since the first pass over the data
         distils = schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"])
-        yield 2 * macs_of_step(student, length, corruption, teacher, source, distils)
+
+        def macs_at(progress, source=source, distils=distils):
+            fractions = corruption._replace(mask_prob=rate_at(corruption.mask_prob, progress))
+            return macs_of_step(student, length, fractions, teacher, source, distils, scored_rows_at(task, progress))
+
+        yield 2 * mean_over(macs_at, begin, end)
+
+
+def scored_rows_at(task: Dict[str, Any], progress: float) -> float:
+    """The fraction of the sentences that are scored. task: its settings, as a checkpoint holds them."""
+    guided = rate_at(parse_rate(task.get("guided_fraction", 1.0)), progress)
+    return guided if task.get("guided_by") == "sequences" else float(guided > 0)
 
 
 def model_of_settings(settings: Dict[str, Any], vocabulary: int, length: int) -> BertModel:

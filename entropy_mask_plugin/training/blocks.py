@@ -5,7 +5,7 @@ Shapes: B sentences, T positions.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Dict, List
 
 import numpy as np
@@ -23,6 +23,7 @@ from fairseq.data import (
 from fairseq.data.shorten_dataset import maybe_shorten_dataset
 from torch import Tensor
 
+from ..masking.devices import to_device_async
 from ..system.errors import UsageError
 
 
@@ -112,7 +113,7 @@ class Samples(FairseqDataset):
 
         Returns:
             id (B), net_input with src_tokens (B x T, clean), maskable (B x T bool), cached entropies where a store is
-            set, and on the host: n_maskable (of each block), nsentences, ntokens and net_input's has_padding.
+            set, and on the host: ids and n_maskable (of each block), nsentences, ntokens and net_input's has_padding.
         """
         if not samples:
             return {}
@@ -121,9 +122,11 @@ class Samples(FairseqDataset):
         src_tokens = data_utils.collate_tokens(blocks, self.padding_idx)
         has_padding = sum(lengths) < src_tokens.numel()
         maskable = self.maskable(src_tokens)
+        ids = [sample["id"] for sample in samples]
         return {
-            **self.stored_entropies([sample["id"] for sample in samples]),
-            "id": torch.tensor([sample["id"] for sample in samples]),
+            **self.stored_entropies(ids),
+            "id": torch.tensor(ids),
+            "ids": tuple(ids),
             "net_input": {"src_tokens": src_tokens, "src_lengths": torch.tensor(lengths), "has_padding": has_padding},
             "maskable": maskable,
             "n_maskable": tuple(maskable.sum(1).tolist()),
@@ -145,6 +148,24 @@ class Samples(FairseqDataset):
             values, stored["self_entropy_epochs"] = zip(*rows, strict=True)
             stored["self_entropy_bits"] = bits(values)
         return stored
+
+
+def some_rows(sample: Mapping[str, Any], rows: Tensor) -> Dict[str, Any]:
+    """A smaller batch. sample: of B blocks, see `Samples.collater`; rows: b int64 on the host, their indices."""
+    on_host, moved = rows.tolist(), {}
+
+    def chosen(value):
+        if isinstance(value, Mapping):
+            return some_rows(value, rows)
+        if isinstance(value, tuple):
+            return tuple(value[row] for row in on_host)
+        if not isinstance(value, Tensor):
+            return value
+        if value.device not in moved:
+            moved[value.device] = to_device_async(rows, value.device)
+        return value.index_select(0, moved[value.device])
+
+    return {key: chosen(value) for key, value in sample.items()}
 
 
 def bits(values: Iterable[np.ndarray]) -> Tensor:

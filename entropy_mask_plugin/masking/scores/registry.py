@@ -31,11 +31,12 @@ class Scores(NamedTuple):
     """What a source returns for the tokens of a batch.
 
     values: B x T fp32, finite, large = uncertain; exact_at: an index into B x T -> the exact values there, None where
-    `values` are exact.
+    `values` are exact; rows: B int64, the sentences of the batch that were scored, None where all were.
     """
 
     values: Tensor
     exact_at: Optional[Callable[[Any], Tensor]] = None
+    rows: Optional[Tensor] = None
 
     def exact(self) -> Tensor:
         """B x T fp32: exact everywhere."""

@@ -18,13 +18,15 @@ logger = logging.getLogger(__name__)
 class Own(Source):
     """The model being trained: its weights before the update, dropout off."""
 
+    name = "self"
     has_warned = False
 
     def __call__(self, sample: Mapping[str, Any], model: torch.nn.Module, when: When) -> Scores:
         """Scores of the model before the update, or of an earlier epoch under --self-entropy-every."""
         cfg = self.task.cfg
-        epoch = schedule.epoch_of_self_entropies(when.epoch, cfg.self_mask_from_epoch, cfg.self_entropy_every,
-                                                 len(utils.split_paths(cfg.data)), cfg.mask_source)
+        begin = self.task.sources_by_epoch.first_epoch_of(self.name)
+        epoch = schedule.epoch_of_self_entropies(when.epoch, begin, cfg.self_entropy_every,
+                                                 len(utils.split_paths(cfg.data)))
         if epoch != when.epoch and set(sample["self_entropy_epochs"]) == {epoch}:
             return Scores(sample["self_entropy_bits"].view(torch.float32))
         if epoch != when.epoch:
@@ -36,7 +38,7 @@ class Own(Source):
         model.train()
         if keeps:
             store = self.task.datasets[cfg.train_subset].dataset.self_entropies
-            store.write(sample["id"].tolist(), scores.values.cpu().numpy(), epoch)
+            store.write(sample["ids"], scores.values.cpu().numpy(), epoch)
         return scores
 
     def warn(self, epoch: int, now: int) -> None:
@@ -45,3 +47,10 @@ class Own(Source):
             logger.warning(f"--entropy-cache: some self entropies of epoch {epoch} are missing and are computed again "
                            f"in epoch {now}, unlike in an uninterrupted run")
             self.has_warned = True
+
+
+@SOURCES.add("ema", reads="ema")
+class Average(Own):
+    """The slow average of the model's weights that fairseq keeps with --store-ema."""
+
+    name = "ema"

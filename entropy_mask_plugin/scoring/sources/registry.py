@@ -5,7 +5,7 @@
         def __call__(self, sample, model, when): ...
 
 reads: the model whose forward pass on the clean tokens it costs in each update, for the FLOP count: "teacher", "self"
-(the model being trained), or None.
+(the model being trained), "ema" (fairseq's average of it), or None.
 """
 
 from typing import Any, Mapping
@@ -33,8 +33,9 @@ class Source:
         """Score a batch.
 
         Args:
-            sample: clean; sample["net_input"]["src_tokens"] is B x T int64.
-            model: the one being trained, in training mode, before the update; left in training mode.
+            sample: clean, some or all sentences of the batch; sample["net_input"]["src_tokens"] is B x T int64.
+            model: the one being trained, in training mode, before the update, or its average for a source that reads
+                "ema"; left in training mode.
             when: the epoch and update of this batch.
         """
         raise NotImplementedError
