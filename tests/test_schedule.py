@@ -1,12 +1,10 @@
 """Who scores, and when: tables over epochs."""
 
-from types import SimpleNamespace
-
 import pytest
 
-from entropy_mask_plugin.config import teacher_chooses_masks
+from entropy_mask_plugin.config import source_schedule, teacher_chooses_masks, uses_ema
 from entropy_mask_plugin.masking.strategies import STRATEGIES
-from entropy_mask_plugin.scoring.schedule import distils, epoch_of_self_entropies, source_of
+from entropy_mask_plugin.scoring.schedule import distils, epoch_of_self_entropies, total_updates
 
 WITH_ENTROPIES = ("high", "low", "mid", "marginal", "alternating")
 EPOCHS = (1, 2, 3, 4, 50)
@@ -23,21 +21,44 @@ def test_these_are_the_strategies():
     assert set(STRATEGIES) == {"random", *WITH_ENTROPIES}
 
 
+def task(strategy, switch, teacher="teacher.pt", **settings):
+    return {"mask_strategy": strategy, "self_mask_from_epoch": switch, "teacher": teacher, **settings}
+
+
 @pytest.mark.parametrize("strategy", WITH_ENTROPIES)
-@pytest.mark.parametrize("self_mask_from_epoch, sources", SOURCES)
-def test_entropies_come_from_the_teacher_until_self_masking_starts(strategy, self_mask_from_epoch, sources):
-    assert [source_of(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS] == sources
-    cfg = SimpleNamespace(mask_strategy=strategy, self_mask_from_epoch=self_mask_from_epoch, mask_source="teacher")
-    assert teacher_chooses_masks(cfg) == ("teacher" in sources)
+@pytest.mark.parametrize("switch, sources", SOURCES)
+def test_entropies_come_from_the_teacher_until_self_masking_starts(strategy, switch, sources):
+    settings = task(strategy, switch)
+    assert [source_schedule(settings).at(epoch) for epoch in EPOCHS] == sources
+    assert teacher_chooses_masks(settings) == ("teacher" in sources)
     # Asked in another order, as after a resume: the epoch alone decides.
-    assert [source_of(strategy, epoch, self_mask_from_epoch) for epoch in EPOCHS[::-1]] == sources[::-1]
+    assert [source_schedule(settings).at(epoch) for epoch in EPOCHS[::-1]] == sources[::-1]
+    by_ema = {**settings, "self_mask_model": "ema"}
+    assert [source_schedule(by_ema).at(epoch) for epoch in EPOCHS] == [
+        {"self": "ema"}.get(source, source) for source in sources]
+    assert uses_ema(by_ema) == (switch is not None) and not uses_ema(settings)
 
 
-@pytest.mark.parametrize("self_mask_from_epoch", [None, 1, 2, 51])
-def test_random_masks_need_no_entropies_and_no_teacher(self_mask_from_epoch):
-    assert {source_of("random", epoch, self_mask_from_epoch) for epoch in EPOCHS} == {None}
-    cfg = SimpleNamespace(mask_strategy="random", self_mask_from_epoch=self_mask_from_epoch, mask_source="teacher")
-    assert teacher_chooses_masks(cfg) is False
+@pytest.mark.parametrize("switch, sources", SOURCES[1:])
+def test_without_a_teacher_epochs_before_self_masking_are_random(switch, sources):
+    settings = task("high", switch, teacher=None)
+    assert [source_schedule(settings).at(epoch) for epoch in EPOCHS] == [
+        None if source == "teacher" else source for source in sources]
+    assert not teacher_chooses_masks(settings)
+    assert source_schedule({**settings, "mask_source": "self"}).at(1) == "self"
+
+
+@pytest.mark.parametrize("switch", [None, 1, 2, 51])
+def test_random_masks_need_no_entropies_and_no_teacher(switch):
+    settings = task("random", switch, self_mask_model="ema")
+    assert {source_schedule(settings).at(epoch) for epoch in EPOCHS} == {None}
+    assert teacher_chooses_masks(settings) is False and not uses_ema(settings)
+
+
+@pytest.mark.parametrize("max_update, max_epoch, expected", [(0, 0, None), (50, 0, 50), (0, 3, 60), (50, 3, 50),
+                                                             (90, 3, 60)])
+def test_a_run_ends_with_its_updates_or_its_epochs_whichever_come_first(max_update, max_epoch, expected):
+    assert total_updates(max_update, max_epoch, 20) == expected
 
 
 @pytest.mark.parametrize("kd_weight, kd_start_epoch, expected", [
@@ -66,6 +87,7 @@ def test_before_self_masking_no_epoch_is_that_of_another():
 
 
 def test_where_self_is_the_first_source_passes_are_counted_from_the_first_epoch():
-    for self_mask_from_epoch in (None, 3):
-        epochs = [epoch_of_self_entropies(epoch, self_mask_from_epoch, every=2, first="self") for epoch in range(1, 6)]
-        assert epochs == [1, 1, 3, 3, 5]
+    for switch in (None, 3):
+        sources = source_schedule(task("high", switch, mask_source="self"))
+        begin = sources.first_epoch_of("self")
+        assert [epoch_of_self_entropies(epoch, begin, every=2) for epoch in range(1, 6)] == [1, 1, 3, 3, 5]

@@ -38,7 +38,7 @@ Rate = Union[float, Ramp]
 @RATES.add("linear")
 def linear(first: float, last: float, progress: float) -> float:
     """In a straight line."""
-    return first + (last - first) * progress
+    return (1 - progress) * first + progress * last  # exact at both ends
 
 
 def parse_rate(text: Union[str, float, Ramp]) -> Rate:
