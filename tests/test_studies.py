@@ -92,16 +92,26 @@ def pretraining_of(row, data_bin, glue, **more):
     "high-cold": dict(mask_strategy="high", self_mask_from_epoch=1, teacher=None),
     "high-init": dict(mask_strategy="high", self_mask_from_epoch=2),
     "high-frozen": dict(mask_strategy="high"),
-    "high-40": dict(mask_strategy="high", mask_prob=0.4), "low-one": dict(mask_strategy="low", mask_count=1),
+    "high-40": dict(mask_strategy="high", mask_prob="0.4"), "low-one": dict(mask_strategy="low", mask_count=1),
     "kd-only": dict(mask_strategy="random", kd_weight=0.5, kd_start_epoch=1),
     "kd-complete": dict(mask_strategy="high", self_mask_from_epoch=2, kd_weight=0.5, kd_start_epoch=1),
     "kd-after-init": dict(mask_strategy="high", self_mask_from_epoch=2, kd_weight=0.5, kd_start_epoch=2),
+    "random-30-15": dict(mask_strategy="random", mask_prob="0.3:0.15"),
+    "cold-half-sequences": dict(mask_strategy="high", self_mask_from_epoch=1, guided_fraction="0.5",
+                                guided_by="sequences", teacher=None),
+    "init-ramp-ema-30": dict(mask_strategy="high", self_mask_from_epoch=2, guided_fraction="0:0.5", mask_prob="0.3",
+                             self_mask_model="ema", store_ema=True, teacher=None),
+    "high-init-half": dict(mask_strategy="high", self_mask_from_epoch=2, guided_fraction="0.5"),
+    "gumbel": dict(mask_strategy="gumbel", teacher=None),
+    "contextual": dict(mask_strategy="high", entropy_folds=7),
+    "accuracy": dict(mask_strategy="gumbel", mask_score="accuracy", teacher=None),
 }.items(), ids=str)
 def test_a_condition_is_the_policy_that_its_name_says(row, expected, data_bin, glue):
     cfg = pretraining_of(row, data_bin, glue)
-    flags = {**cfg.task, **cfg.criterion}
+    flags = {**cfg.ema, **cfg.task, **cfg.criterion}
     assert {name: flags[name] for name in expected} == expected
-    by_teacher = expected["mask_strategy"] != "random" and expected.get("self_mask_from_epoch") != 1
+    by_teacher = expected["mask_strategy"] != "random" and expected.get("self_mask_from_epoch") != 1 and (
+        "teacher" not in expected)
     assert bool(flags["entropy_cache"]) == by_teacher
     assert bool(flags["teacher"]) == (by_teacher or "kd_weight" in expected)
     assert corruption_of(cfg.task)[1:] == (0, 0)

@@ -31,6 +31,10 @@ class Condition(NamedTuple):
 
 TEACHER_FLAGS = " --teacher {teacher} --entropy-cache {cache}"
 INIT = "--mask-strategy high --self-mask-from-epoch 2" + TEACHER_FLAGS
+COLD = "--mask-strategy high --self-mask-from-epoch 1"
+RAMP = " --guided-fraction 0:0.5"
+EMA = " --self-mask-model ema --store-ema --ema-decay 0.999"
+CAREFUL = "--self-mask-from-epoch 2" + RAMP + EMA  # what keeps a model that chooses its own masks from collapsing
 FROZEN = "--freeze-encoder --max-epochs 1"
 
 CONDITIONS = {
@@ -69,6 +73,22 @@ CONDITIONS = {
     "kd-complete": Condition(INIT + " --kd-weight 0.5", paper_claim="BERTlet: mean of seven tasks 76.04"),
     "kd-after-init": Condition(INIT + " --kd-weight 0.5 --kd-start-epoch 2",
                                paper_claim="BERTlet: mean of seven tasks 77.19"),
+    # policies that choose and learn at once, each beside random masks at its own rate
+    "random-30": Condition("--mask-strategy random --mask-prob 0.3"),
+    "random-30-15": Condition("--mask-strategy random --mask-prob 0.3:0.15"),
+    "cold-half": Condition(COLD + " --guided-fraction 0.5"),
+    "cold-half-sequences": Condition(COLD + " --guided-fraction 0.5 --guided-by sequences"),
+    "cold-ramp-ema": Condition(COLD + RAMP + EMA),
+    "init-ramp-ema": Condition("--mask-strategy high " + CAREFUL),
+    "init-ramp-ema-30": Condition("--mask-strategy high --mask-prob 0.3 " + CAREFUL, baseline="random-30"),
+    "init-ramp-ema-30-15": Condition("--mask-strategy high --mask-prob 0.3:0.15 " + CAREFUL, baseline="random-30-15"),
+    "high-init-half": Condition(INIT + " --guided-fraction 0.5"),
+    "gumbel": Condition("--mask-strategy gumbel " + CAREFUL),
+    "surprisal": Condition("--mask-strategy high --mask-score surprisal " + CAREFUL),
+    "contextual": Condition("--mask-strategy high --entropy-folds 7" + TEACHER_FLAGS),
+    "accuracy": Condition("--mask-strategy gumbel --mask-score accuracy"),
+    "predicted-loss": Condition("--mask-strategy high --mask-score predicted-loss " + CAREFUL),
+    "word": Condition("--mask-strategy high --mask-unit word " + CAREFUL),
     # in no table of the paper
     TEACHER: Condition(pretraining=TEACHER),
     "no-pretraining": Condition("--mask-strategy random --lr 0 --max-update 1"),
@@ -83,6 +103,9 @@ STUDIES = {
     "corpus": ("random", "high-init", "random-corpus-2", "high-init-corpus-2"),
     "distillation": ("random", "high-init", "kd-only", "kd-complete", "kd-after-init"),
     "drift": ("random", "high-init"),
+    "adaptive": ("random", "random-30", "random-30-15", "high-cold", "cold-half", "cold-half-sequences",
+                 "cold-ramp-ema", "init-ramp-ema", "init-ramp-ema-30", "init-ramp-ema-30-15", "high-init-half", "gumbel",
+                 "surprisal", "contextual", "accuracy", "predicted-loss", "word"),
 }
 
 CORRUPTIONS = {  # what replaces a selected token; in the teacher's training, always as BERT has it

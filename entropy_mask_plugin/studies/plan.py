@@ -98,15 +98,18 @@ def teacher_steps(options: StudyOptions) -> List[Step]:
     return []
 
 
-def cache_step(options: StudyOptions, corpus: int) -> Step:
+def cache_step(options: StudyOptions, corpus: int, flags: Sequence[str]) -> Step:
+    """flags: of the condition; some of them decide what the teacher's entropies are."""
     args = [*shlex.split(options.sizes.pretraining), *options.extra_args]
     decisive = [flag_of(name) for name in names_with("scores") if flag_of(name) not in owned()]
-    values = [arg for flag in decisive for arg in last_value(args, flag)]
+    of_condition = [arg for flag in decisive for arg in last_value(flags, flag)]
+    values = [arg for flag in decisive for arg in last_value([*args, *flags], flag)]
     command = (*CLI, "build-entropy-cache", options.data[corpus], "--teacher", teacher_path(options), "--entropy-cache",
                options.path("entropies"), "--tokens-per-sample", str(options.sizes.length), *values,
                *cpu_flag(options))
     name = "the teacher's entropies" + (f" of corpus {corpus + 1}" if corpus else "")
-    return Step("entropies", name, command, options.path("entropies", f"corpus{corpus + 1}"))
+    folder = "".join(f"-{arg.strip('-')}" for arg in (f"corpus{corpus + 1}", *of_condition)).strip("-")
+    return Step("entropies", " ".join((name, *of_condition)), command, options.path("entropies", folder))
 
 
 def last_value(args: Sequence[str], flag: str) -> List[str]:
@@ -128,7 +131,7 @@ def steps_of(options: StudyOptions, trial: StudyTrial) -> Iterator[Step]:
     if flags is None or "{teacher}" in flags:
         yield from teacher_steps(options)
     if flags is not None and "{cache}" in flags:
-        yield cache_step(options, corpus)
+        yield cache_step(options, corpus, shlex.split(flags))
     folder = os.path.join(source.folder(options), "pretraining")
     checkpoint = os.path.join(folder, "checkpoint_last.pt")
     if flags is None:
