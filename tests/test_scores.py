@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from entropy_mask_plugin.masking.registry import Entry
 from entropy_mask_plugin.masking.scores import SCORES, projected
-from entropy_mask_plugin.masking.scores.registry import CHUNK_ROWS
+from entropy_mask_plugin.masking.scores.registry import CACHED_ROWS
 from entropy_mask_plugin.scoring import scorer
 from entropy_mask_plugin.scoring.scorer import Scorer
 
@@ -39,7 +39,7 @@ def reference(hidden, weight, bias, tokens):
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
 def test_a_score_of_ones_own_is_that_of_its_logits_in_chunks(dtype, tolerance, surprise):
     found = projected("surprise", *operands(), dtype)
-    assert found.dtype == torch.float32 and max(surprise) == CHUNK_ROWS and sum(surprise) == 600
+    assert found.dtype == torch.float32 and max(surprise) == CACHED_ROWS and sum(surprise) == 600
     assert torch.allclose(found.double(), reference(*operands()), atol=tolerance)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(projected("surprise", *operands(), dtype), found)
@@ -77,5 +77,5 @@ def test_a_scorer_gives_cheap_scores_with_the_way_to_exact_ones(pays, surprise, 
 @pytest.mark.parametrize("value, kind", [(lambda logits: logits.sum(), r"shape \(\)"), (lambda logits: 1.0, "float")])
 def test_what_is_no_score_is_named(value, kind, monkeypatch):
     monkeypatch.setitem(SCORES._entries, "wrong", Entry(lambda logits, tokens: value(logits), SCORES.defaults))
-    with pytest.raises(ValueError, match=rf"--mask-score wrong: {kind} found, expected shape \(256,\)"):
+    with pytest.raises(ValueError, match=rf"--mask-score wrong: {kind} found, expected shape \(16,\)"):
         projected("wrong", *operands())
