@@ -27,6 +27,7 @@ from ..registry import Registry
 SCORES = Registry("--mask-score", unit="", version=1, needs_tokens=True, projected=None)
 CHUNK_ROWS = 256  # of a matrix product, which gets slow below 64
 CACHED_ROWS = 16  # rows whose fp32 logits stay in the CPU's cache from one operation to the next; divides CHUNK_ROWS
+LARGEST = 1e30  # stands for an infinite score: sums over a unit and differences stay finite
 
 
 class Scores(NamedTuple):
