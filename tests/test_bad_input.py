@@ -12,7 +12,7 @@ from entropy_mask_plugin.system.errors import UsageError
 
 MISTAKES = [
     (["--mask-strategy", "highest"], "--mask-strategy: highest found, expected one of high, low, mid, marginal, "
-                                     "random, alternating (did you mean high?)"),
+                                     "random, alternating, gumbel (did you mean high?)"),
     (["--mask-strategy", "high"], "--teacher: none found, expected a checkpoint for --mask-strategy high"),
     (["--mask-strategy", "low", "--self-mask-from-epoch", "2"], "--teacher: none found"),
     (["--mask-strategy", "random", "--mask-prob", "0"], "--mask-prob: 0.0 found, expected a fraction in (0, 1]"),

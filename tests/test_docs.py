@@ -75,6 +75,7 @@ BLOCKS = {
         "python -m entropy_mask_plugin.policies": ["test_policy_parts.py"],
         "fairseq-train --self-mask-from-epoch": [TRAINS],
         "fairseq-train --self-mask-from-epoch --kd-weight": [TRAINS],
+        "fairseq-train --mask-score": [TRAINS],
     },
 }
 PYTHON = {"README.md": 1, "docs/policies.md": 4}  # blocks that test_policy_parts.py and test_extensions.py execute

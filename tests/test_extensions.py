@@ -75,8 +75,8 @@ def test_a_checkpoint_loads_without_its_strategy_which_training_asks_for(train_w
     (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([checkpoint])  # this process does not have it
     assert model.eval()(torch.arange(4, 14)[None])[0].isfinite().all()
     assert error_of(train_with("strategy", *TINY, "--mask-strategy", "blured")) == (
-        "error: --mask-strategy: blured found, expected one of high, low, mid, marginal, random, alternating, blurred "
-        "(did you mean blurred?)")
+        "error: --mask-strategy: blured found, expected one of high, low, mid, marginal, random, alternating, gumbel, "
+        "blurred (did you mean blurred?)")
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from builders.training import ROOT, batch_of, masked_by_policy, run
+from builders.training import ROOT, batch_of, masked_by_policy, run, train
 
 from entropy_mask_plugin.config import EntropyMaskedLMConfig, names_with, with_options
 from entropy_mask_plugin.masking import SCORES, Masker, Option, Policy, Scores, Vocabulary, When
@@ -45,7 +45,7 @@ def test_a_registry_names_its_parts_and_the_nearest_one():
 
 
 def test_every_strategy_says_in_a_line_what_it_does():
-    assert list(STRATEGIES) == ["high", "low", "mid", "marginal", "random", "alternating"]
+    assert list(STRATEGIES) == ["high", "low", "mid", "marginal", "random", "alternating", "gumbel"]
     assert all(entry.summary.endswith(".") for entry in STRATEGIES.values())
 
 
@@ -194,6 +194,21 @@ def test_a_policy_out_of_range_is_refused_without_fairseq_too(number, message):
 def test_scores_that_are_none_are_not_blamed_on_the_strategy():
     with pytest.raises(ValueError, match="^scores .--mask-score entropy.: 1 values that are not finite found"):
         masked_by("high", scores=Scores(torch.tensor([[torch.nan] + [0.0] * 9] + [[0.0] * 10] * 3)))
+
+
+@pytest.mark.parametrize("temperature, message", [("0", "0.0 found"), ("-1", "-1.0 found"), ("nan", "nan found")])
+def test_the_temperature_of_gumbel_is_above_0(temperature, message, make_task):
+    with pytest.raises(UsageError, match=f"--gumbel-temperature: {message}, expected a number above 0"):
+        make_task("--mask-strategy", "gumbel", "--self-mask-from-epoch", "1", "--gumbel-temperature", temperature)
+
+
+def test_a_training_by_gumbel_records_its_temperature(data_bin, tmp_path, caplog):
+    flags = ["--mask-strategy", "gumbel", "--mask-score", "margin", "--self-mask-from-epoch", "1"]
+    run = lambda *more: train(data_bin, str(tmp_path / "run"), *flags, *more)  # noqa: E731
+    checkpoint = run("--gumbel-temperature", "0.5", "--max-update", "2")
+    assert torch.load(checkpoint, weights_only=True)["cfg"]["task"]["gumbel_temperature"] == 0.5
+    run("--max-update", "3")
+    assert "was trained with --gumbel-temperature 0.5 and resumes with 1.0" in caplog.text
 
 
 def test_self_is_a_source_from_the_first_epoch_as_well(make_task):

@@ -6,7 +6,7 @@ from entropy_mask_plugin.config import source_schedule, teacher_chooses_masks, u
 from entropy_mask_plugin.masking.strategies import STRATEGIES
 from entropy_mask_plugin.scoring.schedule import distils, epoch_of_self_entropies, total_updates
 
-WITH_ENTROPIES = ("high", "low", "mid", "marginal", "alternating")
+WITH_ENTROPIES = ("high", "low", "mid", "marginal", "alternating", "gumbel")
 EPOCHS = (1, 2, 3, 4, 50)
 SOURCES = [  # --self-mask-from-epoch, the source in each of EPOCHS
     (None, ["teacher"] * 5),

@@ -1,6 +1,7 @@
 """Which positions are masked, and how many: every strategy against sorted() on plain lists."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from builders.training import RANKED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entropy_mask_plugin.masking.noise import SELECTION, Draw, uniform
+from entropy_mask_plugin.masking.noise import SELECTION, STRATEGY, Draw, uniform
 from entropy_mask_plugin.masking.strategies import STRATEGIES, select
+from entropy_mask_plugin.masking.strategies.chance import gumbel_noise
 from entropy_mask_plugin.masking.take import number_to_mask
 
 DETERMINISTIC = settings(derandomize=True, deadline=None, max_examples=300)
@@ -91,6 +93,89 @@ def test_random_takes_the_largest_noise_whatever_the_scores():
     assert not STRATEGIES["random"].traits["needs_scores"]
     selected = select("random", None, maskable, k, draw)
     assert torch.equal(selected, select("high", uniform(1, 3, torch.arange(5), 40, SELECTION), maskable, k))
+
+
+# ---- gumbel
+
+
+def gumbel(scores, k, ids, temperature=1.0, epoch=1, maskable=None):
+    """Selected, B x T bool: one row of scores for each of B ids."""
+    scores = torch.as_tensor(scores).expand(len(ids), -1)
+    maskable = torch.ones_like(scores, dtype=torch.bool) if maskable is None else maskable
+    return select("gumbel", scores, maskable, torch.full((len(ids),), k), Draw(1, epoch, ids, scores.size(1), 0),
+                  gumbel_temperature=temperature)
+
+
+def inclusion_probabilities(weights, k):
+    """Of drawing k without replacement, each draw in proportion to the weights: by enumeration."""
+    if k == 0:
+        return [0.0] * len(weights)
+    total, result = sum(weights), [0.0] * len(weights)
+    for first, weight in enumerate(weights):
+        rest = [w if j != first else 0.0 for j, w in enumerate(weights)]
+        for j, p in enumerate(inclusion_probabilities(rest, k - 1) if weight else result):
+            result[j] += weight / total * (p + (j == first)) if weight else 0.0
+    return result
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_gumbel_draws_without_replacement_in_proportion_to_the_exponential_of_the_scores(k, temperature):
+    scores, rows = [0.0, 1.0, 2.0, -1.0, 0.5, 1.0, 1.5], 40_000
+    frequency = gumbel(scores, k, torch.arange(rows), temperature).double().mean(0)
+    weights = [math.exp(score / temperature) for score in scores]
+    expected = torch.tensor(inclusion_probabilities(weights, k), dtype=torch.float64)
+    if k == 1:
+        torch.testing.assert_close(expected, torch.softmax(torch.tensor(scores).double() / temperature, 0))
+    assert ((frequency - expected).abs() < 4 * (expected * (1 - expected) / rows).sqrt()).all()
+
+
+def test_gumbel_takes_everything_where_k_is_n_and_nothing_else():
+    maskable = torch.rand(50, 20, generator=torch.Generator().manual_seed(0)) < 0.5
+    scores = torch.randn(50, 20, generator=torch.Generator().manual_seed(1)) * 100
+    n, draw = maskable.sum(1), Draw(1, 1, torch.arange(50), 20, 0)
+    half = select("gumbel", scores, maskable, n // 2, draw)
+    assert torch.equal(half.sum(1), n // 2) and not (half & ~maskable).any()
+    assert torch.equal(select("gumbel", scores, maskable, n, draw), maskable)
+
+
+def test_gumbel_does_not_depend_on_the_batch_but_on_the_epoch():
+    scores, ids = torch.randn(30, 40, generator=torch.Generator().manual_seed(0)), torch.arange(30)
+    whole = gumbel(scores, 6, ids)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(gumbel(scores[order], 6, ids[order]), whole[order])
+    assert torch.equal(torch.cat([gumbel(scores[i : i + 7], 6, ids[i : i + 7]) for i in range(0, 30, 7)]), whole)
+    padded, maskable = torch.cat([scores, torch.full((30, 9), 1e30)], 1), torch.arange(49).expand(30, -1) < 40
+    assert torch.equal(gumbel(padded, 6, ids, maskable=maskable)[:, :40], whole)
+    assert not torch.equal(gumbel(scores, 6, ids, epoch=2), whole)
+
+
+def test_a_cold_gumbel_is_high_and_a_hot_one_uniform():
+    scores, ids = torch.randn(200, 40, generator=torch.Generator().manual_seed(0)), torch.arange(200)
+    everything, k = torch.ones(200, 40, dtype=torch.bool), torch.full((200,), 6)
+    for temperature in (1e-30, 1e-9):
+        assert torch.equal(gumbel(scores, 6, ids, temperature), select("high", scores, everything, k))
+    noise = uniform(1, 1, ids, 40, STRATEGY)
+    for temperature in (1e30, math.inf):
+        assert torch.equal(gumbel(scores, 6, ids, temperature), select("high", noise, everything, k))
+    independent = select("random", None, everything, k, Draw(1, 1, ids, 40, 0))  # which draws the random part of masks
+    both = (gumbel(scores, 6, ids, 1e30) & independent).double().sum(1).mean()
+    assert abs(both - 6 * 6 / 40) < 4 * math.sqrt(6 * 0.15 * 0.85 / 200)
+
+
+def test_the_priorities_of_gumbel_are_finite_for_all_noise_scores_and_temperatures():
+    steps = torch.tensor([0, 1, 2, 2**22, 2**23 - 1, 2**23, 2**24 - 3, 2**24 - 2, 2**24 - 1])
+    noise = steps / 2**24
+    expected = torch.tensor([-math.log(-math.log((2 * step + 1) / 2**25)) for step in steps.tolist()])
+    torch.testing.assert_close(gumbel_noise(noise), expected, rtol=1e-6, atol=1e-7)
+    assert (gumbel_noise(noise).diff() > 0).all()  # in the order of the noise
+    draw = SimpleNamespace(noise=lambda stream: noise)
+    for temperature in (1e-30, 1e-3, 1.0, 1e4, 1e30, math.inf):
+        for score in (0.0, 1e4, -1e4, 1e30, -1e30):
+            priority = STRATEGIES["gumbel"].fn(torch.full((1, 9), score), None, None, draw, temperature)
+            assert priority.dtype == torch.float32 and priority.isfinite().all()
+    for score in (1e4, -1e4):  # the noise is not lost beside large scores
+        assert STRATEGIES["gumbel"].fn(torch.full((1, 9), score), None, None, draw, 1.0).unique().numel() >= 8
 
 
 def alternated(seed, updates):

@@ -81,7 +81,7 @@ def test_what_are_no_units_is_refused(units, message, monkeypatch):
         masker(tokens, torch.arange(5), tokens > 0, None, When(1, 0))
 
 
-@pytest.mark.parametrize("strategy", ["high", "low", "mid", "marginal", "random", "alternating"])
+@pytest.mark.parametrize("strategy", ["high", "low", "mid", "marginal", "random", "alternating", "gumbel"])
 def test_a_masker_masks_units_whole_and_never_too_much(strategy, monkeypatch):
     pair = Entry(lambda tokens, candidates, vocabulary, draw: (torch.arange(tokens.size(1)) // 2).expand_as(tokens), {})
     monkeypatch.setitem(UNITS._entries, "pair", pair)

@@ -3,9 +3,11 @@
 registry        SCORES, and what a source returns for the tokens of a batch
 entropy         of the prediction, in nats
 triton_entropy  the same on a GPU, without storing logits
+surprisal       of the token itself, in nats
+margin          between the two most probable tokens, negated
 """
 
-from . import entropy  # noqa: F401
+from . import entropy, surprisal, margin  # noqa: F401  # isort: skip  (the order of lists)
 from .registry import SCORES, Scores, projected
 
 __all__ = ["SCORES", "Scores", "projected"]

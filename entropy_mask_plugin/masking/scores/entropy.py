@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from ..kernels import verified_once
-from .registry import CHUNK_ROWS, SCORES
+from .registry import CHUNK_ROWS, SCORES, rows_together
 
 MIN_SPEEDUP = 1.5  # of bf16 over fp32 matrix products on a CPU, from which a second, exact pass near the cut pays
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-3}  # of the kernel, relative
-CACHED_ROWS = 16  # rows whose fp32 logits stay in the CPU's cache from one operation to the next
 
 
 def entropy(logits: Tensor, tokens: Optional[Tensor] = None) -> Tensor:
@@ -113,7 +112,7 @@ def plain_projected_entropy(rows: Tensor, weight: Tensor, bias: Tensor, chunk_ro
     """The same in chunks of rows. rows: N x C; weight: V x C, of the same type; bias: V fp32. Returns N fp32, nats."""
     r, t = torch.empty(2, len(rows), dtype=torch.float32, device=rows.device)
     memory = torch.empty(min(chunk_rows, len(rows)), len(weight), dtype=rows.dtype, device=rows.device)
-    together = CACHED_ROWS if rows.device.type == "cpu" else chunk_rows
+    together = rows_together(rows.device)
     with torch.autocast(rows.device.type, enabled=False):  # the caller's autocast would round the logits to bf16
         for start in range(0, len(rows), chunk_rows):
             chunk = rows[start : start + chunk_rows]

@@ -15,6 +15,7 @@ projected: (hidden, weight, bias, dtype) -> the same for all positions of a batc
 Shapes: B sentences, T positions, R rows (positions), V vocabulary, C width.
 """
 
+import itertools
 from types import MappingProxyType
 from typing import Any, Callable, Mapping, NamedTuple, Optional
 
@@ -25,6 +26,8 @@ from ..registry import Registry
 
 SCORES = Registry("--mask-score", unit="", version=1, needs_tokens=True, projected=None)
 CHUNK_ROWS = 256  # of a matrix product, which gets slow below 64
+CACHED_ROWS = 16  # rows whose fp32 logits stay in the CPU's cache from one operation to the next; divides CHUNK_ROWS
+LARGEST = 1e30  # stands for an infinite score: sums over a unit and differences stay finite
 
 
 class Scores(NamedTuple):
@@ -65,13 +68,28 @@ def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: 
     if entry.traits["projected"] is not None:
         return entry.traits["projected"](hidden, weight, bias, dtype, **options)
     rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()  # N x C
-    chunks = rows.split(CHUNK_ROWS)
-    tokens_of = [None] * len(chunks) if tokens is None else tokens.reshape(-1).split(CHUNK_ROWS)
+    together = rows_together(rows.device)
+    tokens_of = itertools.repeat(None) if tokens is None else tokens.reshape(-1).split(together)
     with torch.autocast(rows.device.type, enabled=False):  # the caller's autocast would round the logits to bf16
-        values = [entry.fn((chunk @ weight.t()).float() + bias, of_chunk, **options)
-                  for chunk, of_chunk in zip(chunks, tokens_of)]
-    for chunk, scored in zip(chunks, values):
-        if not isinstance(scored, Tensor) or scored.shape != chunk.shape[:1]:
-            kind = f"shape {tuple(scored.shape)}" if isinstance(scored, Tensor) else type(scored).__name__
-            raise ValueError(f"--mask-score {score}: {kind} found, expected shape ({len(chunk)},)")
+        parts = (part for chunk in rows.split(CHUNK_ROWS)
+                 for part in (chunk @ weight.t()).float().add_(bias).split(together))
+        values = [checked(entry.fn(part, of_part, **options), len(part), score)
+                  for part, of_part in zip(parts, tokens_of)]
     return torch.cat(values).view(hidden.shape[:-1])
+
+
+def rows_together(device: torch.device) -> int:
+    """Rows whose logits a score gets at once; it divides CHUNK_ROWS."""
+    return CACHED_ROWS if device.type == "cpu" else CHUNK_ROWS
+
+
+def checked(values: Any, rows: int, score: str) -> Tensor:
+    """What a score returned for so many rows.
+
+    Raises:
+        ValueError: it is not one value a row.
+    """
+    if not isinstance(values, Tensor) or values.shape != (rows,):
+        kind = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"--mask-score {score}: {kind} found, expected shape ({rows},)")
+    return values

@@ -6,10 +6,11 @@
         scores      B x T fp32, finite: large = uncertain; None for a strategy that needs none
         candidates  B x T bool: what may be masked
         k           B int64: how many will be taken in each row
-        draw        a `masking.noise.Draw`: draw.noise(SELECTION) is B x T in [0, 1), draw.coin() one coin per update
+        draw        a `masking.noise.Draw`: draw.noise(STRATEGY) is B x T in [0, 1), draw.coin() one coin per update
         returns     B x T float, finite: larger first, ties to the lower position; other positions do not matter
 
-A strategy with options gets them as further keyword arguments.
+A strategy with options gets them as further keyword arguments. One that looks at scores draws from STRATEGY: SELECTION
+draws the masks that are random.
 
 needs_scores: whether the tokens must be scored, which costs a forward pass.
 cuts_scores: whether the selection consists of contiguous parts of the ranking of the scores: then approximate scores
