@@ -74,7 +74,7 @@ def test_a_unit_that_does_not_fit_is_skipped_and_the_rest_is_filled():
     (torch.full((5, 21), 21), "numbers from 21 to 21 found, expected -1 to 20"),
 ])
 def test_what_are_no_units_is_refused(units, message, monkeypatch):
-    monkeypatch.setitem(UNITS._entries, "wrong", Entry(lambda *arguments: units, {}))
+    monkeypatch.setitem(UNITS._entries, "wrong", Entry(lambda *arguments: units, UNITS.defaults))
     masker = Masker(Policy("random", unit="wrong"), Vocabulary(50, 1, torch.arange(4, 50)), 3)
     tokens = torch.randint(4, 50, (5, 21))
     with pytest.raises(ValueError, match=f"--mask-unit wrong: {message}"):
@@ -83,7 +83,8 @@ def test_what_are_no_units_is_refused(units, message, monkeypatch):
 
 @pytest.mark.parametrize("strategy", ["high", "low", "mid", "marginal", "random", "alternating"])
 def test_a_masker_masks_units_whole_and_never_too_much(strategy, monkeypatch):
-    pair = Entry(lambda tokens, candidates, vocabulary, draw: (torch.arange(tokens.size(1)) // 2).expand_as(tokens), {})
+    pair = Entry(lambda tokens, candidates, vocabulary, draw: (torch.arange(tokens.size(1)) // 2).expand_as(tokens),
+                 UNITS.defaults)
     monkeypatch.setitem(UNITS._entries, "pair", pair)
     tokens, maskable = torch.randint(4, 50, (5, 21)), torch.rand(5, 21) < 0.9
     masker = Masker(Policy(strategy, unit="pair"), Vocabulary(50, 1, torch.arange(4, 50)), 3)
