@@ -5,7 +5,7 @@ import logging
 import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Type
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.configs import FairseqConfig
@@ -18,7 +18,7 @@ from .masking.rates import parse_rate
 from .masking.registry import Option, Registry
 from .masking.scores import SCORES
 from .masking.strategies import STRATEGIES
-from .masking.units import UNITS
+from .masking.units import UNITS, check_symbols
 from .scoring import schedule
 from .scoring.schedule import SourceSchedule
 from .scoring.sources import SOURCES
@@ -272,14 +272,16 @@ def check_flags(cfg: Any) -> None:
                          "a flag for TPUs and leaves the GPU unused")
 
 
-def check_policy(cfg: Any) -> None:
-    """Check what only training needs: the parts of the policy are registered, and a teacher is given where one scores.
-    Loading a checkpoint for another purpose must work without them.
+def check_policy(cfg: Any, symbols: Sequence[str]) -> None:
+    """Check what only training needs: the parts of the policy are registered, the vocabulary of these V subword strings
+    has the unit, and a teacher is given where one scores. Loading a checkpoint for another purpose must work without
+    them.
 
     Raises:
         UsageError: names the first flag with a wrong value.
     """
     check_parts(cfg)
+    check_unit(cfg.mask_unit, symbols)
     if not cfg.teacher and teacher_chooses_masks(vars(cfg)):
         raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
                          "(or --self-mask-from-epoch N, or --mask-strategy random)")
@@ -300,6 +302,18 @@ def check_parts(cfg: Any) -> None:
     """
     for registry, name in parts_of(cfg):
         require(registry.flag, name, name in registry, registry.expected(name))
+
+
+def check_unit(name: str, symbols: Sequence[str]) -> None:
+    """Check that --mask-unit can be made of a vocabulary's subword strings.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        check_symbols(name, symbols)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def parts_of(cfg: Any) -> Tuple[Tuple[Registry, str], ...]:

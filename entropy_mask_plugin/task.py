@@ -35,10 +35,11 @@ from .config import (
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
 from .masking import corruption, noise
 from .masking.devices import to_device_async
-from .masking.masker import Masker, Vocabulary
+from .masking.masker import Masker
 from .masking.scores import Scores
 from .masking.statistics import SUMS, mask_statistics
 from .masking.take import number_to_mask, take
+from .masking.vocabulary import Vocabulary
 from .masking.when import When
 from .models.positions import SelectedPositions
 from .pretrained.initialization import initialize_from, log_copied_tensors, read_source
@@ -97,7 +98,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """
         task = super().setup_task(cfg, **kwargs)
         if not from_checkpoint:
-            check_policy(task.cfg)
+            check_policy(task.cfg, task.dictionary.symbols)
             refuse_unconnected_ranks()
             warn_of_unused_flags(task.cfg)
             task.trains, task.restored = True, read_restore_file(task)

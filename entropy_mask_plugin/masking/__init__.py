@@ -9,6 +9,7 @@ take          how many tokens are masked, and the cut between them and the rest
 corruption    what does the model see there, and what must it predict?
 masker        all of the above: from a clean batch to a masked one
 refinement    the same selection from cheaper scores
+vocabulary    what masking needs of a dictionary
 noise         uniform noise as a function of (seed, epoch, sample id, position)
 statistics    what did the masks of a batch look like?
 registry      parts that a user chooses by name
@@ -20,7 +21,7 @@ Whose predictions are scored is decided in `entropy_mask_plugin.scoring`.
 """
 
 from .corruption import apply_80_10_10, corrupt
-from .masker import Masked, Masker, Vocabulary
+from .masker import Masked, Masker
 from .policy import Policy
 from .registry import Option
 from .scores import SCORES, Scores, projected
@@ -28,6 +29,7 @@ from .scores.entropy import entropy, projected_entropy
 from .strategies import STRATEGIES, select
 from .take import number_to_mask, take
 from .units import UNITS
+from .vocabulary import Vocabulary
 from .when import When
 
 __all__ = [

@@ -1,6 +1,6 @@
 """From a clean batch to a masked one: which positions, what the model sees there, what it must predict.
 
-Shapes: B sentences, T positions, R tokens that may replace another.
+Shapes: B sentences, T positions.
 """
 
 from typing import Any, NamedTuple, Optional, Sequence, Tuple
@@ -16,21 +16,9 @@ from .rates import parse_rate, rate_at
 from .scores import Scores
 from .strategies import STRATEGIES, check, select
 from .take import number_to_mask, take
-from .units import UNITS, check_units
+from .units import UNITS, check_symbols, check_units
+from .vocabulary import Vocabulary, ordinary_on
 from .when import When
-
-
-class Vocabulary(NamedTuple):
-    """What masking needs of a dictionary.
-
-    mask, padding: ids; ordinary: R int64, the tokens that may replace another (no specials); symbols: the V subword
-    strings, for units that need them.
-    """
-
-    mask: int
-    padding: int
-    ordinary: Tensor
-    symbols: Sequence[str] = ()
 
 
 class Selected(NamedTuple):
@@ -72,12 +60,14 @@ class Masker:
         vocabulary: ids and subword strings.
         seed: of the noise.
     Raises:
-        ValueError: the policy names a part that is not registered, or has a number out of its range.
+        ValueError: the policy names a part that is not registered, has a number out of its range, or has a unit that
+            cannot be made of this vocabulary.
     """
 
     def __init__(self, policy: Policy, vocabulary: Vocabulary, seed: int):
         check_ranges(policy.mask_prob, policy.leave_unmasked_prob, policy.random_token_prob, policy.mask_count,
                      policy.guided_fraction, policy.guided_by)
+        check_symbols(policy.unit, vocabulary.symbols)
         self.policy, self.vocabulary, self.seed = policy, vocabulary, seed
         self.traits = STRATEGIES[policy.strategy].traits
         self.unit = UNITS[policy.unit].fn
@@ -208,8 +198,7 @@ class Masker:
 
     def with_80_10_10(self, src_tokens: Tensor, tokens: Tensor, selected: Tensor, draw: Draw) -> Tensor:
         """`src_tokens` with BERT's 80/10/10 instead of 100 % <mask>: B x T int64."""
-        if self.vocabulary.ordinary.device != tokens.device:  # moved once
-            self.vocabulary = self.vocabulary._replace(ordinary=self.vocabulary.ordinary.to(tokens.device))
-        replacement = corruption.random_tokens(draw.noise(REPLACEMENT), self.vocabulary.ordinary)
+        ordinary = ordinary_on(self.vocabulary, tokens.device)
+        replacement = corruption.random_tokens(draw.noise(REPLACEMENT), ordinary)
         return corruption.apply_80_10_10(src_tokens, tokens, selected, self.policy.leave_unmasked_prob,
                                          self.policy.random_token_prob, draw.noise(CORRUPTION), replacement)

@@ -1,13 +1,12 @@
 """Subword tokens, as the paper masks them."""
 
-from typing import Any
-
 from torch import Tensor
 
 from ..noise import Draw
+from ..vocabulary import Vocabulary
 from .registry import UNITS
 
 
 @UNITS.add("token")
-def token(tokens: Tensor, candidates: Tensor, vocabulary: Any, draw: Draw) -> None:
+def token(tokens: Tensor, candidates: Tensor, vocabulary: Vocabulary, draw: Draw) -> None:
     """Each token alone."""
