@@ -12,8 +12,8 @@ from torch import Tensor
 from .kernels import verified_once
 
 # Streams, one for each purpose of the noise; they are independent.
-# SELECTION: positions that are masked at random; STRATEGY: of a strategy that also looks at scores; GUIDED: how much of a
-# sequence's masks follows the scores; UNIT: of a unit; FOLD: which tokens are hidden together.
+# SELECTION: positions that are masked at random; STRATEGY: of a strategy that also looks at scores; GUIDED: how much of
+# a sequence's masks follows the scores; UNIT: of a unit; FOLD: which tokens are hidden together.
 SELECTION, CORRUPTION, REPLACEMENT, COIN, VALIDATION, STRATEGY, GUIDED, UNIT, FOLD = range(9)
 
 _WORD = 1 << 64
