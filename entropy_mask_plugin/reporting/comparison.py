@@ -69,7 +69,7 @@ def describe_masks(flags: Dict[str, Any]) -> str:
     if schedule.is_scored(text):
         source, first = task.get("mask_source", "teacher"), task["self_mask_from_epoch"]
         text += {None: f", {source}", 1: ", self"}.get(first, f", {source}, self from epoch {first}")
-        text += "".join(f", {name[5:]} {task[name]}" for name in ("mask_score", "mask_unit")
+        text += "".join(f", {name.split('_')[1]} {task[name]}" for name in ("mask_score", "mask_unit", "entropy_folds")
                         if task.get(name, DEFAULTS[name]) != DEFAULTS[name])
     if criterion["kd_weight"]:
         text += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"

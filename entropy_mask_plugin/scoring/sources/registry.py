@@ -33,7 +33,7 @@ class Source:
         """Score a batch.
 
         Args:
-            sample: clean; sample["net_input"]["src_tokens"] is B x T int64.
+            sample: clean, as `training.blocks` collates it; sample["net_input"]["src_tokens"] is B x T int64.
             model: the one being trained, in training mode, before the update; left in training mode.
             when: the epoch and update of this batch.
         """
