@@ -152,7 +152,7 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
         if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
             source = None  # on disk since the first pass over the data
         distils = schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"])
-        yield 2 * macs_of_step(student, length, corruption, teacher, source, distils)
+        yield 2 * macs_of_step(student, length, corruption, teacher, source, distils, task.get("entropy_folds", 1))
 
 
 def model_of_settings(settings: Dict[str, Any], vocabulary: int, length: int) -> BertModel:
