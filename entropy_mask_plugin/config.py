@@ -112,6 +112,9 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     entropy_precision: Optional[str] = flag(
         None, "of scoring passes: bf16 = all of them, cheaper, some masks differ; fp32 = exact also under --precision "
         "bf16 (default: layers as --precision, projection refined near the selection cut)", policy=True, scores=True)
+    entropy_folds: int = flag(
+        1, "score each token while it is hidden: in this many passes, each of which replaces an equal part of the "
+        "maskable tokens by <mask> (default: 1, all tokens are visible)", policy=True, scores=True)
     compile: bool = flag(False, "torch.compile all encoder layers but the last: takes minutes at the start")
     # fairseq's own settings that the task must see. Without a help text, they are not flags of this plug-in.
     arch: Optional[str] = "${oc.select:model._name,null}"  # fairseq-validate has no model
@@ -247,6 +250,7 @@ def check_flags(cfg: Any) -> None:
     require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
     require("--entropy-precision", cfg.entropy_precision, cfg.entropy_precision in (None, "fp32", "bf16"),
             "fp32 or bf16")
+    require("--entropy-folds", cfg.entropy_folds, cfg.entropy_folds >= 1, "1 (all tokens are visible) or more")
     require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
     require("--self-entropy-every", cfg.self_entropy_every, cfg.self_entropy_every >= 1, "1 or more")
     if cfg.self_entropy_every > 1 and not (cfg.entropy_cache and cfg.self_mask_from_epoch):
@@ -358,8 +362,7 @@ def teacher_chooses_masks(task: Mapping[str, Any]) -> bool:
 
 def uses_ema(task: Mapping[str, Any]) -> bool:
     """Whether the scores of the model's average choose the masks of any epoch. task: its settings."""
-    sources = source_schedule(task)
-    return "ema" in (reads(sources.at(1)), reads(sources.at(sources.switch or 1)))
+    return "ema" in map(reads, source_schedule(task).used())
 
 
 def warn_of_unused_flags(cfg: Any) -> None:

@@ -45,7 +45,7 @@ from .models.positions import SelectedPositions
 from .pretrained.initialization import initialize_from, log_copied_tensors, read_source
 from .pretrained.restore import check_restored_shapes, read_restore_file
 from .pretrained.teacher import load_teacher
-from .scoring import schedule
+from .scoring import contextual, schedule
 from .scoring.cache import fingerprint
 from .scoring.cache.building import build
 from .scoring.cache.self_store import SelfEntropyStore
@@ -56,7 +56,7 @@ from .scoring.scorer import Scorer
 from .scoring.sources import SOURCES
 from .system.errors import UsageError, require
 from .training import plateau
-from .training.blocks import load_samples, some_rows, special_symbols
+from .training.blocks import Samples, load_samples, some_rows, special_symbols
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
             check_policy(task.cfg, task.dictionary.symbols)
             refuse_unconnected_ranks()
             warn_of_unused_flags(task.cfg)
+            if task.cfg.entropy_folds > 1:
+                contextual.log_cost(task.cfg, task.sources_by_epoch)
             task.trains, task.restored = True, read_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
             logger.info(plateau.unigram_message(task.unigram_entropy()))
@@ -180,22 +182,26 @@ class EntropyMaskedLMTask(MaskedLMTask):
             return  # saves reading all the data for its digest
         facts = fingerprint.facts_of_data(self.cfg, self.dictionary, split, epoch, samples.sizes)
         if by_teacher:
-            samples.entropies = self.filled_cache(samples.blocks, facts)
+            samples.entropies = self.filled_cache(samples, facts)
         if keeps_own:
             begin = [self.cfg.seed, self.cfg.restore_file, self.cfg.finetune_from_model]
             facts = {**facts, "run": os.path.abspath(self.cfg.save_dir), "begin": begin}
             folder = os.path.join(self.cfg.entropy_cache, "self-" + fingerprint.name_of(facts))
             samples.self_entropies = SelfEntropyStore(folder, facts, samples.blocks.sizes)
 
-    def filled_cache(self, blocks: Any, facts: Dict[str, Any]) -> EntropyStore:
-        """The teacher's entropies on these blocks, computed where they are missing. facts: of the data."""
+    def filled_cache(self, samples: Samples, facts: Dict[str, Any]) -> EntropyStore:
+        """The teacher's entropies on these samples, computed where they are missing. facts: of the data."""
         facts = {**facts, **fingerprint.facts_of_teacher(self.teacher)}
-        store = EntropyStore(os.path.join(self.cfg.entropy_cache, fingerprint.name_of(facts)), facts, blocks.sizes)
-        on_gpu = torch.cuda.is_available() and not self.cfg.cpu
-        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-        build(store, blocks, self.max_positions(), lambda clean: self.scorer.exact(self.teacher_on(device), clean),
-              device, self.dictionary.pad())
+        store = EntropyStore(os.path.join(self.cfg.entropy_cache, fingerprint.name_of(facts)), facts, samples.sizes)
+        device = self.scoring_device()
+        build(store, samples, self.max_positions(), lambda clean: self.scorer.exact(self.teacher_on(device), clean),
+              device)
         return store
+
+    def scoring_device(self) -> torch.device:
+        """Where a cache is filled: fairseq has not moved anything to the GPU yet."""
+        on_gpu = torch.cuda.is_available() and not self.cfg.cpu
+        return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """fairseq's iterator over the batches of an epoch; remembers how many updates a training epoch takes."""
@@ -269,10 +275,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     @functools.cached_property
     def scorer(self) -> Scorer:
-        """Scores clean tokens with any model, by --mask-score, --precision and --entropy-precision."""
+        """Scores clean tokens with any model, by --mask-score, --entropy-folds, --precision and --entropy-precision.
+        """
         policy = policy_of(self.cfg)
         return Scorer(policy.score, self.cfg.precision, self.cfg.entropy_precision, policy.options,
-                      is_refined=not policy.needs_exact_scores)
+                      is_refined=not policy.needs_exact_scores, n_folds=self.cfg.entropy_folds,
+                      mask_idx=self.mask_idx)
 
     @functools.cached_property
     def masker(self) -> Masker:

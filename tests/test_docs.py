@@ -59,6 +59,7 @@ BLOCKS = {
     "docs/teacher-and-cache.md": {
         "fairseq-train --teacher": [TRAINS],
         "python scripts/build_entropy_cache.py": [TRAINS, "test_entropy_cache.py"],
+        "python scripts/build_entropy_cache.py --entropy-folds": ["test_entropy_cache.py"],
         "fairseq-train --self-entropy-every": [TRAINS, "test_entropy_cache.py"],
     },
     "docs/huggingface.md": {
@@ -76,6 +77,7 @@ BLOCKS = {
         "fairseq-train --self-mask-from-epoch": [TRAINS],
         "fairseq-train --self-mask-from-epoch --kd-weight": [TRAINS],
         "fairseq-train --mask-score": [TRAINS],
+        "fairseq-train --entropy-folds": [TRAINS, "test_folds.py"],
     },
 }
 PYTHON = {"README.md": 1, "docs/policies.md": 4}  # blocks that test_policy_parts.py and test_extensions.py execute

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from builders.training import OURS, ROOT, TINY, TRAINING, batch_of, same_weights, scores_of, train
 from fairseq import checkpoint_utils
+from fairseq.data import Dictionary
 
 from entropy_mask_plugin.config import names_with
 from entropy_mask_plugin.masking.registry import Entry
@@ -23,6 +25,7 @@ from entropy_mask_plugin.scoring.cache.store import DIGEST_BYTES, EntropyStore
 from entropy_mask_plugin.scoring.scorer import Scorer
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.task import EntropyMaskedLMTask
+from entropy_mask_plugin.training.blocks import Samples
 
 HIGH = ["--mask-strategy", "high", "--max-epoch", "2"]
 SIZES = [5, 1, 16, 16, 7, 16, 2, 9]
@@ -41,7 +44,7 @@ def stored(folder):
 @pytest.mark.parametrize("more", [
     [], ["--sample-break-mode", "complete", "--skip-invalid-size-inputs-valid-test"],
     ["--sample-break-mode", "eos", "--shorten-method", "truncate"],
-    ["--self-mask-from-epoch", "2"], ["--num-workers", "2"], ["--kd-weight", "0.5"],
+    ["--self-mask-from-epoch", "2"], ["--num-workers", "2"], ["--kd-weight", "0.5"], ["--entropy-folds", "3"],
 ], ids=" ".join)
 def test_a_cached_training_ends_in_the_weights_of_one_on_the_fly(more, data_bin, teacher, tmp_path):
     flags = [*HIGH, "--teacher", teacher, *more]
@@ -121,17 +124,21 @@ def small_parts(monkeypatch):
     monkeypatch.setattr("entropy_mask_plugin.scoring.cache.store.PART_TOKENS", 20)
 
 
+class Blocks(list):
+    sizes = np.array(SIZES)
+
+
 def blocks():
-    return [torch.arange(size) + 100 * i for i, size in enumerate(SIZES)]
+    return Blocks(torch.arange(size) + 100 * i for i, size in enumerate(SIZES))
 
 
 def half(clean):
-    return clean["src_tokens"] / 2.0
+    return clean["net_input"]["src_tokens"] / 2.0
 
 
 def filled(folder, entropies_of=half):
     store = EntropyStore(str(folder), {"some": "facts"}, np.array(SIZES))
-    build(store, blocks(), 99, entropies_of, torch.device("cpu"), 1)
+    build(store, Samples(blocks(), Dictionary()), 99, entropies_of, torch.device("cpu"))
     return store
 
 
@@ -169,12 +176,12 @@ def test_a_damaged_part_is_computed_again_and_only_that(damage, small_parts, tmp
     asked = []
 
     def spy(clean):
-        asked.append(clean["src_tokens"])
+        asked.extend(clean["id"].tolist())
         return half(clean)
 
     filled(tmp_path / "store", spy)
     assert {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()} == expected
-    assert {int(tokens[0, 0]) // 100 for tokens in asked} == {4}  # the first block of part 2
+    assert asked == [4, 5]  # part 2
 
 
 def test_a_part_of_another_store_is_not_taken(small_parts, tmp_path):
@@ -239,6 +246,12 @@ def test_a_cache_that_was_built_ahead_is_the_one_that_the_training_reads(data_bi
     assert done.returncode == 0 and done.stdout.count(f": {cache}/") == 2, done.stderr
     monkeypatch.setattr("entropy_mask_plugin.scoring.scorer.Scorer.projection", never)
     train(data_bin, str(tmp_path / "run"), *HIGH, "--teacher", teacher, "--entropy-cache", cache)
+    assert "rank correlation" not in done.stdout
+    done = subprocess.run([*command, "--entropy-folds", "3"], capture_output=True, text=True)
+    reports = re.findall(r"rank correlation .*: (-?\d\.\d{3}), the mean over 64 of \d+ blocks\n", done.stdout)
+    assert done.returncode == 0 and len(reports) == 2 and reports[0] == reports[1], done.stdout + done.stderr
+    train(data_bin, str(tmp_path / "folds"), *HIGH, "--teacher", teacher, "--entropy-cache", cache,
+          "--entropy-folds", "3")
     done = subprocess.run([*command, "--shorten-method", "random_crop"], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: --entropy-cache together with"), done.stderr
@@ -350,7 +363,8 @@ def test_every_flag_that_decides_scores_is_part_of_a_caches_key(name, make_task,
     monkeypatch.setitem(SCORES._entries, "other", Entry(None, SCORES.defaults))
     task, _, _ = make_task("--mask-strategy", "random")
     others = {"tokens_per_sample": 15, "precision": "bf16", "entropy_precision": "bf16", "mask_score": "other",
-              "sample_break_mode": "eos", "shorten_method": "truncate", "shorten_data_split_list": "train"}
+              "sample_break_mode": "eos", "shorten_method": "truncate", "shorten_data_split_list": "train",
+              "entropy_folds": 2}
     changed = replace(task.cfg, **{name: others[name]})
     one, other = (fingerprint.name_of(fingerprint.facts_of_data(cfg, task.dictionary, "train", 1, [3, 4]))
                   for cfg in (task.cfg, changed))

@@ -1,5 +1,6 @@
 """The sums of flops.py are what torch's counter sees."""
 
+import functools
 import subprocess
 import sys
 
@@ -10,7 +11,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from entropy_mask_plugin.config import Corruption
-from entropy_mask_plugin.models.flops import ENTROPY_PASS, Fractions, fractions_of, macs, macs_of_step, terms
+from entropy_mask_plugin.models.flops import (
+    ENTROPY_PASS,
+    Fractions,
+    fractions_of,
+    macs,
+    macs_of_scoring,
+    macs_of_step,
+    terms,
+)
 from entropy_mask_plugin.reporting.flops_table import build_meta_model, relative_cost
 
 SMALL = ["--encoder-layers", "3", "--encoder-embed-dim", "64", "--encoder-ffn-embed-dim", "256",
@@ -37,8 +46,36 @@ def test_a_step_and_an_entropy_pass_cost_what_the_formulas_say(arch, make_task):
         loss.backward()
     assert counted.get_total_flops() == pytest.approx(2 * 3 * tokens * macs(model, length, shares), rel=0.02)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        task.scorer.exact(model.eval(), batch_of(task, range(4))["net_input"])
+        task.scorer.exact(model.eval(), batch_of(task, range(4)))
     assert counted.get_total_flops() == pytest.approx(2 * tokens * macs(model, length, ENTROPY_PASS), rel=0.001)
+
+
+@pytest.mark.parametrize("folds", [3, 500])
+@pytest.mark.parametrize("arch", ["bertlet", "hbert_v1", "bertlet_3ml", "3ml, cross"])
+def test_scores_of_hidden_tokens_cost_what_the_formulas_say(arch, folds, make_task):
+    length = 32
+    task, model, _ = make_task("--mask-strategy", "random", "--tokens-per-sample", str(length), "--entropy-folds",
+                               str(folds), model=[*ARCHS[arch], *SMALL])
+    sample = batch_of(task, range(4))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        task.scorer.exact(model.eval(), sample)
+    passes = min(folds, max(sample["n_maskable"]))
+    # Special tokens are never hidden, which the formula ignores; an encoder without masks pads to its fullest sentence.
+    tolerance = 0.1 if model.mask_decoder is not None else 0.001
+    expected = 2 * sample["net_input"]["src_tokens"].numel() * macs_of_scoring(model, length, passes)
+    assert counted.get_total_flops() == pytest.approx(expected, rel=tolerance)
+
+
+def test_folds_multiply_all_of_a_scoring_pass_but_the_vocabulary():
+    model, masks = build_meta_model("bertlet", 500, 32), Corruption(0.15, 0, 0)
+    one = macs(model, 32, ENTROPY_PASS)
+    assert macs_of_scoring(model, 32) == pytest.approx(one)
+    assert macs_of_scoring(model, 32, 7) == pytest.approx(7 * one - 6 * 500 * 512)
+    assert macs_of_scoring(model, 32, 99) == macs_of_scoring(model, 32, 32)  # a token at a time
+    step = functools.partial(macs_of_step, model, 32, masks, entropies="self")
+    assert step(folds=7) - step() == pytest.approx(6 * (one - 500 * 512))
+    late = build_meta_model("bertlet_3ml", 500, 32)  # hidden tokens bypass the encoder
+    assert macs_of_scoring(late, 32, 2) < 2 * macs(late, 32, ENTROPY_PASS) - 500 * 512
 
 
 def test_the_sums_of_bertlet_are_those_of_the_published_table():

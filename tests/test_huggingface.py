@@ -299,7 +299,7 @@ def test_a_folder_is_a_teacher_whose_entropies_are_those_of_transformers_logits(
     with torch.no_grad():
         logits = theirs(their_ids, attention_mask=keep.long()).prediction_logits.double()
     expected = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
-    found = task.scorer.exact(task.teacher, {"src_tokens": our_ids, "has_padding": None})
+    found = task.scorer.exact(task.teacher, {"net_input": {"src_tokens": our_ids, "has_padding": None}})
     assert torch.allclose(found[keep].double(), expected[keep], atol=1e-5)
     assert torch.equal(found, projected_entropy(task.teacher.lm_hidden(our_ids), *task.teacher.output_projection()))
 

@@ -72,7 +72,7 @@ def test_a_scorer_gives_cheap_scores_with_the_way_to_exact_ones(pays, surprise, 
             return weight, bias
 
     monkeypatch.setattr(scorer, "bf16_pays", lambda device: pays)
-    clean = {"src_tokens": tokens, "has_padding": False}
+    clean = {"net_input": {"src_tokens": tokens, "has_padding": False}}
     scores, exact = Scorer("surprise")(Model(), clean), Scorer("surprise").exact(Model(), clean)
     assert torch.allclose(exact.double(), reference(*operands()), atol=1e-5)
     assert torch.equal(scores.exact(), exact) and torch.equal(scores.values, exact) is not pays

@@ -397,6 +397,9 @@ def test_the_flops_of_a_run_are_those_of_its_epochs(teacher, data_bin, tmp_path,
     # the tiny teacher is of the student's size
     assert list(flops_per_token(pretraining)) == pytest.approx([step(entropies="teacher"), step(entropies="self"),
                                                           step(entropies="self", distils=True)])
+    task = {**pretraining.flags["task"], "entropy_folds": 3}
+    with_folds = replace(pretraining, flags={**pretraining.flags, "task": task})
+    assert next(flops_per_token(with_folds)) == pytest.approx(step(entropies="teacher", folds=3))
     written = account(str(folder))
     tokens = [log["wpb"] * updates for log, updates in zip(pretraining.train, np.diff([
         0, *(log["num_updates"] for log in pretraining.train)]))]

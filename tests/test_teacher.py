@@ -116,7 +116,7 @@ def test_fairseqs_roberta_can_teach_and_its_namespace_is_read(make_task, data_bi
     task, _, _ = make_task("--teacher", roberta)
     tokens = torch.randint(4, 300, (3, 16))
     p = torch.softmax(task.teacher(tokens)[0].double(), -1)
-    clean = {"src_tokens": tokens, "has_padding": False}
+    clean = {"net_input": {"src_tokens": tokens, "has_padding": False}}
     assert torch.allclose(task.scorer.exact(task.teacher, clean).double(), -(p * p.log()).sum(-1), atol=1e-5)
 
 

@@ -110,6 +110,7 @@ class Waiting(TorchDispatchMode):
 @pytest.mark.parametrize("flags", [
     ["random"], ["random", "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"], ["high", "--teacher", "T"],
     ["marginal", "--self-mask-from-epoch", "1"], ["high", "--teacher", "T", "--kd-weight", "0.5"],
+    ["high", "--teacher", "T", "--entropy-folds", "3"],
 ], ids=" ".join)
 @pytest.mark.parametrize("bf16_pays", [False, True])
 def test_a_step_never_makes_the_host_wait_for_the_device(bf16_pays, flags, make_task, teacher, monkeypatch):
@@ -142,5 +143,5 @@ def test_a_step_and_an_entropy_pass_cost_the_flops_that_they_must(arch, width, f
         loss.backward()
     assert counted.get_total_flops() == pytest.approx(3 * 2 * tokens * step, rel=0.02)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        task.scorer.exact(model.eval(), masked["net_input"])
+        task.scorer.exact(model.eval(), masked)
     assert counted.get_total_flops() == pytest.approx(2 * tokens * (body + head), rel=0.001)

@@ -30,6 +30,7 @@ def run(args):
 
     from ..config import EntropyMaskedLMConfig, check_parts, with_options
     from ..pretrained.teacher import load_teacher
+    from ..scoring.contextual import compare_with_visible
     from ..task import EntropyMaskedLMTask
 
     cfg = with_options(EntropyMaskedLMConfig)(**vars(args), seed=1, tpu=False)
@@ -38,5 +39,12 @@ def run(args):
     task.teacher = load_teacher(args.teacher, task)
     for epoch, _ in enumerate(utils.split_paths(args.data), 1):
         task.load_dataset(args.train_subset, epoch, combine=True)  # as the training does
-        store = task.datasets[args.train_subset].dataset.entropies
+        samples = task.datasets[args.train_subset].dataset
+        store = samples.entropies
         print(f"{int(store.ends[-1]):,} tokens of {utils.split_paths(args.data)[epoch - 1]}: {store.folder}")
+        if args.entropy_folds > 1:
+            device = task.scoring_device()
+            correlation, n_blocks = compare_with_visible(
+                samples, store, task.scorer, task.teacher_on(device), task.max_positions(), device)
+            print(f"Spearman's rank correlation with the scores of visible tokens, within a sequence: "
+                  f"{correlation:.3f}, the mean over {n_blocks} of {len(samples):,} blocks")

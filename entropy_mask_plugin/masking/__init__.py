@@ -9,6 +9,7 @@ take          how many tokens are masked, and the cut between them and the rest
 corruption    what does the model see there, and what must it predict?
 masker        all of the above: from a clean batch to a masked one
 refinement    the same selection from cheaper scores
+folds         which tokens are hidden together while they are scored
 vocabulary    what masking needs of a dictionary
 noise         uniform noise as a function of (seed, epoch, sample id, position)
 statistics    what did the masks of a batch look like?

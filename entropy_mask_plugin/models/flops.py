@@ -80,9 +80,23 @@ def macs(model: BertModel, length: int, fractions: Fractions) -> float:
     return sum(terms(model, length, fractions).values())
 
 
+def macs_of_scoring(model: BertModel, length: int, folds: int = 1) -> float:
+    """MACs per token of scoring the clean tokens: with folds, as many passes through all but the output projection.
+
+    Args:
+        model: only its sizes matter.
+        length: T.
+        folds: --entropy-folds; each pass masks one of so many parts of the tokens, those of a mask decoder's model
+            bypass its encoder. There are at most T.
+    """
+    passes = min(folds, length)
+    macs_of = terms(model, length, ENTROPY_PASS if passes == 1 else Fractions(1.0, 1 - 1 / passes))
+    return passes * sum(macs_of.values()) - (passes - 1) * macs_of["head", "vocabulary"]
+
+
 def macs_of_step(
     model: BertModel, length: int, corruption: Corruption, teacher: Any = None,
-    entropies: Optional[str] = None, distils: bool = False, scored_rows: float = 1.0,
+    entropies: Optional[str] = None, distils: bool = False, scored_rows: float = 1.0, folds: int = 1,
 ) -> float:
     """MACs per token of a training step.
 
@@ -94,9 +108,10 @@ def macs_of_step(
         entropies: what a source of scores reads: "teacher", "self" or "ema"; None = no pass for scores.
         distils: whether the teacher's predictions at the masked positions are computed.
         scored_rows: fraction of the sentences that are scored.
+        folds: --entropy-folds, see `macs_of_scoring`.
     """
     fractions = fractions_of(corruption)
     total = TRAINING_STEP * macs(model, length, fractions)
     if entropies is not None:
-        total += scored_rows * macs(teacher if entropies == "teacher" else model, length, ENTROPY_PASS)
+        total += scored_rows * macs_of_scoring(teacher if entropies == "teacher" else model, length, folds)
     return total + (macs(teacher, length, fractions) if distils else 0)

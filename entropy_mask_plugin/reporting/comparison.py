@@ -70,7 +70,7 @@ def describe_masks(flags: Dict[str, Any]) -> str:
     if schedule.is_scored(text):
         first, switch = sources.first or "random", sources.switch
         text += {None: f", {first}", 1: f", {sources.then}"}.get(switch, f", {first}, {sources.then} from epoch {switch}")
-        text += "".join(f", {name[5:]} {task[name]}" for name in ("mask_score", "mask_unit")
+        text += "".join(f", {name.split('_')[1]} {task[name]}" for name in ("mask_score", "mask_unit", "entropy_folds")
                         if task.get(name, DEFAULTS[name]) != DEFAULTS[name])
         guided = parse_rate(task.get("guided_fraction", 1.0))
         text += "" if guided == 1 else f", {guided} guided" + by_sequences(task)

@@ -3,6 +3,7 @@
 schedule    which source in which epoch
 sources/    the teacher, the model being trained
 scorer      the scores of a model's predictions on the clean tokens of a batch
+contextual  what it costs to score tokens while they are hidden, and how the scores differ
 precision   autocast
 cache/      entropies on disk
 """

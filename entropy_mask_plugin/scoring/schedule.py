@@ -3,7 +3,7 @@
 An epoch is fairseq's: one pass over one shard, counted from 1.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Set
 
 from ..masking.strategies import STRATEGIES
 
@@ -28,6 +28,10 @@ class SourceSchedule(NamedTuple):
     def at(self, epoch: int) -> Optional[str]:
         """The source of an epoch, counted from 1; None = random masks."""
         return self.then if self.switch is not None and epoch >= self.switch else self.first
+
+    def used(self) -> Set[str]:
+        """The sources of all epochs."""
+        return {source for source in (self.at(1), self.at(self.switch or 1)) if source is not None}
 
     def first_epoch_of(self, source: str) -> int:
         """The first epoch with this source."""

@@ -156,7 +156,8 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
 
         def macs_at(progress, source=source, distils=distils):
             fractions = corruption._replace(mask_prob=rate_at(corruption.mask_prob, progress))
-            return macs_of_step(student, length, fractions, teacher, source, distils, scored_rows_at(task, progress))
+            return macs_of_step(student, length, fractions, teacher, source, distils, scored_rows_at(task, progress),
+                                task.get("entropy_folds", 1))
 
         yield 2 * mean_over(macs_at, begin, end)
 

@@ -1,6 +1,6 @@
 """Computes the missing parts of a store. All processes that need it share the work: the ranks of a run, other runs.
 
-Shapes: B blocks, T positions.
+Shapes: B samples (blocks), T positions.
 """
 
 import time
@@ -8,29 +8,27 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 import numpy as np
 import torch
-from fairseq.data import data_utils
+from fairseq import utils
 from torch import Tensor
 from tqdm import tqdm
 
 from .store import EntropyStore
 
-ScoreBatch = Callable[[Dict[str, Any]], Tensor]  # src_tokens B x T int64, has_padding -> B x T fp32
+ScoreBatch = Callable[[Dict[str, Any]], Tensor]  # a clean batch -> B x T fp32
 
 BATCH_TOKENS = {"cpu": 1 << 12, "cuda": 1 << 15}
 
 
-def build(store: EntropyStore, blocks: Sequence[Tensor], longest: int, score_batch: ScoreBatch, device: torch.device,
-          padding_idx: int) -> None:
+def build(store: EntropyStore, samples: Any, longest: int, score_batch: ScoreBatch, device: torch.device) -> None:
     """Fill the store. Returns once all parts exist, whichever process computed them.
 
     Args:
         store: what to fill.
-        blocks: the data set; blocks[i] are the tokens of block i, int64.
-        longest: tokens of the longest block that is scored. Longer ones are never trained on (fairseq drops or rejects
+        samples: the data set, a `training.blocks.Samples`: samples[i], samples.sizes[i] and samples.collater.
+        longest: tokens of the longest sample that is scored. Longer ones are never trained on (fairseq drops or rejects
             them); their entropies are nan.
-        score_batch: {"src_tokens": B x T int64, "has_padding": bool} on the device -> entropies, B x T fp32, nats.
+        score_batch: a batch as `samples` collates it, on the device -> entropies, B x T fp32, nats.
         device: where to compute.
-        padding_idx: fills short blocks of a batch.
     Raises:
         OSError: a part cannot be written.
     """
@@ -39,10 +37,9 @@ def build(store: EntropyStore, blocks: Sequence[Tensor], longest: int, score_bat
         return
 
     def compute(part: int) -> List[np.ndarray]:
-        part_blocks = [blocks[i] for i in store.blocks(part)]
-        short = [block for block in part_blocks if len(block) <= longest]
-        entropies = block_entropies(short, score_batch, device, padding_idx)
-        return [next(entropies) if len(block) <= longest else np.full(len(block), np.nan) for block in part_blocks]
+        blocks = store.blocks(part)
+        entropies = scores_of_blocks(samples, [i for i in blocks if samples.sizes[i] <= longest], score_batch, device)
+        return [next(entropies) if samples.sizes[i] <= longest else np.full(samples.sizes[i], np.nan) for i in blocks]
 
     total = int(store.ends[-1])
     with tqdm(total=total, desc="Entropies of the teacher", unit=" tokens", unit_scale=True, mininterval=0.5) as bar:
@@ -65,14 +62,14 @@ def compute_locked(store: EntropyStore, part: int, compute: Callable[[int], List
     return True
 
 
-def block_entropies(blocks: Sequence[Tensor], score_batch: ScoreBatch, device: torch.device,
-                    padding_idx: int) -> Iterator[np.ndarray]:
-    """Yield the entropies of each block in order, fp32, nats; arguments as for `build`."""
-    rows = max(1, BATCH_TOKENS[device.type] // max(map(len, blocks), default=1))
+def scores_of_blocks(samples: Any, blocks: Sequence[int], score_batch: ScoreBatch,
+                     device: torch.device) -> Iterator[np.ndarray]:
+    """Yield the scores of each block in order, fp32. blocks: their indices; other arguments as for `build`."""
+    rows = max(1, BATCH_TOKENS[device.type] // max((samples.sizes[i] for i in blocks), default=1))
     for start in range(0, len(blocks), rows):
-        batch = blocks[start : start + rows]
-        tokens = data_utils.collate_tokens(batch, padding_idx)
-        has_padding = any(len(block) < tokens.size(1) for block in batch)
-        entropies = score_batch({"src_tokens": tokens.to(device), "has_padding": has_padding}).cpu()
-        for row, block in zip(entropies, batch):
-            yield row[: len(block)].numpy()
+        indices = blocks[start : start + rows]
+        batch: Any = utils.apply_to_sample(
+            lambda tensor: tensor.to(device), samples.collater([samples[i] for i in indices]))
+        scores = score_batch(batch).cpu()
+        for row, i in zip(scores, indices):
+            yield row[: samples.sizes[i]].numpy()

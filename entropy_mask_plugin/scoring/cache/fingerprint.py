@@ -52,11 +52,12 @@ def facts_of_data(cfg: Any, dictionary: Any, split: str, epoch: int, block_sizes
 
 
 def facts_of_score(cfg: Any) -> Dict[str, Any]:
-    """The facts of the score; none for entropy, whose caches existed before there were other scores."""
+    """The facts of the score; none for the entropy of visible tokens, whose caches existed before all others."""
+    folds = {} if cfg.entropy_folds == 1 else {"folds": cfg.entropy_folds}
     if cfg.mask_score == "entropy":
-        return {}
+        return folds
     entry = SCORES[cfg.mask_score]
-    return {"score": cfg.mask_score, "version of the score": entry.traits["version"],
+    return {**folds, "score": cfg.mask_score, "version of the score": entry.traits["version"],
             "options of the score": entry.chosen(vars(cfg))}
 
 

@@ -32,9 +32,8 @@ class Own(Source):
         if epoch != when.epoch:
             self.warn(epoch, when.epoch)
         keeps = cfg.self_entropy_every > 1
-        clean = sample["net_input"]
         model.eval()
-        scores = Scores(self.task.scorer.exact(model, clean)) if keeps else self.task.scorer(model, clean)
+        scores = Scores(self.task.scorer.exact(model, sample)) if keeps else self.task.scorer(model, sample)
         model.train()
         if keeps:
             store = self.task.datasets[cfg.train_subset].dataset.self_entropies

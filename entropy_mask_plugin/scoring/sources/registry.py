@@ -33,7 +33,8 @@ class Source:
         """Score a batch.
 
         Args:
-            sample: clean, some or all sentences of the batch; sample["net_input"]["src_tokens"] is B x T int64.
+            sample: clean, as `training.blocks` collates it, some or all sentences of a batch;
+                sample["net_input"]["src_tokens"] is B x T int64.
             model: the one being trained, in training mode, before the update, or its average for a source that reads
                 "ema"; left in training mode.
             when: the epoch and update of this batch.

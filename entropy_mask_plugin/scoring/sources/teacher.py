@@ -17,5 +17,5 @@ class Teacher(Source):
         """Scores of the teacher, exact where they come from the cache; the model is not used."""
         if "entropy_bits" in sample:  # from the cache
             return Scores(sample["entropy_bits"].view(torch.float32))
-        clean = sample["net_input"]
-        return self.task.scorer(self.task.teacher_on(clean["src_tokens"].device), clean)
+        device = sample["net_input"]["src_tokens"].device
+        return self.task.scorer(self.task.teacher_on(device), sample)
