@@ -15,7 +15,7 @@ from omegaconf import II, MISSING, OmegaConf
 from .masking.corruption import Corruption
 from .masking.policy import Policy, check_ranges
 from .masking.registry import Option, Registry
-from .masking.scores import SCORES
+from .masking.scores import SCORES, is_learned
 from .masking.strategies import STRATEGIES
 from .masking.units import UNITS
 from .scoring import schedule
@@ -90,7 +90,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         None, "for each layer, which one of --init-from it copies: comma-separated, from 0 (default: evenly spaced)")
     self_mask_from_epoch: Optional[int] = flag(
         None, "first epoch, from 1, whose scores come from the model being trained: 1 = cold start, 2 = the paper's "
-        "init (default: never)", policy=True, study=ROWS)
+        "init (default: never; with a score that learns, 1)", policy=True, study=ROWS)
     entropy_cache: Optional[str] = flag(
         None, "folder that keeps the teacher's scores: computed once, read by later epochs and runs", study=ROWS)
     self_entropy_every: int = flag(
@@ -249,13 +249,18 @@ def check_policy(cfg: Any) -> None:
 
 
 def check_parts(cfg: Any) -> None:
-    """Check that the parts of the policy are registered.
+    """Check that the parts of the policy are registered, and that no scores are kept which change in each update.
 
     Raises:
-        UsageError: names the first that is not, and the nearest one that is.
+        UsageError: names the first that is not, and the nearest one that is; or the flag that keeps scores.
     """
     for registry, name in parts_of(cfg):
         require(registry.flag, name, name in registry, registry.expected(name))
+    if is_learned(cfg.mask_score):
+        for name in ("entropy_cache", "self_entropy_every"):
+            value = getattr(cfg, name)
+            require(flag_of(name), f"{value} with --mask-score {cfg.mask_score}", value in (None, 1),
+                    "none: these scores change in each update")
 
 
 def parts_of(cfg: Any) -> Tuple[Tuple[Registry, str], ...]:
@@ -276,7 +281,8 @@ def recorded_defaults() -> Dict[str, Any]:
 
 def teacher_chooses_masks(cfg: Any) -> bool:
     """Whether the teacher's scores choose the masks of any epoch."""
-    first = schedule.source_of(cfg.mask_strategy, 1, cfg.self_mask_from_epoch, cfg.mask_source)
+    first = schedule.source_of(cfg.mask_strategy, 1, cfg.self_mask_from_epoch, cfg.mask_source,
+                               getattr(cfg, "mask_score", "entropy"))
     return first is not None and SOURCES[first].traits["reads"] == "teacher"
 
 

@@ -5,6 +5,7 @@ An epoch is fairseq's: one pass over one shard, counted from 1.
 
 from typing import Optional
 
+from ..masking.scores import is_learned
 from ..masking.strategies import STRATEGIES
 
 
@@ -15,7 +16,7 @@ def is_scored(strategy: str) -> bool:
 
 
 def source_of(strategy: str, epoch: int, self_mask_from_epoch: Optional[int] = None,
-              first: str = "teacher") -> Optional[str]:
+              first: str = "teacher", score: str = "entropy") -> Optional[str]:
     """Whose predictions score the tokens in this epoch (paper, section 2.2).
 
     Args:
@@ -23,11 +24,15 @@ def source_of(strategy: str, epoch: int, self_mask_from_epoch: Optional[int] = N
         epoch: counted from 1.
         self_mask_from_epoch: first epoch of self-masking: 1 = cold start, 2 = the paper's `init`, None = never.
         first: the source of the epochs before.
+        score: a name in SCORES. One that learns belongs to the model being trained: before self-masking, which begins
+            with epoch 1 where it is not given, masks are random.
     Returns:
-        a name in SOURCES; None where the strategy needs no scores.
+        a name in SOURCES; None where the masks of this epoch need no scores.
     """
     if not is_scored(strategy):
         return None
+    if is_learned(score):
+        return "self" if epoch >= (self_mask_from_epoch or 1) else None
     return "self" if self_mask_from_epoch is not None and epoch >= self_mask_from_epoch else first
 
 
