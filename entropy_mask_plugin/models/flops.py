@@ -82,7 +82,7 @@ def macs(model: BertModel, length: int, fractions: Fractions) -> float:
 
 def macs_of_step(
     model: BertModel, length: int, corruption: Corruption, teacher: Any = None,
-    entropies: Optional[str] = None, distils: bool = False,
+    entropies: Optional[str] = None, distils: bool = False, needs: str = "logits",
 ) -> float:
     """MACs per token of a training step.
 
@@ -93,9 +93,24 @@ def macs_of_step(
         teacher: the `BertModel` that distils or scores; None = none.
         entropies: "teacher" or "self": the model whose entropies are computed in the step; None = no entropies.
         distils: whether the teacher's predictions at the masked positions are computed.
+        needs: of the score: "logits"; "features" = the pass ends before the LM head, and a small head is trained and
+            applied; "history" = no pass.
     """
     fractions = fractions_of(corruption)
     total = TRAINING_STEP * macs(model, length, fractions)
-    if entropies is not None:
+    if entropies is not None and needs == "logits":
         total += macs(teacher if entropies == "teacher" else model, length, ENTROPY_PASS)
+    if entropies is not None and needs == "features":
+        total += macs_of_features(model, length) + (1 + TRAINING_STEP * fractions.predicted) * macs_of_loss_head(model)
     return total + (macs(teacher, length, fractions) if distils else 0)
+
+
+def macs_of_features(model: BertModel, length: int) -> float:
+    """MACs per token of the input of the LM head at all positions."""
+    return sum(macs_of for (part, _), macs_of in terms(model, length, ENTROPY_PASS).items() if part != "head")
+
+
+def macs_of_loss_head(model: BertModel) -> float:
+    """MACs of `masking.scores.predicted_loss` at a position."""
+    width = model.output_projection()[0].size(1)
+    return width**2 + width

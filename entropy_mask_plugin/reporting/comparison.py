@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ..config import recorded_defaults
+from ..masking.scores import is_learned
 from ..scoring import schedule
 from ..system.errors import require
 from ..training.plateau import is_on_plateau, plateau_warning
@@ -68,6 +69,8 @@ def describe_masks(flags: Dict[str, Any]) -> str:
     text = task["mask_strategy"]
     if schedule.is_scored(text):
         source, first = task.get("mask_source", "teacher"), task["self_mask_from_epoch"]
+        if is_learned(task.get("mask_score", "entropy")):
+            source, first = "random", first or 1
         text += {None: f", {source}", 1: ", self"}.get(first, f", {source}, self from epoch {first}")
         text += "".join(f", {name[5:]} {task[name]}" for name in ("mask_score", "mask_unit")
                         if task.get(name, DEFAULTS[name]) != DEFAULTS[name])

@@ -16,6 +16,7 @@ from ..checkpoints.reading import read_checkpoint
 from ..config import recorded_corruption
 from ..glue.protocols import arch_args, model_settings
 from ..glue.tasks import TASKS
+from ..masking.scores import SCORES
 from ..models.bert import BertModel
 from ..models.flops import macs_of_step
 from ..reporting.drift import drift
@@ -142,8 +143,11 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
     if task["mask_count"]:
         corruption = corruption._replace(mask_prob=task["mask_count"] / length)
     shards, first = len(task["data"].split(":")), task.get("mask_source", "teacher")
+    score = task.get("mask_score", "entropy")
+    require(SCORES.flag, score, score in SCORES, SCORES.expected(score))
     for log in run.train:
-        name = schedule.source_of(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"], first)
+        name = schedule.source_of(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"], first,
+                                  score)
         require(SOURCES.flag, name, name is None or name in SOURCES, SOURCES.expected(name))
         source = name and SOURCES[name].traits["reads"]
         if name == "self" and log["epoch"] != schedule.epoch_of_self_entropies(
@@ -152,7 +156,7 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
         if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
             source = None  # on disk since the first pass over the data
         distils = schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"])
-        yield 2 * macs_of_step(student, length, corruption, teacher, source, distils)
+        yield 2 * macs_of_step(student, length, corruption, teacher, source, distils, SCORES[score].traits["needs"])
 
 
 def model_of_settings(settings: Dict[str, Any], vocabulary: int, length: int) -> BertModel:
