@@ -16,7 +16,7 @@ from .masking.corruption import Corruption
 from .masking.policy import Policy, check_ranges
 from .masking.rates import parse_rate
 from .masking.registry import Option, Registry
-from .masking.scores import SCORES
+from .masking.scores import SCORES, is_learned
 from .masking.strategies import STRATEGIES
 from .masking.units import UNITS, check_symbols
 from .scoring import schedule
@@ -98,7 +98,8 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         None, "for each layer, which one of --init-from it copies: comma-separated, from 0 (default: evenly spaced)")
     self_mask_from_epoch: Optional[int] = flag(
         None, "first epoch, from 1, whose scores come from the model being trained: 1 = cold start, 2 = the paper's "
-        "init; epochs before it are masked at random without --teacher (default: never)", policy=True, study=ROWS)
+        "init; epochs before it are masked at random without --teacher (default: never; with a score that learns, 1)",
+        policy=True, study=ROWS)
     self_mask_model: str = flag(
         "current", "whose weights --self-mask-from-epoch means: current, or ema: the slow average that fairseq keeps "
         "with --store-ema --ema-decay 0.999", policy=True, study=ROWS)
@@ -299,13 +300,18 @@ def check_policy(cfg: Any, symbols: Sequence[str]) -> None:
 
 
 def check_parts(cfg: Any) -> None:
-    """Check that the parts of the policy are registered.
+    """Check that the parts of the policy are registered, and that no scores are kept which change in each update.
 
     Raises:
-        UsageError: names the first that is not, and the nearest one that is.
+        UsageError: names the first that is not, and the nearest one that is; or the flag that keeps scores.
     """
     for registry, name in parts_of(cfg):
         require(registry.flag, name, name in registry, registry.expected(name))
+    if is_learned(cfg.mask_score):
+        for name in ("entropy_cache", "self_entropy_every", "entropy_folds"):
+            value = getattr(cfg, name)
+            require(flag_of(name), f"{value} with --mask-score {cfg.mask_score}", value in (None, 1),
+                    "none: this score learns from the training's own answers")
 
 
 def check_unit(name: str, symbols: Sequence[str]) -> None:
@@ -345,7 +351,9 @@ def source_schedule(task: Mapping[str, Any]) -> SourceSchedule:
     if not schedule.is_scored(task["mask_strategy"]):
         return schedule.RANDOM
     first, switch = task.get("mask_source", "teacher"), task["self_mask_from_epoch"]
-    if switch is not None and not task["teacher"] and reads(first) == "teacher":
+    if is_learned(task.get("mask_score", "entropy")):  # by the model being trained, and no other
+        first, switch = None, switch or 1
+    elif switch is not None and not task["teacher"] and reads(first) == "teacher":
         first = None
     return SourceSchedule(first, OWN[task.get("self_mask_model", "current")], switch)
 

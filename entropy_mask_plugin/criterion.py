@@ -1,11 +1,11 @@
 """The loss: (1 - w) MLM + w KD (paper, section 3.6).
 
-Shapes: B sentences, T positions, V vocabulary, K selected positions, P positions whose logits are computed.
+Shapes: B sentences, T positions, C width, V vocabulary, K selected positions, P positions whose logits are computed.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,11 @@ from fairseq.logging import metrics
 from torch import Tensor, nn
 
 from .config import ROWS, flag, plain
+from .masking.scores import Answers, Learner
 from .models.positions import SelectedPositions
 from .scoring import schedule
 from .system.errors import require
-from .training.cross_entropy import inplace_cross_entropy
+from .training.cross_entropy import cross_entropy_by_row, inplace_cross_entropy, inplace_cross_entropy_by_row
 
 
 @dataclass
@@ -58,18 +59,23 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
 
         Args:
             model: one of this plug-in's or of fairseq's masked language models.
-            sample: a batch as `EntropyMaskedLMTask.mask` returns it.
+            sample: a batch as `EntropyMaskedLMTask.mask` returns it; its "learner", if any, observes the answers.
             reduce: unused; the loss is always a sum.
         Returns:
             the loss (a sum, nats, 0-dim), sample_size K, and sums for the log.
         """
         selected = sample["selected"]
-        target = selected.gather(sample["target"])  # K
+        target, learner = selected.gather(sample["target"]), sample.get("learner")  # target: K
         if self.distils():
-            loss, mlm_loss, kd_loss, n_correct = self.with_distillation(model, sample["net_input"], selected, target)
+            loss, mlm_loss, kd_loss, n_correct = self.with_distillation(model, sample["net_input"], selected, target,
+                                                                        learner)
         else:
-            logits, _ = model(**sample["net_input"], masked_tokens=as_model_argument(model, selected))  # K x V
-            loss, n_correct = inplace_cross_entropy(logits, target)
+            logits, extra = model(**sample["net_input"], masked_tokens=as_model_argument(model, selected))  # K x V
+            if learner is None:
+                loss, n_correct = inplace_cross_entropy(logits, target)
+            else:
+                loss, n_correct, losses, correct = inplace_cross_entropy_by_row(logits, target)
+                show_answers(learner, selected, target, losses, correct, extra.get("features"))
             mlm_loss, kd_loss = loss, torch.zeros_like(loss)
         return loss, selected.number, {
             "loss": mlm_loss.detach(),  # without the KD term, so that curves compare
@@ -82,7 +88,8 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
         }
 
     def with_distillation(
-        self, model: nn.Module, net_input: dict, selected: SelectedPositions, target: Tensor
+        self, model: nn.Module, net_input: dict, selected: SelectedPositions, target: Tensor,
+        learner: Optional[Learner] = None,
     ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """(1 - w) MLM + w KD (paper, section 3.6). target: K int64.
 
@@ -91,8 +98,13 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
         """
         compares_all = self.cfg.kd_positions == "all"
         positions = SelectedPositions(net_input["src_tokens"].ne(self.padding_idx)) if compares_all else selected
-        logits, _ = model(**net_input, masked_tokens=as_model_argument(model, positions))  # P x V
+        logits, extra = model(**net_input, masked_tokens=as_model_argument(model, positions))  # P x V
         mlm_logits = logits[positions.gather(selected.mask)] if compares_all else logits  # K x V
+        if learner is not None:
+            features = extra.get("features")  # P x C
+            if features is not None and compares_all:
+                features = features[positions.gather(selected.mask)]  # K x C
+            show_answers(learner, selected, target, *cross_entropy_by_row(mlm_logits, target), features)
         mlm_loss = F.cross_entropy(mlm_logits.float(), target, reduction="sum")
         ratio_of_row = selected.mask.sum(1) / positions.mask.sum(1).clamp(min=1)  # B, k/n
         weight = positions.gather(ratio_of_row[:, None].expand_as(positions.mask))  # P
@@ -122,6 +134,15 @@ class EntropyMaskedLMCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed() -> bool:
         """Every logged value is a sum, so that fairseq adds them over workers instead of gathering them."""
         return True
+
+
+def show_answers(learner: Learner, selected: SelectedPositions, target: Tensor, losses: Tensor, correct: Tensor,
+                 features: Optional[Tensor]) -> None:
+    """Let a learner observe what the model predicted at the K selected positions; arguments as in `Answers`."""
+    rows = selected.indices // selected.mask.size(1)
+    features = None if features is None else features.detach()
+    with torch.autocast(target.device.type, enabled=False):  # the step's would make the learner's products bf16
+        learner.observe(Answers(target, correct, losses, rows, features))
 
 
 def as_model_argument(model: nn.Module, positions: SelectedPositions) -> Union[SelectedPositions, Tensor]:

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
 from fairseq import utils
+from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import metrics
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, register_task
 from fairseq.tasks.masked_lm import MaskedLMTask
@@ -35,8 +36,13 @@ from .config import (
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
 from .masking import corruption, noise
 from .masking.devices import to_device_async
+<<<<<<< HEAD
 from .masking.masker import Masker
 from .masking.scores import Scores
+=======
+from .masking.masker import Masker, Vocabulary
+from .masking.scores import SCORES, Learner, Scores, is_learned
+>>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
 from .masking.statistics import SUMS, mask_statistics
 from .masking.take import number_to_mask, take
 from .masking.vocabulary import Vocabulary
@@ -84,6 +90,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         super().__init__(plain(cfg), dictionary)
         self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
+        self.learner: Optional[Learner] = None  # see build_model
         self.trains, self.sources = False, {}
         self.updates_per_epoch = 0  # set by get_batch_iterator
         specials = set(special_symbols(self.dictionary).tolist())
@@ -131,7 +138,23 @@ class EntropyMaskedLMTask(MaskedLMTask):
             self.initialize(model)
         if self.restored is not None and not from_checkpoint:
             check_restored_shapes(self.restored, model)
+        if self.trains and not from_checkpoint:
+            self.learner = self.new_learner(model, cfg._name)
         return model
+
+    def new_learner(self, model: Any, arch: str) -> Optional[Learner]:
+        """What learns the scores of this policy, on the host; None where they are not learned.
+
+        Raises:
+            UsageError: it needs features that the arch does not return.
+        """
+        if not (schedule.is_scored(self.cfg.mask_strategy) and is_learned(self.cfg.mask_score)):
+            return None
+        entry, has_features = SCORES[self.cfg.mask_score], hasattr(model, "decode")
+        require("--mask-score", f"{self.cfg.mask_score} with --arch {arch}",
+                has_features or entry.traits["needs"] != "features", "one of this plug-in's archs")
+        width = model.output_projection()[0].size(1) if has_features else 0
+        return entry.fn(len(self.dictionary), width, **entry.chosen(policy_of(self.cfg).options))
 
     def initialize(self, model: Any) -> None:
         """Copy the weights that the model has in common with --init-from, at the start of a run.
@@ -155,6 +178,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """
         name = cfg._name  # fairseq's default would average over all tokens instead of the masked ones
         require("--criterion", name, name in ("entropy_masked_lm", "masked_lm"), "entropy_masked_lm (or masked_lm)")
+        require("--criterion", f"{name} with --mask-score {self.cfg.mask_score}",
+                self.learner is None or name == "entropy_masked_lm", "entropy_masked_lm, which shows the answers")
         return super().build_criterion(cfg, from_checkpoint)
 
     # ---- data
@@ -215,12 +240,31 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """What a checkpoint contains of the task: the symbols of its vocabulary."""
         return {RECORD: list(self.dictionary.symbols)}
 
+    def learned_state(self) -> Dict[str, Any]:
+        """What a checkpoint contains of the learner; nothing where there is none."""
+        if self.learner is None:
+            return {}
+        score, version = self.cfg.mask_score, SCORES[self.cfg.mask_score].traits["version"]
+        return {"score": score, "version": version, "state": utils.move_to_cpu(self.learner.state_dict())}
+
+    def load_learned_state(self, state: Dict[str, Any]) -> None:
+        """Resume from the `learned_state` of a checkpoint; with another score, the learner starts from scratch."""
+        if self.learner is None:
+            return
+        own = self.learned_state()
+        if any(state.get(name) != own[name] for name in ("score", "version")):
+            logger.warning(f"--mask-score {own['score']}: not in the checkpoint, it is learned from scratch")
+            return
+        self.learner.load_state_dict(state["state"])
+
     # ---- the batch hook
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Remember the epoch, counted from 1."""
+        """Remember the epoch, counted from 1, and move the learner to the model's device."""
         super().begin_epoch(epoch, model)
         self.epoch = epoch  # set, not counted: fairseq calls this again after resuming within an epoch
+        if self.learner is not None:
+            self.learner.to(next(model.parameters()).device)
 
     @property
     def uses_ema(self) -> bool:
@@ -235,13 +279,25 @@ class EntropyMaskedLMTask(MaskedLMTask):
         # A rank that has run out of batches repeats one, of training or validation, and ignores its gradient.
         scores = None if ignore_grad else self.score(sample, model, when, ema_model)
         masked, statistics = self.mask(sample, scores, when)
+        if self.learner is not None and not ignore_grad:
+            masked["learner"] = self.learner
         loss, sample_size, logging_output = super().train_step(
             masked, model, self.in_precision(criterion), optimizer, update_num, ignore_grad
         )
         return loss, sample_size, {**logging_output, **statistics}
 
+<<<<<<< HEAD
     def valid_step(self, sample: Sample, model: Any, criterion: Any,
                    ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
+=======
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """fairseq's, once in an update on every rank; then the learner's."""
+        super().optimizer_step(optimizer, model, update_num)
+        if self.learner is not None:
+            self.learner.update(update_num, sum_over_ranks)
+
+    def valid_step(self, sample: Sample, model: Any, criterion: Any) -> Tuple[Tensor, int, Dict[str, Any]]:
+>>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
         """fairseq's step on random masks, the same for every policy, epoch and run."""
         return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion))
 
@@ -268,10 +324,17 @@ class EntropyMaskedLMTask(MaskedLMTask):
         scores = self.sources[name](some_rows(sample, rows), reference, when)
         return scores._replace(rows=to_device_async(rows, scores.values.device))
 
+<<<<<<< HEAD
     @functools.cached_property
     def sources_by_epoch(self) -> SourceSchedule:
         """Whose predictions score the tokens in which epoch."""
         return source_schedule(vars(self.cfg))
+=======
+    def source_of(self, epoch: int) -> Optional[str]:
+        """Whose predictions score the tokens in this epoch: a name in SOURCES, or None."""
+        return schedule.source_of(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch, self.cfg.mask_source,
+                                  self.cfg.mask_score)
+>>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
 
     @functools.cached_property
     def scorer(self) -> Scorer:
@@ -279,8 +342,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """
         policy = policy_of(self.cfg)
         return Scorer(policy.score, self.cfg.precision, self.cfg.entropy_precision, policy.options,
+<<<<<<< HEAD
                       is_refined=not policy.needs_exact_scores, n_folds=self.cfg.entropy_folds,
                       mask_idx=self.mask_idx)
+=======
+                      is_refined=not policy.needs_exact_scores, learner=self.learner)
+>>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
 
     @functools.cached_property
     def masker(self) -> Masker:
@@ -374,6 +441,12 @@ def with_masks(sample: Sample, src_tokens: Tensor, target: Tensor, selected: Sel
     """A new sample with corrupted tokens and targets, B x T int64 each, and the positions to be predicted."""
     return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
             "selected": selected}
+
+
+def sum_over_ranks(tensor: Tensor) -> None:
+    """Replace a tensor by its sum over all ranks."""
+    if torch.distributed.is_initialized():
+        distributed_utils.all_reduce(tensor, distributed_utils.get_data_parallel_group())
 
 
 def log_ratio(name: str, total: Any, count: Any) -> None:

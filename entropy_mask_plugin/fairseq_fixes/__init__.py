@@ -25,6 +25,7 @@ PATCHES = (
     checkpoint_files.report_unwritable_checkpoints,
     checkpoint_files.save_plain_numbers,
     checkpoint_files.save_patience,
+    checkpoint_files.save_learned_state,
     ranks.detect_torchrun,
     ranks.wrap_cpu_models_without_device_ids,
     ranks.broadcast_objects_with_torch,

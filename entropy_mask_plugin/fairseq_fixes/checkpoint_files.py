@@ -21,6 +21,8 @@ from .clock import start_training_clock
 
 logger = logging.getLogger(__name__)
 
+LEARNED = "learned_state"  # key in extra_state: what a score has learned
+
 
 def allow_harmless_classes_in_checkpoints() -> None:
     """Checkpoints of fairseq's older models contain an argparse.Namespace, refused by torch.load(weights_only=True)."""
@@ -136,6 +138,26 @@ def save_patience() -> None:
         if 0 < patience <= counted.get("num_runs", 0):
             logger.info(f"--patience {patience} is reached: nothing left to do")
             sys.exit(0)
+        return extra_state
+
+    Trainer.save_checkpoint, Trainer.load_checkpoint = save_checkpoint, load_checkpoint
+
+
+def save_learned_state() -> None:
+    """fairseq's trainer saves a task's state_dict, but never reads it. Only `load_model_ensemble` does, which loads
+    teachers and models to validate or export: these need nothing of what a masking policy has learned. So it is kept in
+    the trainer's own state, as fairseq keeps an EMA, and is restored with the optimizer."""
+
+    fairseq_save, fairseq_load = Trainer.save_checkpoint, Trainer.load_checkpoint
+
+    def save_checkpoint(self, filename, extra_state):
+        learned = self.task.learned_state() if hasattr(self.task, "learned_state") else {}
+        return fairseq_save(self, filename, {**extra_state, LEARNED: learned} if learned else extra_state)
+
+    def load_checkpoint(self, filename, reset_optimizer=False, *arguments, **named):
+        extra_state = fairseq_load(self, filename, reset_optimizer, *arguments, **named)
+        if extra_state is not None and not reset_optimizer and hasattr(self.task, "load_learned_state"):
+            self.task.load_learned_state(extra_state.get(LEARNED, {}))
         return extra_state
 
     Trainer.save_checkpoint, Trainer.load_checkpoint = save_checkpoint, load_checkpoint

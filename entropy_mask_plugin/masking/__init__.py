@@ -25,7 +25,7 @@ from .corruption import apply_80_10_10, corrupt
 from .masker import Masked, Masker
 from .policy import Policy
 from .registry import Option
-from .scores import SCORES, Scores, projected
+from .scores import SCORES, Answers, Learner, Scores, projected
 from .scores.entropy import entropy, projected_entropy
 from .strategies import STRATEGIES, select
 from .take import number_to_mask, take
@@ -34,6 +34,7 @@ from .vocabulary import Vocabulary
 from .when import When
 
 __all__ = [
-    "SCORES", "STRATEGIES", "UNITS", "Masked", "Masker", "Option", "Policy", "Scores", "Vocabulary", "When",
+    "SCORES", "STRATEGIES", "UNITS", "Answers", "Learner", "Masked", "Masker", "Option", "Policy", "Scores",
+    "Vocabulary", "When",
     "apply_80_10_10", "corrupt", "entropy", "number_to_mask", "projected", "projected_entropy", "select", "take",
 ]

@@ -13,8 +13,9 @@ from .kernels import verified_once
 
 # Streams, one for each purpose of the noise; they are independent.
 # SELECTION: positions that are masked at random; STRATEGY: of a strategy that also looks at scores; GUIDED: how much of
-# a sequence's masks follows the scores; UNIT: of a unit; FOLD: which tokens are hidden together.
-SELECTION, CORRUPTION, REPLACEMENT, COIN, VALIDATION, STRATEGY, GUIDED, UNIT, FOLD = range(9)
+# a sequence's masks follows the scores; UNIT: of a unit; FOLD: which tokens are hidden together; TIES: between equal
+# scores.
+SELECTION, CORRUPTION, REPLACEMENT, COIN, VALIDATION, STRATEGY, GUIDED, UNIT, FOLD, TIES = range(10)
 
 _WORD = 1 << 64
 _GOLDEN = 0x9E3779B97F4A7C15

@@ -262,7 +262,8 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
             has_padding: whether the batch has padding; None = ask the device.
             **unused: ignored; part of fairseq's interface.
         Returns:
-            (logits K x V or B x T x V, features B x T x C, or classes B x N), and the empty dict that fairseq expects.
+            (logits K x V or B x T x V, features B x T x C, or classes B x N), and a dict: with logits, it holds the
+            "features" that they come from, K x C or B x T x C.
         """
         if classification_head_name is not None:
             features = self.encode(src_tokens, has_padding=has_padding)
@@ -271,7 +272,7 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
             return self.encode(src_tokens, has_padding=has_padding), {}
         positions = SelectedPositions(masked_tokens) if isinstance(masked_tokens, torch.Tensor) else masked_tokens
         features = self.decode(src_tokens, positions, has_padding)  # K x C or B x T x C
-        return project(self.lm_head(features), *self.output_projection()), {}
+        return project(self.lm_head(features), *self.output_projection()), {"features": features}
 
     def get_normalized_probs(
         self, net_output: Tuple[Tensor, dict], log_probs: bool, sample: Optional[dict] = None

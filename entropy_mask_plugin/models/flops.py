@@ -96,7 +96,8 @@ def macs_of_scoring(model: BertModel, length: int, folds: int = 1) -> float:
 
 def macs_of_step(
     model: BertModel, length: int, corruption: Corruption, teacher: Any = None,
-    entropies: Optional[str] = None, distils: bool = False, scored_rows: float = 1.0, folds: int = 1,
+    entropies: Optional[str] = None, distils: bool = False, needs: str = "logits", folds: int = 1,
+    scored_rows: float = 1.0,
 ) -> float:
     """MACs per token of a training step.
 
@@ -107,11 +108,27 @@ def macs_of_step(
         teacher: the `BertModel` that distils or scores; None = none.
         entropies: what a source of scores reads: "teacher", "self" or "ema"; None = no pass for scores.
         distils: whether the teacher's predictions at the masked positions are computed.
-        scored_rows: fraction of the sentences that are scored.
+        needs: of the score: "logits"; "features" = the pass ends before the LM head, and a small head is trained and
+            applied; "history" = no pass.
         folds: --entropy-folds, see `macs_of_scoring`.
+        scored_rows: fraction of the sentences that are scored.
     """
     fractions = fractions_of(corruption)
     total = TRAINING_STEP * macs(model, length, fractions)
-    if entropies is not None:
+    if entropies is not None and needs == "logits":
         total += scored_rows * macs_of_scoring(teacher if entropies == "teacher" else model, length, folds)
+    if entropies is not None and needs == "features":
+        total += scored_rows * (macs_of_features(model, length) + macs_of_loss_head(model))
+        total += TRAINING_STEP * fractions.predicted * macs_of_loss_head(model)
     return total + (macs(teacher, length, fractions) if distils else 0)
+
+
+def macs_of_features(model: BertModel, length: int) -> float:
+    """MACs per token of the input of the LM head at all positions."""
+    return sum(macs_of for (part, _), macs_of in terms(model, length, ENTROPY_PASS).items() if part != "head")
+
+
+def macs_of_loss_head(model: BertModel) -> float:
+    """MACs of `masking.scores.predicted_loss` at a position."""
+    width = model.output_projection()[0].size(1)
+    return width**2 + width

@@ -7,6 +7,9 @@
         tokens      R int64, the clean tokens there
         returns     R fp32, finite: large = uncertain
 
+A score may also learn from the training's own answers: then it is a class, see `learner`.
+
+needs: what it is computed from: "logits", or for a score that learns "features" or "history".
 unit: for logs and plots.
 needs_tokens: whether it depends on the tokens; if not, they may be None.
 version: increase it when the definition changes: entropy caches of the old version are then not read.
@@ -24,10 +27,15 @@ from torch import Tensor
 
 from ..registry import Registry
 
-SCORES = Registry("--mask-score", unit="", version=1, needs_tokens=True, projected=None)
+SCORES = Registry("--mask-score", unit="", version=1, needs="logits", needs_tokens=True, projected=None)
 CHUNK_ROWS = 256  # of a matrix product, which gets slow below 64
 CACHED_ROWS = 16  # rows whose fp32 logits stay in the CPU's cache from one operation to the next; divides CHUNK_ROWS
 LARGEST = 1e30  # stands for an infinite score: sums over a unit and differences stay finite
+
+
+def is_learned(score: str) -> bool:
+    """Whether a score learns from the training's own answers; False for one that is not registered here."""
+    return score in SCORES and SCORES[score].traits["needs"] != "logits"
 
 
 class Scores(NamedTuple):
@@ -62,9 +70,11 @@ def projected(score: str, hidden: Tensor, weight: Tensor, bias: Tensor, tokens: 
     Returns:
         ... fp32, in the unit of the score.
     Raises:
-        ValueError: there is no such score.
+        ValueError: there is no such score, or it is not one of logits.
     """
     entry = SCORES[score]
+    if is_learned(score):
+        raise ValueError(f"--mask-score {score}: a score that learns found, expected one of logits")
     if entry.traits["projected"] is not None:
         return entry.traits["projected"](hidden, weight, bias, dtype, **options)
     rows, weight, bias = hidden.reshape(-1, hidden.size(-1)).to(dtype), weight.to(dtype), bias.float()  # N x C

@@ -6,6 +6,7 @@ from typing import Any, Mapping
 import torch
 from fairseq import utils
 
+from ...masking import noise
 from ...masking.scores import Scores
 from ...masking.when import When
 from .. import schedule
@@ -23,6 +24,8 @@ class Own(Source):
 
     def __call__(self, sample: Mapping[str, Any], model: torch.nn.Module, when: When) -> Scores:
         """Scores of the model before the update, or of an earlier epoch under --self-entropy-every."""
+        if self.task.learner is not None:
+            return self.learned(sample, model, when)
         cfg = self.task.cfg
         begin = self.task.sources_by_epoch.first_epoch_of(self.name)
         epoch = schedule.epoch_of_self_entropies(when.epoch, begin, cfg.self_entropy_every,
@@ -38,6 +41,18 @@ class Own(Source):
         if keeps:
             store = self.task.datasets[cfg.train_subset].dataset.self_entropies
             store.write(sample["ids"], scores.values.cpu().numpy(), epoch)
+        return scores
+
+    def learned(self, sample: Mapping[str, Any], model: torch.nn.Module, when: When) -> Scores:
+        """What the learner has for these tokens, by the model's features where it needs them."""
+        clean, cfg, scorer = sample["net_input"], self.task.cfg, self.task.scorer
+        ties = noise.uniform(cfg.seed, 0 if cfg.static_masks else when.epoch, sample["id"], clean["src_tokens"].size(1),
+                             noise.TIES)
+        if scorer.needs == "history":
+            return scorer.learned(model, clean, ties)
+        model.eval()
+        scores = scorer.learned(model, clean, ties)
+        model.train()
         return scores
 
     def warn(self, epoch: int, now: int) -> None:

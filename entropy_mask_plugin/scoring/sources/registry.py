@@ -23,7 +23,8 @@ class Source:
     """Scores the tokens of a batch.
 
     Args:
-        task: the `EntropyMaskedLMTask`, for its cfg, dictionary, datasets, scorer and `teacher_on(device)`.
+        task: the `EntropyMaskedLMTask`, for its cfg, dictionary, datasets, scorer, learner and
+            `teacher_on(device)`.
     """
 
     def __init__(self, task: Any):
