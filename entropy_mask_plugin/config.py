@@ -204,7 +204,7 @@ def corruption_of(cfg: Any) -> Corruption:
         UsageError: --mask-prob is not a rate.
     """
     defaults = CORRUPTION_OF_ARCH.get(cfg.arch, PAPERS)
-    flags = (rate_of("mask_prob", cfg.mask_prob), cfg.leave_unmasked_prob, cfg.random_token_prob)
+    flags: Tuple[Any, ...] = rate_of("mask_prob", cfg.mask_prob), cfg.leave_unmasked_prob, cfg.random_token_prob
     return Corruption(*(default if value is None else value for value, default in zip(flags, defaults)))
 
 
@@ -360,7 +360,7 @@ def source_schedule(task: Mapping[str, Any]) -> SourceSchedule:
 
 def reads(source: Optional[str]) -> Optional[str]:
     """The model that a source reads, see `scoring.sources.registry`; None for a source that is not registered here."""
-    return SOURCES[source].traits["reads"] if source in SOURCES else None
+    return SOURCES[source].traits["reads"] if source is not None and source in SOURCES else None
 
 
 def teacher_chooses_masks(task: Mapping[str, Any]) -> bool:

@@ -36,13 +36,8 @@ from .config import (
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
 from .masking import corruption, noise
 from .masking.devices import to_device_async
-<<<<<<< HEAD
 from .masking.masker import Masker
-from .masking.scores import Scores
-=======
-from .masking.masker import Masker, Vocabulary
 from .masking.scores import SCORES, Learner, Scores, is_learned
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
 from .masking.statistics import SUMS, mask_statistics
 from .masking.take import number_to_mask, take
 from .masking.vocabulary import Vocabulary
@@ -286,18 +281,14 @@ class EntropyMaskedLMTask(MaskedLMTask):
         )
         return loss, sample_size, {**logging_output, **statistics}
 
-<<<<<<< HEAD
-    def valid_step(self, sample: Sample, model: Any, criterion: Any,
-                   ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
-=======
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """fairseq's, once in an update on every rank; then the learner's."""
         super().optimizer_step(optimizer, model, update_num)
         if self.learner is not None:
             self.learner.update(update_num, sum_over_ranks)
 
-    def valid_step(self, sample: Sample, model: Any, criterion: Any) -> Tuple[Tensor, int, Dict[str, Any]]:
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
+    def valid_step(self, sample: Sample, model: Any, criterion: Any,
+                   ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
         """fairseq's step on random masks, the same for every policy, epoch and run."""
         return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion))
 
@@ -324,17 +315,10 @@ class EntropyMaskedLMTask(MaskedLMTask):
         scores = self.sources[name](some_rows(sample, rows), reference, when)
         return scores._replace(rows=to_device_async(rows, scores.values.device))
 
-<<<<<<< HEAD
     @functools.cached_property
     def sources_by_epoch(self) -> SourceSchedule:
         """Whose predictions score the tokens in which epoch."""
         return source_schedule(vars(self.cfg))
-=======
-    def source_of(self, epoch: int) -> Optional[str]:
-        """Whose predictions score the tokens in this epoch: a name in SOURCES, or None."""
-        return schedule.source_of(self.cfg.mask_strategy, epoch, self.cfg.self_mask_from_epoch, self.cfg.mask_source,
-                                  self.cfg.mask_score)
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
 
     @functools.cached_property
     def scorer(self) -> Scorer:
@@ -342,12 +326,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """
         policy = policy_of(self.cfg)
         return Scorer(policy.score, self.cfg.precision, self.cfg.entropy_precision, policy.options,
-<<<<<<< HEAD
                       is_refined=not policy.needs_exact_scores, n_folds=self.cfg.entropy_folds,
-                      mask_idx=self.mask_idx)
-=======
-                      is_refined=not policy.needs_exact_scores, learner=self.learner)
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
+                      mask_idx=self.mask_idx, learner=self.learner)
 
     @functools.cached_property
     def masker(self) -> Masker:

@@ -3,7 +3,7 @@
 Shapes: B sentences, T positions.
 """
 
-from typing import Any, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple, Optional, Sequence
 
 import torch
 from torch import Tensor

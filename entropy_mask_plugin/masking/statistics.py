@@ -15,8 +15,8 @@ SUMS = ("n_maskable", "n_selected", "n_guided", "n_scored", "n_scored_selected",
 
 def mask_statistics(n_maskable: int, n_selected: int, maskable: Tensor, masked: Masked,
                     is_partly_guided: bool) -> Dict[str, Union[int, Tensor]]:
-    """Sums for the log. fairseq adds them up over ranks by name, numbers and tensors apart, so which of them are tensors
-    depends on the policy alone.
+    """Sums for the log. fairseq adds them up over ranks by name, numbers and tensors apart, so that which of them are
+    tensors must depend on the policy alone.
 
     Args:
         n_maskable: number of True in `maskable`, known on the host.

@@ -10,6 +10,7 @@ s = predicted, x = visible to the encoder.
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from ..masking.corruption import Corruption
+from ..masking.rates import Ramp
 from .bert import BertModel
 
 
@@ -26,6 +27,7 @@ TRAINING_STEP = 3  # forward passes: the backward pass has two products for each
 def fractions_of(corruption: Corruption) -> Fractions:
     """Averages over a training step; special tokens are ignored. (A 3ML encoder pads every sentence of a batch to its
     largest number of visible tokens, which is a few per cent more.)"""
+    assert not isinstance(corruption.mask_prob, Ramp), "a rate that changes is evaluated at a point of the run"
     replaced = corruption.mask_prob * (1 - corruption.leave_unmasked_prob - corruption.random_token_prob)
     return Fractions(corruption.mask_prob, 1 - replaced)
 

@@ -69,7 +69,8 @@ def describe_masks(flags: Dict[str, Any]) -> str:
     text, sources = task["mask_strategy"], source_schedule(task)
     if schedule.is_scored(text):
         first, switch = sources.first or "random", sources.switch
-        text += {None: f", {first}", 1: f", {sources.then}"}.get(switch, f", {first}, {sources.then} from epoch {switch}")
+        text += {None: f", {first}", 1: f", {sources.then}"}.get(
+            switch, f", {first}, {sources.then} from epoch {switch}")
         text += "".join(f", {name.split('_')[1]} {task[name]}" for name in ("mask_score", "mask_unit", "entropy_folds")
                         if task.get(name, DEFAULTS[name]) != DEFAULTS[name])
         guided = parse_rate(task.get("guided_fraction", 1.0))

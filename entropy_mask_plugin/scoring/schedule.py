@@ -58,7 +58,8 @@ def total_updates(max_update: int, max_epoch: int, updates_per_epoch: float) -> 
     """The number of updates of a run; None where no end is known.
 
     Args:
-        max_update, max_epoch: where the run ends, whichever comes first; 0 = no such end.
+        max_update: where the run ends; 0 = no such end.
+        max_epoch: likewise; whichever comes first counts.
         updates_per_epoch: how many make an epoch.
     """
     return min((total for total in (max_update, max_epoch * updates_per_epoch) if total > 0), default=None)

@@ -1,10 +1,5 @@
-<<<<<<< HEAD
 """The scores of a model's predictions of the tokens of a batch, visible or each hidden in one of several passes, in the
-precision that is asked for.
-=======
-"""The scores of a model's predictions on the clean tokens of a batch, in the precision that is asked for; or those that
-a learner has for them.
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
+precision that is asked for; or those that a learner has for them.
 
 Shapes: B sentences, T positions, C width, V vocabulary.
 """
@@ -16,12 +11,8 @@ import torch
 from torch import Tensor
 
 from ..masking import devices
-<<<<<<< HEAD
 from ..masking.folds import folds
-from ..masking.scores import SCORES, Scores, projected
-=======
 from ..masking.scores import SCORES, Learner, Scores, projected
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
 from ..masking.scores.entropy import bf16_pays
 from .precision import autocast
 
@@ -36,26 +27,18 @@ class Scorer:
             refined near the selection cut.
         options: {name: value}, the options of the score among them.
         is_refined: whether approximate scores will be made exact near the selection cut; if not, all are exact.
-<<<<<<< HEAD
         n_folds: --entropy-folds: 1 = the model sees every token; more = as many passes, each token scored in the one
             that hides it.
         mask_idx: id of the mask token, which hides the others; needed for more than one fold.
-=======
         learner: of a score that learns; None = the score is one of logits.
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
     Raises:
         ValueError: there is no such score.
     """
 
     def __init__(self, score: str, precision: str = "fp32", entropy_precision: Optional[str] = None,
-<<<<<<< HEAD
                  options: Optional[Mapping[str, Any]] = None, is_refined: bool = True, n_folds: int = 1,
-                 mask_idx: int = -1):
+                 mask_idx: int = -1, learner: Optional[Learner] = None):
         self.n_folds, self.mask_idx = n_folds, mask_idx
-=======
-                 options: Optional[Mapping[str, Any]] = None, is_refined: bool = True,
-                 learner: Optional[Learner] = None):
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
         self.score, self.options, self.is_refined = score, SCORES[score].chosen(options or {}), is_refined
         self.layers_in = entropy_precision or precision
         self.product = torch.bfloat16 if entropy_precision == "bf16" else torch.float32
@@ -83,19 +66,16 @@ class Scorer:
         """Scores at all positions without refinement, as exact as --entropy-precision says: B x T fp32."""
         return self.projected(*self.projection(model, sample), sample["net_input"]["src_tokens"], self.product)
 
-<<<<<<< HEAD
     def of_visible_tokens(self) -> "Scorer":
         """The same scorer for a model that sees every token."""
         scorer = copy.copy(self)
         scorer.n_folds = 1
         return scorer
 
-    def projection(self, model: Any, sample: Mapping[str, Any]) -> Tuple[Tensor, Tensor, Tensor]:
-=======
     @torch.no_grad()
     def learned(self, model: Any, clean: Mapping[str, Any], noise: Tensor) -> Scores:
-        """The scores of the learner. model, clean: as for `__call__`; the model is used for its features only, if at
-        all. noise: B x T fp32 in [0, 1)."""
+        """The scores of the learner. model: as for `__call__`, used for its features only, if at all; clean: the
+        net_input of a sample; noise: B x T fp32 in [0, 1)."""
         assert self.learner is not None, "a score of logits"
         tokens, features = clean["src_tokens"], None
         if self.needs == "features":
@@ -103,8 +83,7 @@ class Scorer:
                 features = model.decode(tokens, has_padding=clean["has_padding"])  # B x T x C
         return Scores(self.learner.scores(tokens, features, noise))
 
-    def projection(self, model: Any, clean: Mapping[str, Any]) -> Tuple[Tensor, Tensor, Tensor]:
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
+    def projection(self, model: Any, sample: Mapping[str, Any]) -> Tuple[Tensor, Tensor, Tensor]:
         """The input of the output projection, B x T x C, its weight V x C and its bias V."""
         with torch.no_grad(), autocast(sample["net_input"]["src_tokens"].device, self.layers_in):
             hidden = self.hidden_states(model, sample)

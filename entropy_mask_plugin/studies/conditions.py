@@ -104,8 +104,8 @@ STUDIES = {
     "distillation": ("random", "high-init", "kd-only", "kd-complete", "kd-after-init"),
     "drift": ("random", "high-init"),
     "adaptive": ("random", "random-30", "random-30-15", "high-cold", "cold-half", "cold-half-sequences",
-                 "cold-ramp-ema", "init-ramp-ema", "init-ramp-ema-30", "init-ramp-ema-30-15", "high-init-half", "gumbel",
-                 "surprisal", "contextual", "accuracy", "predicted-loss", "word"),
+                 "cold-ramp-ema", "init-ramp-ema", "init-ramp-ema-30", "init-ramp-ema-30-15", "high-init-half",
+                 "gumbel", "surprisal", "contextual", "accuracy", "predicted-loss", "word"),
 }
 
 CORRUPTIONS = {  # what replaces a selected token; in the teacher's training, always as BERT has it

@@ -16,11 +16,8 @@ from ..checkpoints.reading import read_checkpoint
 from ..config import recorded_corruption, source_schedule
 from ..glue.protocols import arch_args, model_settings
 from ..glue.tasks import TASKS
-<<<<<<< HEAD
 from ..masking.rates import mean_over, parse_rate, rate_at
-=======
 from ..masking.scores import SCORES
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
 from ..models.bert import BertModel
 from ..models.flops import macs_of_step
 from ..reporting.drift import drift
@@ -146,18 +143,10 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
     corruption = recorded_corruption(task)
     if task["mask_count"]:
         corruption = corruption._replace(mask_prob=task["mask_count"] / length)
-<<<<<<< HEAD
-    shards, sources = len(task["data"].split(":")), source_schedule(task)
+    shards, sources, score = len(task["data"].split(":")), source_schedule(task), task.get("mask_score", "entropy")
+    require(SCORES.flag, score, score in SCORES, SCORES.expected(score))
     for log, (begin, end) in zip(run.train, run.progress_of_epochs(), strict=True):
         name = sources.at(log["epoch"])
-=======
-    shards, first = len(task["data"].split(":")), task.get("mask_source", "teacher")
-    score = task.get("mask_score", "entropy")
-    require(SCORES.flag, score, score in SCORES, SCORES.expected(score))
-    for log in run.train:
-        name = schedule.source_of(task["mask_strategy"], log["epoch"], task["self_mask_from_epoch"], first,
-                                  score)
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
         require(SOURCES.flag, name, name is None or name in SOURCES, SOURCES.expected(name))
         source = name and SOURCES[name].traits["reads"]
         if source in ("self", "ema") and log["epoch"] != schedule.epoch_of_self_entropies(
@@ -166,12 +155,11 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
         if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
             source = None  # on disk since the first pass over the data
         distils = schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"])
-<<<<<<< HEAD
 
         def macs_at(progress, source=source, distils=distils):
             fractions = corruption._replace(mask_prob=rate_at(corruption.mask_prob, progress))
-            return macs_of_step(student, length, fractions, teacher, source, distils, scored_rows_at(task, progress),
-                                task.get("entropy_folds", 1))
+            return macs_of_step(student, length, fractions, teacher, source, distils, SCORES[score].traits["needs"],
+                                task.get("entropy_folds", 1), scored_rows_at(task, progress))
 
         yield 2 * mean_over(macs_at, begin, end)
 
@@ -180,9 +168,6 @@ def scored_rows_at(task: Dict[str, Any], progress: float) -> float:
     """The fraction of the sentences that are scored. task: its settings, as a checkpoint holds them."""
     guided = rate_at(parse_rate(task.get("guided_fraction", 1.0)), progress)
     return guided if task.get("guided_by") == "sequences" else float(guided > 0)
-=======
-        yield 2 * macs_of_step(student, length, corruption, teacher, source, distils, SCORES[score].traits["needs"])
->>>>>>> 63198ca2fd12ff69bac138db0c8209bf62fb2396
 
 
 def model_of_settings(settings: Dict[str, Any], vocabulary: int, length: int) -> BertModel:
