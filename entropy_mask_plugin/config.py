@@ -204,8 +204,9 @@ def corruption_of(cfg: Any) -> Corruption:
         UsageError: --mask-prob is not a rate.
     """
     defaults = CORRUPTION_OF_ARCH.get(cfg.arch, PAPERS)
-    flags: Tuple[Any, ...] = rate_of("mask_prob", cfg.mask_prob), cfg.leave_unmasked_prob, cfg.random_token_prob
-    return Corruption(*(default if value is None else value for value, default in zip(flags, defaults)))
+    flags = rate_of("mask_prob", cfg.mask_prob), cfg.leave_unmasked_prob, cfg.random_token_prob
+    values: Any = (default if value is None else value for value, default in zip(flags, defaults, strict=True))
+    return Corruption(*values)
 
 
 def rate_of(name: str, value: Any) -> Any:
@@ -295,8 +296,8 @@ def check_policy(cfg: Any, symbols: Sequence[str]) -> None:
                 "--store-ema, with which fairseq keeps the average, and --ema-decay 0.999")
     if policy_of(cfg).changes and not (cfg.max_update or cfg.max_epoch):
         name = "guided_fraction" if ":" in cfg.guided_fraction else "mask_prob"
-        raise UsageError(f"{flag_of(name)}: {getattr(cfg, name)} without an end of the run found, expected --max-update "
-                         "or --max-epoch: the rate changes over the whole run")
+        raise UsageError(f"{flag_of(name)}: {getattr(cfg, name)} without an end of the run found, expected "
+                         "--max-update or --max-epoch: the rate changes over the whole run")
 
 
 def check_parts(cfg: Any) -> None:

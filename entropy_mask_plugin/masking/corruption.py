@@ -14,8 +14,8 @@ from .rates import Rate
 class Corruption(NamedTuple):
     """How much is masked, and what replaces it.
 
-    mask_prob: fraction of the maskable tokens, in (0, 1], may change over the run; leave_unmasked_prob, random_token_prob: fractions of the
-    masked tokens, in [0, 1].
+    mask_prob: fraction of the maskable tokens, in (0, 1], may change over the run; leave_unmasked_prob,
+    random_token_prob: fractions of the masked tokens, in [0, 1].
     """
 
     mask_prob: Rate
