@@ -25,7 +25,7 @@ def write_data_bin(folder: str, tokens: int) -> None:
     """Write lines of 64 tokens whose frequencies follow Zipf's law, `tokens` in total, rounded up."""
     os.makedirs(folder)
     symbols = VOCABULARY - SPECIALS_BEFORE - 1
-    write_bytes(os.path.join(folder, "dict.txt"), "".join(f"w{i} 1\n" for i in range(symbols)).encode())
+    write_bytes(os.path.join(folder, "dict.txt"), "".join(symbol_line(i) for i in range(symbols)).encode())
     frequencies = 1.0 / np.arange(1, symbols + 1)
     draw = np.random.default_rng(1)
     lines = -(-tokens // 64)
@@ -34,6 +34,11 @@ def write_data_bin(folder: str, tokens: int) -> None:
     for split in ("train", "valid"):
         ids.astype(np.uint16).tofile(os.path.join(folder, f"{split}.bin"))
         write_index(os.path.join(folder, f"{split}.idx"), np.full(lines, 64, np.int32), 2)
+
+
+def symbol_line(number: int) -> str:
+    """A line of dict.txt; every fourth token continues a word."""
+    return f"{'##' if number % 4 == 3 else ''}w{number} 1\n"
 
 
 def sharpened(model):
