@@ -80,7 +80,7 @@ BLOCKS = {
         "fairseq-train --entropy-folds": [TRAINS, "test_folds.py"],
     },
 }
-PYTHON = {"README.md": 1, "docs/policies.md": 4}  # blocks that test_policy_parts.py and test_extensions.py execute
+PYTHON = {"README.md": 1, "docs/policies.md": 5}  # blocks that test_policy_parts.py and test_extensions.py execute
 WITHOUT_FLAGS = {"mkdir", "source", "tee", "head"}
 
 

@@ -18,7 +18,8 @@ from entropy_mask_plugin.studies.record import flops_per_token
 
 PAGE = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8").split("## Add a part")[1]
 PARTS = {
-    **dict(zip(("strategy", "score", "source", "unit"), re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))),
+    **dict(zip(("strategy", "score", "source", "unit", "learner"),
+               re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))),
     "mixer": (ROOT / "tests" / "builders" / "mean_mixer.py").read_text(encoding="utf-8") + """
 
 from entropy_mask_plugin.models.mixers import MIXERS
@@ -139,6 +140,15 @@ def test_a_unit_is_masked_as_a_whole(train_with, tmp_path):
 def test_a_mixer_trains_in_a_pattern(train_with):
     sizes = ["--arch", "hbertlet", *TINY[2:]]
     succeeded(train_with("mixer", *sizes, "--mixer-pattern", "mean,self", "--mask-strategy", "random"))
+
+
+@pytest.mark.slow
+def test_a_score_that_learns_is_kept_in_the_checkpoint(train_with, tmp_path):
+    assert "| score_masked " in succeeded(train_with("learner", *TINY, "--mask-score", "recent-loss"))
+    learned = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=True)["extra_state"]["learned_state"]
+    assert learned["score"] == "recent-loss" and learned["state"].keys() == {"mean"} and learned["state"]["mean"].max()
+    assert "expected one of entropy, accuracy, predicted-loss, recent-loss (did you mean recent-loss?)" in error_of(
+        train_with("learner", *TINY, "--mask-score", "recent-los"))
 
 
 def install(folder, name, text):

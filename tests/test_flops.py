@@ -16,6 +16,8 @@ from entropy_mask_plugin.models.flops import (
     Fractions,
     fractions_of,
     macs,
+    macs_of_features,
+    macs_of_loss_head,
     macs_of_scoring,
     macs_of_step,
     terms,
@@ -98,6 +100,28 @@ def test_a_step_adds_up_what_its_policy_computes():
     assert macs_of_step(model, 32, masks, teacher, "teacher") - plain == pytest.approx(macs(teacher, 32, ENTROPY_PASS))
     assert macs_of_step(model, 32, masks, teacher, "self", True) - plain == pytest.approx(
         macs(model, 32, ENTROPY_PASS) + macs(teacher, 32, fractions_of(masks)))
+
+
+def test_a_learned_score_costs_the_layers_or_nothing(make_task):
+    """Of predicted-loss, the clean pass is counted by torch; the training of its head is an upper bound."""
+    length, tokens = 64, 4 * 64
+    task, model, _ = make_task("--mask-strategy", "high", "--mask-score", "predicted-loss", "--tokens-per-sample",
+                               str(length), model=["--arch", "bertlet", *SMALL])
+    sample = batch_of(task, range(4))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        masked_by_policy(task, sample, model, 0)
+    features, head = macs_of_features(model, length), macs_of_loss_head(model)
+    assert counted.get_total_flops() == pytest.approx(2 * tokens * (features + head), rel=0.001)
+    masks = Corruption(0.2, 0, 0)
+    step = macs_of_step(model, length, masks)
+    assert macs_of_step(model, length, masks, None, "self", needs="history") == step
+    assert macs_of_step(model, length, masks, None, "self", needs="features") == pytest.approx(
+        step + features + 1.6 * head)
+    for arch in ("bertlet", "bert_base"):
+        large = build_meta_model(arch, 30_522, 128)
+        costs = [macs_of_step(large, 128, Corruption(0.15, 0, 0), None, source, needs="features")
+                 for source in ("self", None)]
+        assert costs[0] / costs[1] == pytest.approx(1.34, abs=0.005)
 
 
 def test_additive_attention_is_linear_in_the_length():
