@@ -232,7 +232,8 @@ def test_a_training_by_cached_scores_ends_in_the_weights_of_one_on_the_fly(score
 
 def test_self_masking_by_a_score_differs_from_that_by_entropy_and_is_recorded(data_bin, tmp_path):
     flags = ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--max-update", "4"]
-    runs = {score: train(data_bin, str(tmp_path / score), *flags, "--mask-score", score) for score in ("entropy", *REFERENCES)}
+    runs = {score: train(data_bin, str(tmp_path / score), *flags, "--mask-score", score)
+            for score in ("entropy", *REFERENCES)}
     assert not any(same_weights(runs["entropy"], runs[score]) for score in REFERENCES)
     recorded = [torch.load(run, weights_only=True)["cfg"]["task"]["mask_score"] for run in runs.values()]
     assert recorded == ["entropy", "surprisal", "margin"]
