@@ -77,10 +77,11 @@ BLOCKS = {
         "fairseq-train --self-mask-from-epoch": [TRAINS],
         "fairseq-train --self-mask-from-epoch --kd-weight": [TRAINS],
         "fairseq-train --mask-score": [TRAINS],
+        "fairseq-train --self-mask-from-epoch --self-mask-model": [TRAINS],
         "fairseq-train --entropy-folds": [TRAINS, "test_folds.py"],
     },
 }
-PYTHON = {"README.md": 1, "docs/policies.md": 5}  # blocks that test_policy_parts.py and test_extensions.py execute
+PYTHON = {"README.md": 1, "docs/policies.md": 6}  # blocks that test_policy_parts.py and test_extensions.py execute
 WITHOUT_FLAGS = {"mkdir", "source", "tee", "head"}
 
 

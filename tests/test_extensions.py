@@ -18,7 +18,7 @@ from entropy_mask_plugin.studies.record import flops_per_token
 
 PAGE = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8").split("## Add a part")[1]
 PARTS = {
-    **dict(zip(("strategy", "score", "source", "unit", "learner"),
+    **dict(zip(("strategy", "score", "source", "unit", "learner", "rate"),
                re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))),
     "mixer": (ROOT / "tests" / "builders" / "mean_mixer.py").read_text(encoding="utf-8") + """
 
@@ -78,6 +78,15 @@ def test_a_checkpoint_loads_without_its_strategy_which_training_asks_for(train_w
     assert error_of(train_with("strategy", *TINY, "--mask-strategy", "blured")) == (
         "error: --mask-strategy: blured found, expected one of high, low, mid, marginal, random, alternating, gumbel, "
         "blurred (did you mean blurred?)")
+
+
+@pytest.mark.slow
+def test_a_curve_of_a_rate_is_typed_before_its_ends(train_with, tmp_path):
+    flags = [*TINY, "--mask-strategy", "random", "--mask-prob", "late:0.5:0.1", "--max-update", "10"]
+    log = succeeded(train_with("rate", *flags))
+    assert settings_of(tmp_path / "run")["mask_prob"] == "late:0.5:0.1"
+    rates = [float(rate) for rate in re.findall(r"mask_rate=([\d.]+)", log)]
+    assert [round(rate, 1) for rate in rates] == [0.5] * 9 + [0.1]
 
 
 @pytest.mark.slow

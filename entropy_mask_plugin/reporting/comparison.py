@@ -1,10 +1,10 @@
 """Several runs side by side: a Markdown table and a picture of their curves."""
 
 from collections import defaultdict
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..config import recorded_corruption, recorded_defaults, source_schedule
-from ..masking.rates import Ramp, parse_rate
+from ..masking.rates import Ramp, parse_rate, rate_at
 from ..scoring import schedule
 from ..system.errors import require
 from ..training.plateau import is_on_plateau, plateau_warning
@@ -103,7 +103,7 @@ def places(run: PretrainingRun, updates: Any, against: str) -> Any:
 def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], file: str,
                     against: str = "updates") -> None:
     """Loss and accuracy over updates or time, with the unigram entropy, the switch from teacher to self and the start
-    of distillation.
+    of distillation; and, where runs leave some masks to chance, how many follow the scores: intended and realised.
 
     Args:
         runs: a line for each.
@@ -116,7 +116,10 @@ def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], fi
     for run in runs:
         require("--against", f"hours, which are not in the log of {run.name}", against != "hours" or run.hours,
                 "updates for runs of older versions")
-    figure, (loss, accuracy) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    guided_runs = [run for run in runs if is_partly_guided(run)]
+    panels = 3 if guided_runs else 2
+    figure, (loss, accuracy, *guided) = pyplot.subplots(1, panels, figsize=(5.5 * panels, 4.2), layout="constrained")
+    color_of = {run.name: f"C{i}" for i, run in enumerate(runs)}
     for run in runs:
         at = places(run, [log["num_updates"] for log in run.valid], against)
         loss.plot(at, [log["loss"] for log in run.valid], marker=".", label=run.name)
@@ -127,7 +130,42 @@ def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], fi
     loss.set(xlabel=AGAINST[against], ylabel="bits per masked token", title="validation loss")
     accuracy.set(xlabel=AGAINST[against], ylabel="% of masked tokens", title="validation accuracy")
     loss.legend(fontsize=8)
+    for axis in guided:
+        draw_guided(guided_runs, axis, against, color_of)
     save(figure, file)
+
+
+def is_partly_guided(run: PretrainingRun) -> bool:
+    """Whether the run has scores but leaves some masks to chance."""
+    task = run.flags["task"]
+    return schedule.is_scored(task["mask_strategy"]) and parse_rate(task.get("guided_fraction", 1.0)) != 1
+
+
+def draw_guided(runs: Sequence[PretrainingRun], axis: Any, against: str, color_of: Mapping[str, str]) -> None:
+    """The percentage of the masked tokens that follows the scores, as intended and as it was in each epoch."""
+    for run in runs:
+        color, (updates, intended) = color_of[run.name], intended_guided(run)
+        axis.plot(places(run, updates, against), intended, color=color, linestyle="--", linewidth=1)
+        ends = [0, *(log["num_updates"] for log in run.train)]
+        middles = [(begin + end) / 2 for begin, end in zip(ends, ends[1:])]
+        realised = [(place, 100 * log["guided"]) for place, log in zip(middles, run.train) if "guided" in log]
+        axis.plot(*zip(*((places(run, place, against), value) for place, value in realised)), color=color,
+                  marker="o", linestyle="none", label=run.name)
+    axis.plot([], [], color="grey", linestyle="--", linewidth=1, label="intended")
+    axis.set(xlabel=AGAINST[against], ylabel="% of masked tokens", title="masks that follow the scores", ylim=(-3, 103))
+    axis.legend(fontsize=8)
+
+
+def intended_guided(run: PretrainingRun) -> Tuple[List[float], List[float]]:
+    """[updates] and [the percentage of the masked tokens that is to follow the scores after as many]."""
+    task, ends = run.flags["task"], [0, *(log["num_updates"] for log in run.train)]
+    sources, rate = source_schedule(task), parse_rate(task.get("guided_fraction", 1.0))
+    updates, intended = [], []
+    for log, span, over in zip(run.train, zip(ends, ends[1:]), run.progress_of_epochs()):
+        is_scored = sources.at(log["epoch"]) is not None
+        updates += span
+        intended += [100 * rate_at(rate, progress) * is_scored for progress in over]
+    return updates, intended
 
 
 def mark_events(runs, loss, accuracy, against):
