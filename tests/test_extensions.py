@@ -82,11 +82,11 @@ def test_a_checkpoint_loads_without_its_strategy_which_training_asks_for(train_w
 
 @pytest.mark.slow
 def test_a_curve_of_a_rate_is_typed_before_its_ends(train_with, tmp_path):
-    flags = [*TINY, "--mask-strategy", "random", "--mask-prob", "late:0.5:0.1", "--max-update", "10"]
+    flags = [*TINY, "--mask-strategy", "random", "--mask-prob", "late:0.5:0.1", "--max-update", "9"]
     log = succeeded(train_with("rate", *flags))
     assert settings_of(tmp_path / "run")["mask_prob"] == "late:0.5:0.1"
     rates = [float(rate) for rate in re.findall(r"mask_rate=([\d.]+)", log)]
-    assert [round(rate, 1) for rate in rates] == [0.5] * 9 + [0.1]
+    assert [round(rate, 1) for rate in rates] == [0.5] * 8 + [0.1]
 
 
 @pytest.mark.slow

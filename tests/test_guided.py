@@ -8,6 +8,8 @@ import pytest
 import torch
 from builders.training import OURS, TINY, TRAINING, batch_of, masked_by_policy, parse, same_weights, train
 from fairseq import tasks
+from fairseq.dataclass.configs import EMAConfig
+from fairseq.models.ema.ema import EMA
 
 from entropy_mask_plugin.masking import Masker, Policy, Scores, Vocabulary, When, noise
 from entropy_mask_plugin.masking.rates import RATES, Ramp, mean_over, parse_rate, rate_at
@@ -225,6 +227,44 @@ def test_masks_follow_the_average_and_not_the_model(make_task):
     by_ema = task.score(sample, model.train(), FIRST, ema.train()).values
     assert torch.equal(by_ema, make_task(*COLD)[0].score(sample, ema, FIRST).values)
     assert not torch.equal(by_ema, make_task(*COLD)[0].score(sample, model, FIRST).values)
+
+
+def ema_of(model, **settings):
+    config = EMAConfig(store_ema=True, **settings)
+    return EMA(model, config)
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9, "ema_start_update": 2}, {"ema_fp32": True}])
+def test_the_average_is_that_of_a_plain_loop(make_task, settings):
+    _, model, _ = make_task(*COLD)
+    ema = ema_of(model, **settings)
+    expected = {name: value.clone() for name, value in ema.get_model().state_dict().items()}
+    generator = torch.Generator().manual_seed(1)
+    for update in range(1, 5):
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn(parameter.shape, generator=generator))
+        ema.step(model, update)
+        decay = 0.0 if update < settings.get("ema_start_update", 0) else settings.get("ema_decay", 0.9999)
+        for name, value in model.state_dict().items():
+            expected[name].mul_(decay).add_(value, alpha=1 - decay)
+    assert all(torch.allclose(value, expected[name], atol=1e-5) for name, value in ema.get_model().state_dict().items())
+
+
+def test_a_resumed_average_is_updated_after_the_same_updates(make_task):
+    _, model, _ = make_task(*COLD)
+    straight, resumed = ema_of(model, ema_update_freq=3), None
+    changed = []
+    for update in range(1, 10):
+        if update == 5:
+            resumed = ema_of(model, ema_update_freq=3)  # its counter begins at 0
+        for parameter in model.parameters():
+            parameter.data.add_(1.0)
+        for ema in (straight, *([resumed] if resumed else [])):
+            before = next(ema.get_model().parameters()).clone()
+            ema.step(model, update)
+            if not torch.equal(before, next(ema.get_model().parameters())):
+                changed.append((update, ema is resumed))
+    assert changed == [(3, False), (6, False), (6, True), (9, False), (9, True)]
 
 
 @pytest.mark.slow

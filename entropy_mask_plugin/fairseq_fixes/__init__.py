@@ -6,6 +6,7 @@ clock               training time
 ranks               distributed training
 background_reader   the thread that prefetches batches
 training_step       overhead of an update
+average             the moving average of the weights
 late_norm           gradients are checked for nan and inf one update later
 late_log            numbers stay on the device until the log is read
 """
@@ -13,7 +14,7 @@ late_log            numbers stay on the device until the log is read
 import importlib.metadata
 
 from ..system.errors import UsageError
-from . import background_reader, checkpoint_files, clock, late_log, late_norm, ranks, registry, training_step
+from . import average, background_reader, checkpoint_files, clock, late_log, late_norm, ranks, registry, training_step
 
 RELEASE = "0.12.3.1"  # of fairseq-fixed: the one whose internals the patches below were written for
 
@@ -34,6 +35,7 @@ PATCHES = (
     checkpoint_files.validate_before_training,
     clock.pass_training_time_to_schedulers,
     registry.silence_warnings_of_fairseq,
+    average.update_average_at_once,
     training_step.trim_training_step,
     late_norm.check_gradients_late,
     late_log.read_numbers_late,
