@@ -1,8 +1,52 @@
-"""The parts that a policy is made of, by name:   entropy-mask policies, or python -m entropy_mask_plugin.policies"""
+"""The parts that a policy is made of, by name, and what policies cost:   entropy-mask policies, or
+python -m entropy_mask_plugin.policies"""
 
 import sys
+from typing import Any, Dict, NamedTuple, Optional
 
 from .masking.registry import Registry
+
+SELF, EMA = "--self-mask-from-epoch 1", "--self-mask-model ema --store-ema --ema-decay 0.999"
+HIGH, HALF = f"--mask-strategy high {SELF}", "--guided-fraction 0.5"
+
+
+class PolicyCost(NamedTuple):
+    """What an update costs, as a multiple of one with random masks.
+
+    flags: of the policy; in them, TEACHER and CACHE stand for paths. scoring: arguments of `models.flops.macs_of_step`,
+    for the FLOPs. fp32, bf16: measured with MEASURED_BY; None = not measured.
+    """
+
+    flags: str
+    scoring: Dict[str, Any]
+    fp32: Optional[float] = None
+    bf16: Optional[float] = None
+
+
+COSTS = {
+    "teacher on the fly": PolicyCost("--mask-strategy high --teacher TEACHER", {"entropies": "teacher"}),
+    "teacher cached": PolicyCost("--mask-strategy high --teacher TEACHER --entropy-cache CACHE", {}),
+    "self": PolicyCost(HIGH, {"entropies": "self"}),
+    "self, half guided by tokens": PolicyCost(f"{HIGH} {HALF}", {"entropies": "self"}),
+    "self, half guided by sequences": PolicyCost(f"{HIGH} {HALF} --guided-by sequences",
+                                                 {"entropies": "self", "scored_rows": 0.5}),
+    "ema": PolicyCost(f"{HIGH} {EMA}", {"entropies": "ema"}),
+    "ema, half guided by sequences": PolicyCost(f"{HIGH} {EMA} {HALF} --guided-by sequences",
+                                                {"entropies": "ema", "scored_rows": 0.5}),
+    "surprisal": PolicyCost(f"{HIGH} --mask-score surprisal", {"entropies": "self"}),
+    "margin": PolicyCost(f"{HIGH} --mask-score margin", {"entropies": "self"}),
+    "gumbel": PolicyCost(f"--mask-strategy gumbel {SELF}", {"entropies": "self"}),
+    "accuracy": PolicyCost("--mask-strategy gumbel --mask-score accuracy", {"entropies": "self", "needs": "history"}),
+    "predicted-loss": PolicyCost("--mask-strategy high --mask-score predicted-loss",
+                                 {"entropies": "self", "needs": "features"}),
+    "contextual": PolicyCost(f"{HIGH} --entropy-folds 7", {"entropies": "self", "folds": 7}),
+    "words": PolicyCost(f"{HIGH} --mask-unit word", {"entropies": "self"}),
+    "spans": PolicyCost(f"{HIGH} --mask-unit span", {"entropies": "self"}),
+    "random words": PolicyCost("--mask-strategy random --mask-unit word", {}),
+}
+LENGTH, VOCABULARY, ARCHS = 128, 30522, ("bertlet", "bert_base")
+MEASURED_BY = ("scripts/benchmark.py --archs bertlet --lengths 128 --variants random " + " ".join(
+    f"'{name}'" if " " in name else name for name in COSTS))
 
 
 def describe(registry: Registry) -> str:
@@ -17,12 +61,34 @@ def describe(registry: Registry) -> str:
     return "\n".join(lines)
 
 
+def describe_costs() -> str:
+    """A table of what policies cost: FLOPs, and the time that was measured."""
+    from .config import PAPERS
+    from .models.flops import macs_of_step
+    from .reporting.flops_table import build_meta_model
+    from .reporting.table import Table
+
+    models = [build_meta_model(arch, VOCABULARY, LENGTH) for arch in ARCHS]
+    rows = []
+    for name, cost in COSTS.items():
+        flops = [macs_of_step(model, LENGTH, PAPERS, model, **cost.scoring) / macs_of_step(model, LENGTH, PAPERS)
+                 for model in models]
+        times = ["" if time is None else f"{time:.2f}" for time in (cost.fp32, cost.bf16)]
+        rows.append([name, *(f"{ratio:.2f}" for ratio in flops), *times, cost.flags])
+    header = ["policy", *(f"FLOPs, {arch}" for arch in ARCHS), "time, bertlet, fp32", "bf16", "flags"]
+    return Table("", header, rows).markdown(align=("left", *["right"] * 4, "left"))
+
+
 def print_parts() -> None:
-    """All parts that a flag chooses."""
+    """All parts that a flag chooses, and what policies cost."""
     from .config import registries  # fairseq logs while it is imported: the command has to come first
+    from .masking.rates import RATES
     from .models.mixers import MIXERS
 
-    print(*map(describe, (*registries(), MIXERS)), sep="\n")
+    print(*map(describe, (*registries(), RATES, MIXERS)), sep="\n")
+    print(f"\nWhat an update costs, as a multiple of one with random masks: {LENGTH} positions, {VOCABULARY:,} "
+          "symbols, 15 % masked, scores computed in each update.")
+    print(describe_costs())
 
 
 if __name__ == "__main__":

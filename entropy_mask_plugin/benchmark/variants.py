@@ -13,6 +13,7 @@ from fairseq.data import iterators
 from fairseq.trainer import Trainer
 from torch.utils.data import DataLoader
 
+from ..policies import COSTS
 from ..system.extras import require_extras
 from .data import SPECIALS_BEFORE, VOCABULARY, parse_fairseq_args, sharpened
 
@@ -35,23 +36,7 @@ OURS |= {
     "3ML, teacher cached": [*OURS["teacher cached"], *HALF, "--mask-decoder-layers", "2"],
     "3ML, self": [*OURS["self"], *HALF, "--mask-decoder-layers", "2"],
 }
-EMA = ["--self-mask-model", "ema", "--store-ema", "--ema-decay", "0.999"]
-POLICIES = {  # what a policy costs; each with the model's own scores
-    "half guided, by tokens": [*OURS["self"], "--guided-fraction", "0.5"],
-    "half guided, by sequences": [*OURS["self"], "--guided-fraction", "0.5", "--guided-by", "sequences"],
-    "average": [*OURS["self"], *EMA],
-    "average, half guided, by sequences": [*OURS["self"], *EMA, "--guided-fraction", "0.5", "--guided-by", "sequences"],
-    "surprisal": [*OURS["self"], "--mask-score", "surprisal"],
-    "margin": [*OURS["self"], "--mask-score", "margin"],
-    "gumbel": ["--mask-strategy", "gumbel", "--self-mask-from-epoch", "1"],
-    "words": [*OURS["self"], "--mask-unit", "word"],
-    "spans": [*OURS["self"], "--mask-unit", "span"],
-    "random words": [*OURS[RANDOM], "--mask-unit", "word"],
-    "predicted-loss": [*OURS["self"], "--mask-score", "predicted-loss"],
-    "accuracy": ["--mask-strategy", "gumbel", "--mask-score", "accuracy"],
-    "contextual, 7 folds": [*OURS["self"], "--entropy-folds", "7"],
-}
-OURS |= POLICIES
+OURS |= {name: cost.flags.split() for name, cost in COSTS.items() if name not in OURS}
 ALL_VARIANTS = (TRANSFORMERS, FAIRSEQ, *OURS)
 
 
