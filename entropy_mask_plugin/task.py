@@ -9,7 +9,6 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 
 import functools
 import logging
-import os
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
@@ -22,22 +21,13 @@ from hydra.core.config_store import ConfigStore
 from torch import Tensor
 
 from .checkpoints.vocabulary import RECORD, read_dictionary_of_shards
-from .config import (
-    EntropyMaskedLMConfig,
-    check_flags,
-    check_policy,
-    plain,
-    policy_of,
-    source_schedule,
-    uses_ema,
-    warn_of_unused_flags,
-    with_options,
-)
+from .config import EntropyMaskedLMConfig, plain, policy_of, source_schedule, uses_ema, with_options
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
+from .flag_checks import check_flags, check_policy, warn_of_unused_flags
 from .masking import corruption, noise
 from .masking.devices import to_device_async
 from .masking.masker import Masker
-from .masking.scores import SCORES, Learner, Scores, is_learned
+from .masking.scores import Learner, Scores
 from .masking.statistics import SUMS, mask_statistics
 from .masking.take import number_to_mask, take
 from .masking.vocabulary import Vocabulary
@@ -46,18 +36,15 @@ from .models.positions import SelectedPositions
 from .pretrained.initialization import initialize_from, log_copied_tensors, read_source
 from .pretrained.restore import check_restored_shapes, read_restore_file
 from .pretrained.teacher import load_teacher
-from .scoring import contextual, schedule
-from .scoring.cache import fingerprint
-from .scoring.cache.building import build
-from .scoring.cache.self_store import SelfEntropyStore
-from .scoring.cache.store import EntropyStore
+from .scoring import contextual, learners, schedule
+from .scoring.cache.attaching import attach_entropies
 from .scoring.precision import autocast
 from .scoring.schedule import SourceSchedule
 from .scoring.scorer import Scorer
 from .scoring.sources import SOURCES
 from .system.errors import UsageError, require
 from .training import plateau
-from .training.blocks import Samples, load_samples, some_rows, special_symbols
+from .training.blocks import load_samples, some_rows, special_symbols
 
 logger = logging.getLogger(__name__)
 
@@ -134,22 +121,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if self.restored is not None and not from_checkpoint:
             check_restored_shapes(self.restored, model)
         if self.trains and not from_checkpoint:
-            self.learner = self.new_learner(model, cfg._name)
+            self.learner = learners.new_learner(self.cfg, policy_of(self.cfg), model, len(self.dictionary))
         return model
-
-    def new_learner(self, model: Any, arch: str) -> Optional[Learner]:
-        """What learns the scores of this policy, on the host; None where they are not learned.
-
-        Raises:
-            UsageError: it needs features that the arch does not return.
-        """
-        if not (schedule.is_scored(self.cfg.mask_strategy) and is_learned(self.cfg.mask_score)):
-            return None
-        entry, has_features = SCORES[self.cfg.mask_score], hasattr(model, "decode")
-        require("--mask-score", f"{self.cfg.mask_score} with --arch {arch}",
-                has_features or entry.traits["needs"] != "features", "one of this plug-in's archs")
-        width = model.output_projection()[0].size(1) if has_features else 0
-        return entry.fn(len(self.dictionary), width, **entry.chosen(policy_of(self.cfg).options))
 
     def initialize(self, model: Any) -> None:
         """Copy the weights that the model has in common with --init-from, at the start of a run.
@@ -192,36 +165,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
                              "expected text in the symbols of dict.txt (is all of it <unk>?)")
         self.datasets[split] = samples
         if self.cfg.entropy_cache and split == self.cfg.train_subset:
-            self.attach_entropies(samples.dataset, split, epoch)
-
-    def attach_entropies(self, samples: Any, split: str, epoch: int) -> None:
-        """Make each batch carry the entropies on disk that may be needed in this epoch."""
-        by_teacher = self.sources_by_epoch.at(epoch) == "teacher" and self.teacher is not None
-        keeps_own = self.cfg.self_entropy_every > 1 and self.trains
-        if not (by_teacher or keeps_own):
-            return  # saves reading all the data for its digest
-        facts = fingerprint.facts_of_data(self.cfg, self.dictionary, split, epoch, samples.sizes)
-        if by_teacher:
-            samples.entropies = self.filled_cache(samples, facts)
-        if keeps_own:
-            begin = [self.cfg.seed, self.cfg.restore_file, self.cfg.finetune_from_model]
-            facts = {**facts, "run": os.path.abspath(self.cfg.save_dir), "begin": begin}
-            folder = os.path.join(self.cfg.entropy_cache, "self-" + fingerprint.name_of(facts))
-            samples.self_entropies = SelfEntropyStore(folder, facts, samples.blocks.sizes)
-
-    def filled_cache(self, samples: Samples, facts: Dict[str, Any]) -> EntropyStore:
-        """The teacher's entropies on these samples, computed where they are missing. facts: of the data."""
-        facts = {**facts, **fingerprint.facts_of_teacher(self.teacher)}
-        store = EntropyStore(os.path.join(self.cfg.entropy_cache, fingerprint.name_of(facts)), facts, samples.sizes)
-        device = self.scoring_device()
-        build(store, samples, self.max_positions(), lambda clean: self.scorer.exact(self.teacher_on(device), clean),
-              device)
-        return store
-
-    def scoring_device(self) -> torch.device:
-        """Where a cache is filled: fairseq has not moved anything to the GPU yet."""
-        on_gpu = torch.cuda.is_available() and not self.cfg.cpu
-        return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+            attach_entropies(self, samples.dataset, split, epoch)
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """fairseq's iterator over the batches of an epoch; remembers how many updates a training epoch takes."""
@@ -236,21 +180,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
         return {RECORD: list(self.dictionary.symbols)}
 
     def learned_state(self) -> Dict[str, Any]:
-        """What a checkpoint contains of the learner; nothing where there is none."""
-        if self.learner is None:
-            return {}
-        score, version = self.cfg.mask_score, SCORES[self.cfg.mask_score].traits["version"]
-        return {"score": score, "version": version, "state": utils.move_to_cpu(self.learner.state_dict())}
+        """What a checkpoint contains of a score that learns."""
+        return learners.learned_state(self.learner, self.cfg)
 
     def load_learned_state(self, state: Dict[str, Any]) -> None:
-        """Resume from the `learned_state` of a checkpoint; with another score, the learner starts from scratch."""
-        if self.learner is None:
-            return
-        own = self.learned_state()
-        if any(state.get(name) != own[name] for name in ("score", "version")):
-            logger.warning(f"--mask-score {own['score']}: not in the checkpoint, it is learned from scratch")
-            return
-        self.learner.load_state_dict(state["state"])
+        """Resume from the `learned_state` of a checkpoint."""
+        learners.load_learned_state(self.learner, self.cfg, state)
 
     # ---- the batch hook
 

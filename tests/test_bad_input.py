@@ -14,7 +14,7 @@ MISTAKES = [
     (["--mask-strategy", "highest"], "--mask-strategy: highest found, expected one of high, low, mid, marginal, "
                                      "random, alternating, gumbel (did you mean high?)"),
     (["--mask-strategy", "high"], "--teacher: none found, expected a checkpoint for --mask-strategy high"),
-    (["--mask-strategy", "low", "--self-mask-from-epoch", "2"], "--teacher: none found"),
+    (["--mask-strategy", "low", "--mask-source", "teacher"], "--teacher: none found"),
     (["--mask-strategy", "random", "--mask-prob", "0"], "--mask-prob: 0.0 found, expected a fraction in (0, 1]"),
     (["--mask-strategy", "random", "--mask-prob", "1.5"], "--mask-prob: 1.5 found"),
     (["--mask-strategy", "random", "--mask-count", "0"], "--mask-count: 0 found, expected 1 or more"),

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 
 def update_average_at_once() -> None:
-    """fairseq averages one tensor after the other, each in two passes over the memory. Under --ema-update-freq it counts
-    updates from the start of the process, so that a resumed run averages other ones."""
+    """fairseq averages one tensor after the other, each in two passes over the memory. Under --ema-update-freq it
+    counts updates from the start of the process, so that a resumed run averages other ones."""
     fairseq_step, fairseq_average = EMA.step, EMA._step_internal
 
     def step(self: Any, new_model: nn.Module, updates: Optional[int] = None) -> None:

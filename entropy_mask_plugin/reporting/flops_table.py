@@ -10,7 +10,8 @@ from fairseq import models, options
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-from ..config import PAPERS, check_corruption, corruption_of
+from ..config import PAPERS, corruption_of
+from ..flag_checks import check_corruption
 from ..masking.rates import mean_over, rate_at
 from ..models.bert import BertModel
 from ..models.flops import ENTROPY_PASS, TRAINING_STEP, fractions_of, macs, macs_of_step, terms

@@ -1,0 +1,144 @@
+"""Which values and combinations of the task's flags are allowed, and which have no effect."""
+
+import logging
+import re
+from typing import Any, Sequence
+
+from .config import (
+    CORRUPTION_OF_ARCH,
+    OWN,
+    corruption_of,
+    flag_of,
+    options,
+    parts_of,
+    policy_of,
+    rate_of,
+    source_schedule,
+    teacher_chooses_masks,
+    uses_ema,
+)
+from .masking.corruption import Corruption
+from .masking.policy import check_ranges
+from .masking.scores import is_learned
+from .masking.units import check_symbols
+from .system.errors import UsageError, require
+
+logger = logging.getLogger(__name__)
+
+
+def check_corruption(fractions: Corruption, **numbers: Any) -> None:
+    """Check the range of each fraction, and of other numbers of a `Policy`.
+
+    Raises:
+        UsageError: names the first flag out of its range.
+    """
+    try:
+        check_ranges(**fractions._asdict(), **numbers)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def check_flags(cfg: Any) -> None:
+    """Check the values and combinations of an EntropyMaskedLMConfig.
+
+    Raises:
+        UsageError: names the first flag with a wrong value.
+    """
+    check_corruption(corruption_of(cfg), mask_count=cfg.mask_count,
+                     guided_fraction=rate_of("guided_fraction", cfg.guided_fraction), guided_by=cfg.guided_by)
+    require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
+            cfg.self_mask_from_epoch is None or cfg.self_mask_from_epoch >= 1, "1 (cold start) or more")
+    require("--self-mask-model", cfg.self_mask_model, cfg.self_mask_model in OWN, " or ".join(OWN))
+    require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
+    require("--entropy-precision", cfg.entropy_precision, cfg.entropy_precision in (None, "fp32", "bf16"),
+            "fp32 or bf16")
+    require("--entropy-folds", cfg.entropy_folds, cfg.entropy_folds >= 1, "1 (all tokens are visible) or more")
+    require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
+    require("--self-entropy-every", cfg.self_entropy_every, cfg.self_entropy_every >= 1, "1 or more")
+    if cfg.self_entropy_every > 1 and not (cfg.entropy_cache and cfg.self_mask_from_epoch):
+        raise UsageError("--self-entropy-every: expected --entropy-cache, where the entropies are kept, and "
+                         "--self-mask-from-epoch with it")
+    if cfg.self_entropy_every > 1 and cfg.guided_by == "sequences":
+        raise UsageError("--self-entropy-every together with --guided-by sequences found, expected one of them: other "
+                         "sequences are scored in each epoch")
+    if cfg.entropy_cache and cfg.shorten_method == "random_crop":
+        raise UsageError("--entropy-cache together with --shorten-method random_crop found, expected another method: "
+                         "crops differ from epoch to epoch")
+    if cfg.init_from and cfg.finetune_from_model:
+        raise UsageError("--init-from together with --finetune-from-model found, expected one of them")
+    require("--init-layers", f"{cfg.init_layers} without --init-from", cfg.init_from or not cfg.init_layers,
+            "--init-from MODEL, whose layers they are")
+    require("--init-layers", cfg.init_layers, re.fullmatch(r"(\d+,)*\d+", cfg.init_layers or "0"),
+            "numbers of layers, from 0, separated by commas")
+    for name, option in options().items():
+        value = getattr(cfg, name, option.default)
+        require(flag_of(name), value, option.is_valid is None or option.is_valid(value), option.expected)
+    if cfg.tpu:
+        raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train reads --bf16 as "
+                         "a flag for TPUs and leaves the GPU unused")
+
+
+def check_policy(cfg: Any, symbols: Sequence[str]) -> None:
+    """Check what only training needs: the parts of the policy are registered, the vocabulary of these V subword strings
+    has the unit, and a teacher is given where one scores. Loading a checkpoint for another purpose must work without
+    them.
+
+    Raises:
+        UsageError: names the first flag with a wrong value.
+    """
+    check_parts(cfg)
+    check_unit(cfg.mask_unit, symbols)
+    if not cfg.teacher and teacher_chooses_masks(vars(cfg)):
+        raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
+                         "(or --self-mask-from-epoch N, or --mask-strategy random)")
+    if uses_ema(vars(cfg)):
+        require("--self-mask-model", "ema without --store-ema", cfg.store_ema,
+                "--store-ema, with which fairseq keeps the average, and --ema-decay 0.999")
+    if policy_of(cfg).changes and not (cfg.max_update or cfg.max_epoch):
+        name = "guided_fraction" if ":" in cfg.guided_fraction else "mask_prob"
+        raise UsageError(f"{flag_of(name)}: {getattr(cfg, name)} without an end of the run found, expected "
+                         "--max-update or --max-epoch: the rate changes over the whole run")
+
+
+def check_parts(cfg: Any) -> None:
+    """Check that the parts of the policy are registered, and that no scores are kept which change in each update.
+
+    Raises:
+        UsageError: names the first that is not, and the nearest one that is; or the flag that keeps scores.
+    """
+    for registry, name in parts_of(cfg):
+        require(registry.flag, name, name in registry, registry.expected(name))
+    if is_learned(cfg.mask_score):
+        for name in ("entropy_cache", "self_entropy_every", "entropy_folds"):
+            value = getattr(cfg, name)
+            require(flag_of(name), f"{value} with --mask-score {cfg.mask_score}", value in (None, 1),
+                    "none: this score learns from the training's own answers")
+
+
+def check_unit(name: str, symbols: Sequence[str]) -> None:
+    """Check that --mask-unit can be made of a vocabulary's subword strings.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        check_symbols(name, symbols)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def warn_of_unused_flags(cfg: Any) -> None:
+    """Log a warning for each flag without effect, and the corruption where the arch determines its defaults."""
+    if cfg.arch in CORRUPTION_OF_ARCH:
+        flags = " ".join(f"{flag_of(name)} {value}" for name, value in corruption_of(cfg)._asdict().items())
+        logger.info(f"corruption with --arch {cfg.arch}: {flags}")
+    sources = source_schedule(vars(cfg))
+    if cfg.self_mask_from_epoch is not None and not policy_of(cfg).needs_scores:
+        logger.warning(f"--self-mask-from-epoch has no effect with --mask-strategy {cfg.mask_strategy}")
+    elif sources.at(1) is None and sources.switch is not None:
+        logger.info(f"no --teacher: masks are random before epoch {sources.switch} (--self-mask-from-epoch)")
+    by_teacher = teacher_chooses_masks(vars(cfg))
+    if cfg.entropy_cache and not by_teacher and cfg.self_entropy_every == 1:
+        logger.warning("--entropy-cache has no effect: with these flags, the teacher chooses no masks")
+    if cfg.teacher and not by_teacher:
+        logger.warning("--teacher chooses no masks with these flags: it is used for distillation only (--kd-weight)")
