@@ -1,6 +1,7 @@
 """The parts that a policy is made of, by name:   entropy-mask policies, or python -m entropy_mask_plugin.policies"""
 
 import sys
+from typing import Any
 
 from .masking.registry import Registry
 
@@ -9,12 +10,17 @@ def describe(registry: Registry) -> str:
     """A line for each part (its name, the beginning of its docstring, what it needs), followed by its flags."""
     lines = [registry.flag]
     for name, entry in registry.items():
-        traits = ", ".join(trait if value is True else f"{trait}: {value}" for trait, value in entry.traits.items()
-                           if value and not callable(value))
+        traits = ", ".join(trait if value is True else f"{trait}: {shown(value)}"
+                           for trait, value in entry.traits.items() if value and not callable(value))
         lines.append(f"  {name:<14}{entry.summary}" + (f" [{traits}]" if traits else ""))
         lines += [f"    --{option.replace('_', '-')} {setting.default}: {setting.help}"
                   for option, setting in entry.options.items()]
     return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """The value of a trait; of several, all of them."""
+    return " + ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def print_parts() -> None:

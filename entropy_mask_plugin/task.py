@@ -54,7 +54,7 @@ from .scoring.cache.store import EntropyStore
 from .scoring.precision import autocast
 from .scoring.schedule import SourceSchedule
 from .scoring.scorer import Scorer
-from .scoring.sources import SOURCES
+from .scoring.sources import SOURCES, models_read
 from .system.errors import UsageError, require
 from .training import plateau
 from .training.blocks import Samples, load_samples, some_rows, special_symbols
@@ -196,7 +196,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def attach_entropies(self, samples: Any, split: str, epoch: int) -> None:
         """Make each batch carry the entropies on disk that may be needed in this epoch."""
-        by_teacher = self.sources_by_epoch.at(epoch) == "teacher" and self.teacher is not None
+        by_teacher = "teacher" in models_read(self.sources_by_epoch.at(epoch)) and self.teacher is not None
         keeps_own = self.cfg.self_entropy_every > 1 and self.trains
         if not (by_teacher or keeps_own):
             return  # saves reading all the data for its digest
@@ -309,7 +309,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
             return None
         if name not in self.sources:
             self.sources[name] = SOURCES[name].fn(self)
-        reference = ema_model if SOURCES[name].traits["reads"] == "ema" else model
+        reference = ema_model if "ema" in models_read(name) else model
         if rows is None:
             return self.sources[name](sample, reference, when)
         scores = self.sources[name](some_rows(sample, rows), reference, when)
@@ -397,8 +397,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if schedule.is_scored(self.cfg.mask_strategy):
             log_ratio("guided", total["n_guided"], total["n_selected"])
         source = self.sources_by_epoch.at(self.epoch)
-        entry = SOURCES.get(source or "")  # validation works without the source
-        is_entropy = self.cfg.mask_score == "entropy" and entry is not None and entry.traits["reads"]
+        is_entropy = self.cfg.mask_score == "entropy" and models_read(source)  # validation works without the source
         name = "entropy" if is_entropy else "score"
         log_ratio(name, total["entropy_sum"], total["n_scored"])
         log_ratio(f"{name}_masked", total["entropy_masked_sum"], total["n_scored_selected"])
