@@ -20,7 +20,7 @@ from .masking.strategies import STRATEGIES
 from .masking.units import UNITS
 from .scoring import schedule
 from .scoring.schedule import SourceSchedule
-from .scoring.sources import SOURCES
+from .scoring.sources import SOURCES, models_read
 from .system.errors import UsageError, require
 
 logger = logging.getLogger(__name__)
@@ -258,23 +258,18 @@ def source_schedule(task: Mapping[str, Any]) -> SourceSchedule:
     first, switch = task.get("mask_source", "teacher"), task["self_mask_from_epoch"]
     if is_learned(task.get("mask_score", "entropy")):  # by the model being trained, and no other
         first, switch = None, switch or 1
-    elif switch is not None and not task["teacher"] and reads(first) == "teacher":
+    elif switch is not None and not task["teacher"] and "teacher" in models_read(first):
         first = None
     return SourceSchedule(first, OWN[task.get("self_mask_model", "current")], switch)
 
 
-def reads(source: Optional[str]) -> Optional[str]:
-    """The model that a source reads, see `scoring.sources.registry`; None for a source that is not registered here."""
-    return SOURCES[source].traits["reads"] if source is not None and source in SOURCES else None
-
-
 def teacher_chooses_masks(task: Mapping[str, Any]) -> bool:
     """Whether the teacher's scores choose the masks of any epoch. task: its settings."""
-    return reads(source_schedule(task).at(1)) == "teacher"
+    return "teacher" in models_read(source_schedule(task).at(1))
 
 
 def uses_ema(task: Mapping[str, Any]) -> bool:
     """Whether the scores of the model's average choose the masks of any epoch. task: its settings."""
-    return "ema" in map(reads, source_schedule(task).used())
+    return any("ema" in models_read(source) for source in source_schedule(task).used())
 
 

@@ -53,8 +53,8 @@ def describe(registry: Registry) -> str:
     """A line for each part (its name, the beginning of its docstring, what it needs), followed by its flags."""
     lines = [registry.flag]
     for name, entry in registry.items():
-        traits = ", ".join(trait if value is True else f"{trait}: {value}" for trait, value in entry.traits.items()
-                           if value and not callable(value))
+        traits = ", ".join(trait if value is True else f"{trait}: {shown(value)}"
+                           for trait, value in entry.traits.items() if value and not callable(value))
         lines.append(f"  {name:<14}{entry.summary}" + (f" [{traits}]" if traits else ""))
         lines += [f"    --{option.replace('_', '-')} {setting.default}: {setting.help}"
                   for option, setting in entry.options.items()]
@@ -77,6 +77,11 @@ def describe_costs() -> str:
         rows.append([name, *(f"{ratio:.2f}" for ratio in flops), *times, cost.flags])
     header = ["policy", *(f"FLOPs, {arch}" for arch in ARCHS), "time, bertlet, fp32", "bf16", "flags"]
     return Table("", header, rows).markdown(align=("left", *["right"] * 4, "left"))
+
+
+def shown(value: Any) -> str:
+    """The value of a trait; of several, all of them."""
+    return " + ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def print_parts() -> None:

@@ -41,7 +41,7 @@ from .scoring.cache.attaching import attach_entropies
 from .scoring.precision import autocast
 from .scoring.schedule import SourceSchedule
 from .scoring.scorer import Scorer
-from .scoring.sources import SOURCES
+from .scoring.sources import SOURCES, models_read
 from .system.errors import UsageError, require
 from .training import plateau
 from .training.blocks import load_samples, some_rows, special_symbols
@@ -167,6 +167,11 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if self.cfg.entropy_cache and split == self.cfg.train_subset:
             attach_entropies(self, samples.dataset, split, epoch)
 
+    def scoring_device(self) -> torch.device:
+        """Where scores are computed before the training starts: fairseq has not moved anything to the GPU yet."""
+        on_gpu = torch.cuda.is_available() and not self.cfg.cpu
+        return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """fairseq's iterator over the batches of an epoch; remembers how many updates a training epoch takes."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
@@ -244,7 +249,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
             return None
         if name not in self.sources:
             self.sources[name] = SOURCES[name].fn(self)
-        reference = ema_model if SOURCES[name].traits["reads"] == "ema" else model
+        reference = ema_model if "ema" in models_read(name) else model
         if rows is None:
             return self.sources[name](sample, reference, when)
         scores = self.sources[name](some_rows(sample, rows), reference, when)
@@ -332,8 +337,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if schedule.is_scored(self.cfg.mask_strategy):
             log_ratio("guided", total["n_guided"], total["n_selected"])
         source = self.sources_by_epoch.at(self.epoch)
-        entry = SOURCES.get(source or "")  # validation works without the source
-        is_entropy = self.cfg.mask_score == "entropy" and entry is not None and entry.traits["reads"]
+        is_entropy = self.cfg.mask_score == "entropy" and models_read(source)  # validation works without the source
         name = "entropy" if is_entropy else "score"
         log_ratio(name, total["entropy_sum"], total["n_scored"])
         log_ratio(f"{name}_masked", total["entropy_masked_sum"], total["n_scored_selected"])

@@ -145,7 +145,10 @@ def test_a_unit_is_masked_as_a_whole(train_with, tmp_path):
                                    save_dir=name))
         rates[name] = float(re.search(r"\| mask_rate ([\d.]+)", log)[1])
     assert settings_of(tmp_path / "pair")["mask_unit"] == "pair"
-    assert 0.2 < rates["pair"] < rates["token"]  # what does not fit into k is left out@pytest.mark.slow
+    assert 0.2 < rates["pair"] < rates["token"]  # what does not fit into k is left out
+
+
+@pytest.mark.slow
 def test_a_mixer_trains_in_a_pattern(train_with):
     sizes = ["--arch", "hbertlet", *TINY[2:]]
     succeeded(train_with("mixer", *sizes, "--mixer-pattern", "mean,self", "--mask-strategy", "random"))

@@ -31,7 +31,6 @@ def run(args):
     from ..config import EntropyMaskedLMConfig, with_options
     from ..flag_checks import check_parts
     from ..pretrained.teacher import load_teacher
-    from ..scoring.cache.attaching import scoring_device
     from ..scoring.contextual import compare_with_visible
     from ..task import EntropyMaskedLMTask
 
@@ -45,7 +44,7 @@ def run(args):
         store = samples.entropies
         print(f"{int(store.ends[-1]):,} tokens of {utils.split_paths(args.data)[epoch - 1]}: {store.folder}")
         if args.entropy_folds > 1:
-            device = scoring_device(cfg)
+            device = task.scoring_device()
             correlation, n_blocks = compare_with_visible(
                 samples, store, task.scorer, task.teacher_on(device), task.max_positions(), device)
             print(f"Spearman's rank correlation with the scores of visible tokens, within a sequence: "

@@ -7,7 +7,7 @@ Names: d width, f width inside the feed-forward block, V vocabulary, T positions
 s = predicted, x = visible to the encoder.
 """
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Sequence, Tuple, Union
 
 from ..masking.corruption import Corruption
 from ..masking.rates import Ramp
@@ -98,7 +98,7 @@ def macs_of_scoring(model: BertModel, length: int, folds: int = 1) -> float:
 
 def macs_of_step(
     model: BertModel, length: int, corruption: Corruption, teacher: Any = None,
-    entropies: Optional[str] = None, distils: bool = False, needs: str = "logits", folds: int = 1,
+    entropies: Union[str, Sequence[str], None] = None, distils: bool = False, needs: str = "logits", folds: int = 1,
     scored_rows: float = 1.0,
 ) -> float:
     """MACs per token of a training step.
@@ -108,7 +108,8 @@ def macs_of_step(
         length: T.
         corruption: which fraction of the tokens is masked (a number), and how.
         teacher: the `BertModel` that distils or scores; None = none.
-        entropies: what a source of scores reads: "teacher", "self" or "ema"; None = no pass for scores.
+        entropies: what a source of scores reads: "teacher", "self" or "ema", or several of them; None = no pass for
+            scores.
         distils: whether the teacher's predictions at the masked positions are computed.
         needs: of the score: "logits"; "features" = the pass ends before the LM head, and a small head is trained and
             applied; "history" = no pass.
@@ -117,9 +118,11 @@ def macs_of_step(
     """
     fractions = fractions_of(corruption)
     total = TRAINING_STEP * macs(model, length, fractions)
-    if entropies is not None and needs == "logits":
-        total += scored_rows * macs_of_scoring(teacher if entropies == "teacher" else model, length, folds)
-    if entropies is not None and needs == "features":
+    scored = (entropies,) if isinstance(entropies, str) else entropies or ()
+    if needs == "logits":
+        total += scored_rows * sum(macs_of_scoring(teacher if name == "teacher" else model, length, folds)
+                                   for name in scored)
+    if scored and needs == "features":
         total += scored_rows * (macs_of_features(model, length) + macs_of_loss_head(model))
         total += TRAINING_STEP * fractions.predicted * macs_of_loss_head(model)
     return total + (macs(teacher, length, fractions) if distils else 0)

@@ -13,7 +13,7 @@ from .cache.building import scores_of_blocks
 from .cache.store import EntropyStore
 from .schedule import SourceSchedule
 from .scorer import Scorer
-from .sources import SOURCES
+from .sources import models_read
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ SAMPLE_BLOCKS = 64
 
 def log_cost(cfg: Any, sources: SourceSchedule) -> None:
     """Log what --entropy-folds costs, or that it has no effect. cfg: an EntropyMaskedLMConfig."""
-    reads = {SOURCES[name].traits["reads"] for name in sources.used()}
+    reads = {model for name in sources.used() for model in models_read(name)}
     costs = []
     if "teacher" in reads:
         costs.append("of the teacher, once over the data, since --entropy-cache keeps its scores" if cfg.entropy_cache

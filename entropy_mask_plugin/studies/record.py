@@ -25,7 +25,7 @@ from ..reporting.flops_table import build_meta_model
 from ..reporting.records import read_record
 from ..reporting.training_log import TRAIN_LOG, PretrainingRun, dictionary_unigram_entropy, read_pretraining_run
 from ..scoring import schedule
-from ..scoring.sources import SOURCES
+from ..scoring.sources import SOURCES, models_read
 from ..system.atomic_files import write_json
 from ..system.errors import require
 from .options import StudyOptions
@@ -148,17 +148,17 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
     for log, (begin, end) in zip(run.train, run.progress_of_epochs(), strict=True):
         name = sources.at(log["epoch"])
         require(SOURCES.flag, name, name is None or name in SOURCES, SOURCES.expected(name))
-        source = name and SOURCES[name].traits["reads"]
-        if source in ("self", "ema") and log["epoch"] != schedule.epoch_of_self_entropies(
+        scored = set(models_read(name))
+        if scored & {"self", "ema"} and log["epoch"] != schedule.epoch_of_self_entropies(
                 log["epoch"], sources.first_epoch_of(name), task.get("self_entropy_every", 1), shards):
-            source = None  # kept from an earlier pass over the data
-        if source == "teacher" and task["entropy_cache"] and log["epoch"] > shards:
-            source = None  # on disk since the first pass over the data
+            scored -= {"self", "ema"}  # kept from an earlier pass over the data
+        if task["entropy_cache"] and log["epoch"] > shards:
+            scored -= {"teacher"}  # on disk since the first pass over the data
         distils = schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"])
 
-        def macs_at(progress, source=source, distils=distils):
+        def macs_at(progress, scored=tuple(scored), distils=distils):
             fractions = corruption._replace(mask_prob=rate_at(corruption.mask_prob, progress))
-            return macs_of_step(student, length, fractions, teacher, source, distils, SCORES[score].traits["needs"],
+            return macs_of_step(student, length, fractions, teacher, scored, distils, SCORES[score].traits["needs"],
                                 task.get("entropy_folds", 1), scored_rows_at(task, progress))
 
         yield 2 * mean_over(macs_at, begin, end)

@@ -3,8 +3,7 @@
 import os
 from typing import Any, Dict
 
-import torch
-
+from ..sources import models_read
 from . import fingerprint
 from .building import build
 from .self_store import SelfEntropyStore
@@ -21,7 +20,7 @@ def attach_entropies(task: Any, samples: Any, split: str, epoch: int) -> None:
         epoch: counted from 1.
     """
     cfg = task.cfg
-    by_teacher = task.sources_by_epoch.at(epoch) == "teacher" and task.teacher is not None
+    by_teacher = "teacher" in models_read(task.sources_by_epoch.at(epoch)) and task.teacher is not None
     keeps_own = cfg.self_entropy_every > 1 and task.trains
     if not (by_teacher or keeps_own):
         return  # saves reading all the data for its digest
@@ -39,12 +38,6 @@ def filled_cache(task: Any, samples: Any, facts: Dict[str, Any]) -> EntropyStore
     """The teacher's entropies on these samples, computed where they are missing. facts: of the data."""
     facts = {**facts, **fingerprint.facts_of_teacher(task.teacher)}
     store = EntropyStore(os.path.join(task.cfg.entropy_cache, fingerprint.name_of(facts)), facts, samples.sizes)
-    device = scoring_device(task.cfg)
+    device = task.scoring_device()
     build(store, samples, task.max_positions(), lambda clean: task.scorer.exact(task.teacher_on(device), clean), device)
     return store
-
-
-def scoring_device(cfg: Any) -> torch.device:
-    """Where a cache is filled: fairseq has not moved anything to the GPU yet. cfg: an EntropyMaskedLMConfig."""
-    on_gpu = torch.cuda.is_available() and not cfg.cpu
-    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")

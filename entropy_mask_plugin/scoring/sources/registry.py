@@ -4,11 +4,14 @@
     class Name(Source):
         def __call__(self, sample, model, when): ...
 
-reads: the model whose forward pass on the clean tokens it costs in each update, for the FLOP count: "teacher", "self"
-(the model being trained), "ema" (fairseq's average of it), or None.
+reads: the models whose forward passes on the clean tokens it costs in each update: "teacher", "self" (the model being
+trained), "ema" (fairseq's average of it), a tuple of several, or None. For the FLOP count, and --teacher is asked for.
+
+Settings of a source are Options of its decorator; it finds their values in task.cfg. It is created for the first batch
+that it scores: what it computes once, it may keep on `task.scoring_device()`.
 """
 
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional, Tuple
 
 import torch
 
@@ -19,12 +22,18 @@ from ...masking.when import When
 SOURCES = Registry("--mask-source", reads=None)
 
 
+def models_read(source: Optional[str]) -> Tuple[str, ...]:
+    """The models that a source reads, see above; none for a source that is not registered here."""
+    reads = SOURCES[source].traits["reads"] if source is not None and source in SOURCES else None
+    return (reads,) if isinstance(reads, str) else tuple(reads or ())
+
+
 class Source:
     """Scores the tokens of a batch.
 
     Args:
-        task: the `EntropyMaskedLMTask`, for its cfg, dictionary, datasets, scorer, learner and
-            `teacher_on(device)`.
+        task: the `EntropyMaskedLMTask`, for its cfg, dictionary, datasets, scorer, learner, `teacher_on(device)` and
+            `scoring_device()`, where batches are.
     """
 
     def __init__(self, task: Any):
