@@ -166,8 +166,8 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
 
 def scored_rows_at(task: Dict[str, Any], progress: float) -> float:
     """The fraction of the sentences that are scored. task: its settings, as a checkpoint holds them."""
-    guided = rate_at(parse_rate(task.get("guided_fraction", 1.0)), progress)
-    return guided if task.get("guided_by") == "sequences" else float(guided > 0)
+    guided = parse_rate(task.get("guided_fraction", 1.0))
+    return rate_at(guided, progress) if task.get("guided_by") == "sequences" else float(guided != 0)
 
 
 def model_of_settings(settings: Dict[str, Any], vocabulary: int, length: int) -> BertModel:
