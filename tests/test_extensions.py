@@ -134,7 +134,7 @@ def test_a_source_needs_no_teacher_and_costs_no_pass(train_with, data_bin, tmp_p
                "--path", tmp_path / "run" / "checkpoint_last.pt", "--valid-subset", "valid", "--batch-size", "64")
     assert "loss" in succeeded(done)  # without the source
     assert error_of(train_with("source", *TINY, "--mask-source", "rarety")) == (
-        "error: --mask-source: rarety found, expected one of teacher, self, rarity (did you mean rarity?)")
+        "error: --mask-source: rarety found, expected one of teacher, self, ema, rarity (did you mean rarity?)")
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_a_score_that_learns_is_kept_in_the_checkpoint(train_with, tmp_path):
     assert "| score_masked " in succeeded(train_with("learner", *TINY, "--mask-score", "recent-loss"))
     learned = torch.load(tmp_path / "run" / "checkpoint_last.pt", weights_only=True)["extra_state"]["learned_state"]
     assert learned["score"] == "recent-loss" and learned["state"].keys() == {"mean"} and learned["state"]["mean"].max()
-    assert "expected one of entropy, accuracy, predicted-loss, recent-loss (did you mean recent-loss?)" in error_of(
+    assert "expected one of entropy, surprisal, margin, accuracy, predicted-loss, recent-loss (did" in error_of(
         train_with("learner", *TINY, "--mask-score", "recent-los"))
 
 
