@@ -2,7 +2,9 @@
 
 import logging
 import re
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
+
+from fairseq import utils
 
 from .config import (
     CORRUPTION_OF_ARCH,
@@ -13,12 +15,14 @@ from .config import (
     parts_of,
     policy_of,
     rate_of,
+    recorded_defaults,
     source_schedule,
     teacher_chooses_masks,
     uses_ema,
 )
 from .masking.corruption import Corruption
 from .masking.policy import check_ranges
+from .masking.rates import Ramp, ends
 from .masking.scores import is_learned
 from .masking.units import check_symbols
 from .system.errors import UsageError, require
@@ -61,6 +65,9 @@ def check_flags(cfg: Any) -> None:
     if cfg.self_entropy_every > 1 and cfg.guided_by == "sequences":
         raise UsageError("--self-entropy-every together with --guided-by sequences found, expected one of them: other "
                          "sequences are scored in each epoch")
+    if cfg.self_entropy_every > 1 and 0 in ends(rate_of("guided_fraction", cfg.guided_fraction)):
+        raise UsageError(f"--self-entropy-every together with --guided-fraction {cfg.guided_fraction} found, expected a "
+                         "fraction that is never 0: where it is, nothing is scored")
     if cfg.entropy_cache and cfg.shorten_method == "random_crop":
         raise UsageError("--entropy-cache together with --shorten-method random_crop found, expected another method: "
                          "crops differ from epoch to epoch")
@@ -92,12 +99,31 @@ def check_policy(cfg: Any, symbols: Sequence[str]) -> None:
         raise UsageError(f"--teacher: none found, expected a checkpoint for --mask-strategy {cfg.mask_strategy} "
                          "(or --self-mask-from-epoch N, or --mask-strategy random)")
     if uses_ema(vars(cfg)):
-        require("--self-mask-model", "ema without --store-ema", cfg.store_ema,
+        flag = "--self-mask-model" if cfg.self_mask_model == "ema" else "--mask-source"
+        require(flag, "ema without --store-ema", cfg.store_ema,
                 "--store-ema, with which fairseq keeps the average, and --ema-decay 0.999")
-    if policy_of(cfg).changes and not (cfg.max_update or cfg.max_epoch):
-        name = "guided_fraction" if ":" in cfg.guided_fraction else "mask_prob"
-        raise UsageError(f"{flag_of(name)}: {getattr(cfg, name)} without an end of the run found, expected "
-                         "--max-update or --max-epoch: the rate changes over the whole run")
+    for name in ("mask_prob", "guided_fraction"):
+        if isinstance(getattr(policy_of(cfg), name), Ramp):
+            check_end_of_run(cfg, f"{flag_of(name)} {getattr(cfg, name)}")
+
+
+def check_end_of_run(cfg: Any, ramp: str) -> None:
+    """Check that it is known how much of the run is over.
+
+    Args:
+        cfg: an EntropyMaskedLMConfig.
+        ramp: what needs it, for the message.
+    Raises:
+        UsageError: the run has no end, or epochs of different length.
+    """
+    if cfg.max_update:
+        return
+    if not cfg.max_epoch:
+        raise UsageError(f"{ramp} without an end of the run found, expected --max-update or --max-epoch: the rate "
+                         "changes over the whole run")
+    if len(utils.split_paths(cfg.data)) > 1 or len(set(cfg.update_freq)) > 1:
+        raise UsageError(f"{ramp} with epochs of different numbers of updates (shards, or several --update-freq) "
+                         "found, expected --max-update")
 
 
 def check_parts(cfg: Any) -> None:
@@ -113,6 +139,8 @@ def check_parts(cfg: Any) -> None:
             value = getattr(cfg, name)
             require(flag_of(name), f"{value} with --mask-score {cfg.mask_score}", value in (None, 1),
                     "none: this score learns from the training's own answers")
+        require("--fp16 or --amp", f"with --mask-score {cfg.mask_score}", not (cfg.fp16 or cfg.amp),
+                "--precision bf16: they repeat or skip updates")
 
 
 def check_unit(name: str, symbols: Sequence[str]) -> None:
@@ -128,17 +156,33 @@ def check_unit(name: str, symbols: Sequence[str]) -> None:
 
 
 def warn_of_unused_flags(cfg: Any) -> None:
-    """Log a warning for each flag without effect, and the corruption where the arch determines its defaults."""
+    """Log a warning for each flag without effect, the corruption where the arch determines its defaults, and until when
+    masks are random."""
     if cfg.arch in CORRUPTION_OF_ARCH:
         flags = " ".join(f"{flag_of(name)} {value}" for name, value in corruption_of(cfg)._asdict().items())
         logger.info(f"corruption with --arch {cfg.arch}: {flags}")
     sources = source_schedule(vars(cfg))
-    if cfg.self_mask_from_epoch is not None and not policy_of(cfg).needs_scores:
-        logger.warning(f"--self-mask-from-epoch has no effect with --mask-strategy {cfg.mask_strategy}")
-    elif sources.at(1) is None and sources.switch is not None:
-        logger.info(f"no --teacher: masks are random before epoch {sources.switch} (--self-mask-from-epoch)")
-    by_teacher = teacher_chooses_masks(vars(cfg))
+    if sources.at(1) is None and sources.switch is not None:
+        reason = "" if cfg.teacher else "no --teacher: "
+        logger.info(f"{reason}masks are random before epoch {sources.switch} (--self-mask-from-epoch)")
+    for message in unused_flags(cfg):
+        logger.warning(message)
+
+
+def unused_flags(cfg: Any) -> Iterator[str]:
+    """A line for each flag that is given and has no effect."""
+    policy, by_teacher = policy_of(cfg), teacher_chooses_masks(vars(cfg))
+    random = f"with --mask-strategy {cfg.mask_strategy}"
+    for name in ("self_mask_from_epoch", "self_mask_model", "mask_score", "guided_fraction"):
+        if not policy.needs_scores and getattr(cfg, name) != recorded_defaults()[name]:
+            yield f"{flag_of(name)} has no effect {random}"
+    if policy.needs_scores and cfg.self_mask_model == "ema" and not uses_ema(vars(cfg)):
+        yield "--self-mask-model has no effect without --self-mask-from-epoch, the first epoch of self-masking"
+    if policy.guided_fraction == 1 and cfg.guided_by == "sequences":
+        yield "--guided-by has no effect with --guided-fraction 1"
+    if cfg.mask_count is not None and cfg.mask_prob is not None:
+        yield "--mask-prob has no effect with --mask-count"
     if cfg.entropy_cache and not by_teacher and cfg.self_entropy_every == 1:
-        logger.warning("--entropy-cache has no effect: with these flags, the teacher chooses no masks")
+        yield "--entropy-cache has no effect: with these flags, the teacher chooses no masks"
     if cfg.teacher and not by_teacher:
-        logger.warning("--teacher chooses no masks with these flags: it is used for distillation only (--kd-weight)")
+        yield "--teacher chooses no masks with these flags: it is used for distillation only (--kd-weight)"

@@ -51,11 +51,11 @@ MEASURED_BY = ("scripts/benchmark.py --archs bertlet --lengths 128 --variants ra
 
 def describe(registry: Registry) -> str:
     """A line for each part (its name, the beginning of its docstring, what it needs), followed by its flags."""
-    lines = [registry.flag]
+    lines, width = [registry.flag], max(12, *map(len, registry)) + 2
     for name, entry in registry.items():
         traits = ", ".join(trait if value is True else f"{trait}: {shown(value)}"
                            for trait, value in entry.traits.items() if value and not callable(value))
-        lines.append(f"  {name:<14}{entry.summary}" + (f" [{traits}]" if traits else ""))
+        lines.append(f"  {name:<{width}}{entry.summary}" + (f" [{traits}]" if traits else ""))
         lines += [f"    --{option.replace('_', '-')} {setting.default}: {setting.help}"
                   for option, setting in entry.options.items()]
     return "\n".join(lines)

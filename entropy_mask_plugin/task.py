@@ -176,8 +176,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """fairseq's iterator over the batches of an epoch; remembers how many updates a training epoch takes."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if self.trains and dataset is self.datasets.get(self.cfg.train_subset):
-            batches_per_update = self.cfg.update_freq[min(self.epoch, len(self.cfg.update_freq)) - 1]
-            self.updates_per_epoch = -(-len(iterator) // batches_per_update)
+            self.updates_per_epoch = -(-len(iterator) // self.cfg.update_freq[0])
         return iterator
 
     def get_checkpoint_dict(self) -> Dict[str, Any]:

@@ -26,12 +26,16 @@ def batch(rows, length=40, seed=0):
     return tokens, torch.arange(rows) * 7 + seed, maskable, torch.randn(rows, length, generator=generator)
 
 
-def mask(policy, rows=30, when=FIRST, scores=True, ids=None, part=None):
-    tokens, default_ids, maskable, values = batch(rows)
-    ids = default_ids if ids is None else ids
-    masker = Masker(policy, Vocabulary(3, 1, torch.arange(4, 50)), 5)
-    if policy.guided_by == "sequences":
-        part = masker.guided_rows(ids, when)
+SYMBOLS = [*"abcd", *(f"{'' if i % 3 else '##'}w{i}" for i in range(46))]
+
+
+def mask(policy, rows=30, when=FIRST, scores=True, only=None):
+    """Mask a batch, or one of its sentences alone."""
+    tokens, ids, maskable, values = (x if only is None else x[only : only + 1] for x in batch(rows))
+    masker = Masker(policy, Vocabulary(3, 1, torch.arange(4, 50), SYMBOLS), 5)
+    part = masker.guided_rows(ids, when)
+    if part is not None and not len(part):
+        scores = False
     of = Scores(values if part is None else values[part], rows=part) if scores else None
     return masker(tokens, ids, maskable, of, when)
 
@@ -40,7 +44,7 @@ def largest(values, positions, k):
     return sorted(positions, key=lambda j: (-float(values[j]), j))[:k]
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize("mask_prob", [0.15, 0.4, 1.0])
 def test_by_tokens_g_follow_the_scores_and_the_rest_is_drawn_from_what_is_left(fraction, mask_prob):
     masked = mask(Policy(mask_prob=mask_prob, guided_fraction=fraction))
@@ -66,11 +70,24 @@ def test_the_expected_fraction_is_exact(guided_by, fraction):
 
 
 @pytest.mark.parametrize("guided_by", ["tokens", "sequences"])
-def test_1_is_the_strategy_and_0_is_random_bit_for_bit(guided_by):
-    whole = mask(Policy(guided_fraction=1.0, guided_by=guided_by)).selected
-    assert torch.equal(whole, mask(Policy()).selected)
-    none = mask(Policy(guided_fraction=0.0, guided_by=guided_by)).selected
-    assert torch.equal(none, mask(Policy("random")).selected)
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+@pytest.mark.parametrize("strategy", ["high", "low", "mid", "gumbel"])
+def test_1_is_the_strategy_and_0_is_random_bit_for_bit(strategy, unit, guided_by):
+    policy = Policy(strategy, unit=unit, guided_by=guided_by)
+    assert torch.equal(mask(policy._replace(guided_fraction="1")).selected, mask(policy).selected)
+    random = mask(Policy("random", unit=unit)).selected
+    assert torch.equal(mask(policy._replace(guided_fraction=0.0)).selected, random)
+    assert torch.equal(mask(policy, scores=False).selected, random)  # as in epochs without a source
+
+
+@pytest.mark.parametrize("guided_by", ["tokens", "sequences"])
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+@pytest.mark.parametrize("strategy", ["low", "gumbel"])
+def test_a_sentence_has_the_same_masks_alone(strategy, unit, guided_by):
+    policy = Policy(strategy, unit=unit, guided_by=guided_by, guided_fraction=0.5)
+    together = mask(policy).selected
+    for row in range(30):
+        assert torch.equal(mask(policy, only=row).selected[0], together[row])
 
 
 def test_by_sequences_a_sentence_has_the_masks_of_the_strategy_or_random_ones():
@@ -136,8 +153,14 @@ def test_the_masker_follows_a_ramp():
     (["--guided-fraction", "1.1"], r"--guided-fraction: 1.1 found, expected a fraction in \[0, 1\]"),
     (["--guided-fraction", "half"], r"--guided-fraction: half found"),
     (["--guided-by", "words"], r"--guided-by: words found, expected tokens or sequences"),
-    (["--guided-fraction", "0:0.5"], r"--guided-fraction: 0:0.5 without an end of the run found, expected --max"),
-    (["--mask-prob", "0.3:0.15"], r"--mask-prob: 0.3:0.15 without an end of the run found, expected --max-update"),
+    (["--guided-fraction", "0:0.5"], r"--guided-fraction 0:0.5 without an end of the run found, expected --max"),
+    (["--mask-prob", "0.3:0.15"], r"--mask-prob 0.3:0.15 without an end of the run found, expected --max-update"),
+    (["--mask-prob", "0.3:0.15", "--max-epoch", "2", "--update-freq", "1,2"],
+     r"--mask-prob 0.3:0.15 with epochs of different numbers of updates .* found, expected --max-update"),
+    (["--mask-source", "ema", "--self-mask-from-epoch", "2"], r"--mask-source: ema without --store-ema found"),
+    (["--mask-score", "accuracy", "--fp16"], r"--fp16 or --amp: with --mask-score accuracy found, expected --prec"),
+    (["--guided-fraction", "0:0.5", "--self-entropy-every", "2", "--entropy-cache", "x", "--max-epoch", "2"],
+     r"--self-entropy-every together with --guided-fraction 0:0.5 found, expected a fraction that is never 0"),
     (["--self-mask-model", "ema"], r"--self-mask-model: ema without --store-ema found, expected --store-ema"),
     (["--self-mask-model", "slow"], r"--self-mask-model: slow found, expected current or ema"),
     (["--guided-fraction", "0.5", "--guided-by", "sequences", "--self-entropy-every", "2", "--entropy-cache", "x"],

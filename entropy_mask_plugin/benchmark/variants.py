@@ -21,12 +21,9 @@ ARCH_SIZES = {"bertlet": (4, 512, 2048, 8), "bert_base": (12, 768, 3072, 12)}  #
 TRANSFORMERS, FAIRSEQ, RANDOM = "transformers", "fairseq roberta", "random"
 OURS = {
     RANDOM: ["--mask-strategy", "random"],
-    "teacher on the fly": ["--mask-strategy", "high", "--teacher", "TEACHER"],
-    "teacher cached": ["--mask-strategy", "high", "--teacher", "TEACHER", "--entropy-cache", "CACHE"],
-    "self": ["--mask-strategy", "high", "--self-mask-from-epoch", "1"],
-    "self, bf16 entropies": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--entropy-precision", "bf16"],
-    "self + KD": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--teacher", "TEACHER", "--kd-weight",
-                  "0.5"],
+    **{name: COSTS[name].flags.split() for name in ("teacher on the fly", "teacher cached", "self")},
+    "self, bf16 entropies": f"{COSTS['self'].flags} --entropy-precision bf16".split(),
+    "self + KD": f"{COSTS['self'].flags} --teacher TEACHER --kd-weight 0.5".split(),
 }
 DEFAULT_VARIANTS = (TRANSFORMERS, FAIRSEQ, *OURS)  # measured unless --variants names others
 HALF = ["--mask-prob", "0.5", "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"]
@@ -36,7 +33,7 @@ OURS |= {
     "3ML, teacher cached": [*OURS["teacher cached"], *HALF, "--mask-decoder-layers", "2"],
     "3ML, self": [*OURS["self"], *HALF, "--mask-decoder-layers", "2"],
 }
-OURS |= {name: cost.flags.split() for name, cost in COSTS.items() if name not in OURS}
+OURS |= {name: cost.flags.split() for name, cost in COSTS.items()}
 ALL_VARIANTS = (TRANSFORMERS, FAIRSEQ, *OURS)
 
 

@@ -8,11 +8,12 @@ from ..config import recorded_corruption
 from ..masking.rates import Ramp
 from .vocabulary import TokenizerVocabulary
 
-SECTIONS = ("task", "criterion", "model", "optimization", "optimizer", "lr_scheduler", "dataset", "common")
+SECTIONS = ("task", "criterion", "model", "optimization", "optimizer", "lr_scheduler", "dataset", "common", "ema")
 RELEVANT = {  # of fairseq's many settings in these sections, those that matter for the model
     "optimization": ("max_epoch", "max_update", "clip_norm", "update_freq", "lr"),
     "dataset": ("batch_size", "max_tokens"),
     "common": ("seed",),
+    "ema": ("store_ema", "ema_decay", "ema_start_update", "ema_update_freq"),
 }
 OF_THE_MACHINE = ("save_dir", "restore_file", "finetune_from_model")
 CLASS_AND_TASK = {
@@ -80,6 +81,8 @@ def flags(cfg: Dict[str, Any]) -> str:
     sections = {}
     for section in SECTIONS:
         settings = cfg.get(section) or {}
+        if section == "ema" and not settings.get("store_ema"):
+            continue
         if section == "task" and "mask_strategy" in settings:
             corruption = recorded_corruption(settings)  # with defaults of the arch
             rate = corruption.mask_prob

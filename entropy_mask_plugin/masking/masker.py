@@ -81,7 +81,7 @@ class Masker:
             tokens: B x T int64, clean.
             ids: B int64, of the sentences; the noise depends on them.
             maskable: B x T bool.
-            scores: from a source; None = choose by noise, whatever the strategy. With `rows`, the other sentences are
+            scores: from a source; None = mask at random, whatever the strategy. With `rows`, the other sentences are
                 masked at random.
             when: the epoch, update and progress of this batch.
             n_maskable: B integers, the row sums of `maskable`, where the host knows them; None = wait for the device.
@@ -148,7 +148,7 @@ class Masker:
         if not self.traits["needs_scores"]:
             return Selected(self.choose(None, maskable, k, draw, units))
         if scores is None:
-            return Selected(self.choose(draw.noise(SELECTION), maskable, k, draw, units))
+            return Selected(take(draw.noise(SELECTION), maskable, k, units))
         if scores.rows is not None:
             return self.select_in_rows(scores.rows, scores, maskable, k, draw, units, guided_fraction)
         if guided_fraction == 1:

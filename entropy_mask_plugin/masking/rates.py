@@ -16,7 +16,7 @@ from typing import Callable, NamedTuple, Tuple, Union
 
 from .registry import Registry
 
-RATES = Registry("--mask-prob")
+RATES = Registry("--mask-prob, --guided-fraction")
 INTERVALS = 8  # of Simpson's rule, even
 
 
@@ -52,7 +52,10 @@ def parse_rate(text: Union[str, float, Ramp]) -> Rate:
     *curve, first, last = text.split(":") if ":" in text else (text, text)
     if len(curve) > 1:
         raise ValueError(f"{text} has {len(curve) + 2} parts")
-    ramp = Ramp(float(first), float(last), *(name for name in curve if RATES[name]))
+    for name in curve:
+        if name not in RATES:
+            raise ValueError(f"{name} is no curve, expected {RATES.expected(name)}")
+    ramp = Ramp(float(first), float(last), *curve)
     return ramp.first if ramp.first == ramp.last else ramp
 
 

@@ -12,11 +12,22 @@ from torch import nn
 
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.vocabulary import check_vocabulary
-from ..config import flag_of, names_with, recorded_corruption, recorded_defaults, unused_options
+from ..config import (
+    flag_of,
+    names_with,
+    policy_of,
+    recorded_corruption,
+    recorded_defaults,
+    unused_options,
+    uses_ema,
+)
 from ..masking.rates import parse_rate
 from ..system.errors import UsageError
 
 logger = logging.getLogger(__name__)
+
+
+OF_THE_RUN = ("max_update", "max_epoch", "ema_decay")  # settings of fairseq on which some policies depend
 
 
 class Restored(NamedTuple):
@@ -55,6 +66,8 @@ def read_restore_file(task: Any) -> Optional[Restored]:
 def warn_of_other_flags(state: dict, path: str, cfg: Any) -> None:
     """Warn of each flag of the masking policy that is not the checkpoint's: such a run mixes two policies."""
     names = {name for name in names_with("policy") if name not in unused_options(cfg)}
+    names |= {"max_update", "max_epoch"} if policy_of(cfg).changes else set()  # a ramp goes over the whole run
+    names |= {"ema_decay"} if uses_ema(vars(cfg)) else set()
     before = policy({**recorded_defaults(), **((state.get("cfg") or {}).get("task") or {})})
     now = policy({name: getattr(cfg, name) for name in (*names, "arch") if hasattr(cfg, name)})
     for name, value in now.items():
@@ -65,7 +78,7 @@ def warn_of_other_flags(state: dict, path: str, cfg: Any) -> None:
 
 def policy(task: Dict[str, Any]) -> Dict[str, Any]:
     """{flag: value} of a task's masking policy, defaults of its arch included."""
-    chosen = {name: task[name] for name in names_with("policy") if name in task}
+    chosen = {name: task[name] for name in (*names_with("policy"), *OF_THE_RUN) if name in task}
     guided = {name: parse_rate(chosen[name]) for name in ("guided_fraction",) if name in chosen}
     return {**chosen, **guided, **recorded_corruption(task)._asdict()}
 

@@ -34,7 +34,7 @@ INIT = "--mask-strategy high --self-mask-from-epoch 2" + TEACHER_FLAGS
 COLD = "--mask-strategy high --self-mask-from-epoch 1"
 RAMP = " --guided-fraction 0:0.5"
 EMA = " --self-mask-model ema --store-ema --ema-decay 0.999"
-CAREFUL = "--self-mask-from-epoch 2" + RAMP + EMA  # what keeps a model that chooses its own masks from collapsing
+CAREFUL = "--self-mask-from-epoch 2" + RAMP + EMA  # meant to keep a model that chooses its own masks from collapsing
 FROZEN = "--freeze-encoder --max-epochs 1"
 
 CONDITIONS = {

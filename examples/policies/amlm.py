@@ -37,4 +37,4 @@ class Amlm(Learner):
             self.counts.zero_()
 
     def scores(self, tokens, features, noise):
-        return self.weights.log()[tokens]
+        return self.weights.log()[tokens] + 1e-3 * noise  # breaks ties

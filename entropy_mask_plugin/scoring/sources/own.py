@@ -45,9 +45,8 @@ class Own(Source):
 
     def learned(self, sample: Mapping[str, Any], model: torch.nn.Module, when: When) -> Scores:
         """What the learner has for these tokens, by the model's features where it needs them."""
-        clean, cfg, scorer = sample["net_input"], self.task.cfg, self.task.scorer
-        ties = noise.uniform(cfg.seed, 0 if cfg.static_masks else when.epoch, sample["id"], clean["src_tokens"].size(1),
-                             noise.TIES)
+        clean, scorer, epoch = sample["net_input"], self.task.scorer, self.task.masker.epoch_of_noise(when)
+        ties = noise.uniform(self.task.cfg.seed, epoch, sample["id"], clean["src_tokens"].size(1), noise.TIES)
         if scorer.needs == "history":
             return scorer.learned(model, clean, ties)
         model.eval()
