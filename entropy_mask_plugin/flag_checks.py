@@ -66,8 +66,8 @@ def check_flags(cfg: Any) -> None:
         raise UsageError("--self-entropy-every together with --guided-by sequences found, expected one of them: other "
                          "sequences are scored in each epoch")
     if cfg.self_entropy_every > 1 and 0 in ends(rate_of("guided_fraction", cfg.guided_fraction)):
-        raise UsageError(f"--self-entropy-every together with --guided-fraction {cfg.guided_fraction} found, expected a "
-                         "fraction that is never 0: where it is, nothing is scored")
+        raise UsageError(f"--self-entropy-every together with --guided-fraction {cfg.guided_fraction} found, expected "
+                         "a fraction that is never 0: where it is, nothing is scored")
     if cfg.entropy_cache and cfg.shorten_method == "random_crop":
         raise UsageError("--entropy-cache together with --shorten-method random_crop found, expected another method: "
                          "crops differ from epoch to epoch")
