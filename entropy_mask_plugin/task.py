@@ -26,6 +26,7 @@ from .config import (
     EntropyMaskedLMConfig,
     check_flags,
     check_policy,
+    names_with,
     plain,
     policy_of,
     source_schedule,
@@ -34,6 +35,7 @@ from .config import (
     with_options,
 )
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
+from .fairseq_fixes.yaml_numbers import refuse_numbers_in_base_60
 from .masking import corruption, noise
 from .masking.devices import to_device_async
 from .masking.masker import Masker
@@ -100,6 +102,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """
         task = super().setup_task(cfg, **kwargs)
         if not from_checkpoint:
+            refuse_numbers_in_base_60(names_with("rate"))
             check_policy(task.cfg, task.dictionary.symbols)
             refuse_unconnected_ranks()
             warn_of_unused_flags(task.cfg)
@@ -223,11 +226,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
         on_gpu = torch.cuda.is_available() and not self.cfg.cpu
         return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
-    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+    def get_batch_iterator(self, dataset: Any, *args: Any, epoch: int = 1, **kwargs: Any) -> Any:
         """fairseq's iterator over the batches of an epoch; remembers how many updates a training epoch takes."""
-        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        iterator = super().get_batch_iterator(dataset, *args, epoch=epoch, **kwargs)
         if self.trains and dataset is self.datasets.get(self.cfg.train_subset):
-            batches_per_update = self.cfg.update_freq[min(self.epoch, len(self.cfg.update_freq)) - 1]
+            # not self.epoch: that is still the epoch before, and 1 in a run that resumes
+            batches_per_update = self.cfg.update_freq[min(epoch, len(self.cfg.update_freq)) - 1]
             self.updates_per_epoch = -(-len(iterator) // batches_per_update)
         return iterator
 
