@@ -30,7 +30,7 @@ def record_masks(file, setattr=setattr):
                 positions = [row.nonzero().flatten().tolist() for row in masked["selected"].mask]
                 with open(file, "a", encoding="utf-8") as lines:
                     lines.write(json.dumps({"update": when.update, "is_scored": scores is not None,
-                                            "masks": dict(zip(sample["ids"], positions))}) + "\n")
+                                            "masks": dict(zip(map(int, sample["ids"]), positions))}) + "\n")
             return masked, statistics
 
         task.train_step, task.mask = train_step, recording_mask
