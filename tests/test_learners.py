@@ -21,6 +21,7 @@ from builders.training import (
 from torch import nn
 
 from entropy_mask_plugin.checkpoints.reading import read_checkpoint
+from entropy_mask_plugin.config import source_schedule
 from entropy_mask_plugin.huggingface.exporting import export_bert
 from entropy_mask_plugin.huggingface.importing import import_bert
 from entropy_mask_plugin.masking import SCORES, Answers, projected
@@ -29,7 +30,6 @@ from entropy_mask_plugin.masking.registry import Entry
 from entropy_mask_plugin.masking.scores.accuracy import NOISE, Accuracy
 from entropy_mask_plugin.masking.scores.predicted_loss import PredictedLoss, predicted_loss, ranking_loss
 from entropy_mask_plugin.models.positions import SelectedPositions
-from entropy_mask_plugin.scoring.schedule import source_of
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.training.cross_entropy import inplace_cross_entropy, inplace_cross_entropy_by_row
 
@@ -245,10 +245,12 @@ def test_the_answers_are_those_at_the_masked_positions(more, precision, make_tas
 # ---- where they are scored
 
 def test_a_learned_score_follows_the_model_and_never_a_teacher():
-    sources = {first: [source_of("high", epoch, first, "teacher", "accuracy") for epoch in (1, 2, 3)]
-               for first in (None, 1, 3)}
-    assert sources == {None: ["self"] * 3, 1: ["self"] * 3, 3: [None, None, "self"]}
-    assert source_of("random", 1, 1, "teacher", "accuracy") is None
+    def sources(strategy, first):
+        task = {"mask_strategy": strategy, "mask_score": "accuracy", "teacher": "T", "self_mask_from_epoch": first}
+        return [source_schedule(task).at(epoch) for epoch in (1, 2, 3)]
+
+    assert sources("high", None) == sources("high", 1) == ["self"] * 3 and sources("high", 3) == [None, None, "self"]
+    assert sources("random", 1) == [None] * 3
 
 
 @pytest.mark.parametrize("flags, message", [
