@@ -30,7 +30,8 @@ INTRODUCTION = """\
 
 Every flag that the plug-in adds to `fairseq-train` and `fairseq-hydra-train`.
 (`fairseq-train --help` stops before the flags of tasks, criteria and archs.)
-In hydra, `--mask-prob` of the task is `task.mask_prob`, and so on. Formulas are in [definitions](definitions.md).
+In hydra, `--mask-prob` of the task is `task.mask_prob`, and so on; in YAML, FIRST:LAST needs quotes
+([why](policies.md#rate)). Formulas are in [definitions](definitions.md).
 """
 
 

@@ -38,6 +38,7 @@ def flag(default: Any, help: Optional[str] = None, **traits: Any) -> Any:
         traits:
             policy = True: a run resumed with another value would mix two policies, and logs a warning.
             scores = True: a teacher's scores depend on it, so it is part of an entropy cache's key.
+            rate = True: it may be FIRST:LAST, see `masking.rates`.
             study = what to use instead in a study, which sets this flag itself.
     """
     return field(default=default, metadata={**({} if help is None else {"help": help}), **traits})
@@ -70,12 +71,12 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     mask_unit: str = flag("token", f"which tokens are masked together: {names(UNITS)}", policy=True)
     mask_prob: Optional[str] = flag(
         None, "fraction of the maskable tokens of each sequence that is masked, in (0, 1]; FIRST:LAST, as 0.3:0.15, "
-        "changes linearly over the run (default: 0.15; 0.5 for --arch …_3ml)", policy=True, study=ROWS)
+        "changes linearly over the run (default: 0.15; 0.5 for --arch …_3ml)", policy=True, rate=True, study=ROWS)
     mask_count: Optional[int] = flag(
         None, "mask this many tokens of each sequence instead (1 or more)", policy=True, study=ROWS)
     guided_fraction: str = flag(
         "1", "fraction of the masked tokens that follows the scores, in [0, 1]; the others are random; FIRST:LAST "
-        "changes linearly over the run", policy=True, study=ROWS)
+        "changes linearly over the run", policy=True, rate=True, study=ROWS)
     guided_by: str = flag(
         "tokens", "tokens: that fraction of each sequence's masked tokens; sequences: all of them in that fraction of "
         "the sequences, so that only these are scored", policy=True, study=ROWS)

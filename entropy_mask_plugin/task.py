@@ -21,8 +21,9 @@ from hydra.core.config_store import ConfigStore
 from torch import Tensor
 
 from .checkpoints.vocabulary import RECORD, read_dictionary_of_shards
-from .config import EntropyMaskedLMConfig, plain, policy_of, source_schedule, uses_ema, with_options
+from .config import EntropyMaskedLMConfig, names_with, plain, policy_of, source_schedule, uses_ema, with_options
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
+from .fairseq_fixes.yaml_numbers import refuse_numbers_in_base_60
 from .flag_checks import check_flags, check_policy, warn_of_unused_flags
 from .masking import corruption, noise
 from .masking.devices import to_device_async
@@ -87,6 +88,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """
         task = super().setup_task(cfg, **kwargs)
         if not from_checkpoint:
+            refuse_numbers_in_base_60(names_with("rate"))
             check_policy(task.cfg, task.dictionary.symbols)
             refuse_unconnected_ranks()
             warn_of_unused_flags(task.cfg)

@@ -5,6 +5,7 @@ make it. What test modules share besides fixtures is in builders/.
 """
 
 import os
+import shutil
 
 # Read when triton is imported, which other packages do: without a GPU, its kernels run in the interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "0" if os.path.exists("/dev/nvidia0") else "1")
@@ -49,6 +50,16 @@ def teacher(data_bin, tmp_path_factory):
     """A teacher trained for an epoch with random masks, 80/10/10."""
     return train(data_bin, str(tmp_path_factory.mktemp("teacher")), "--mask-strategy", "random", "--max-epoch", "1",
                  "--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1", "--seed", "7")
+
+
+@pytest.fixture(scope="session")
+def subwords(data_bin, tmp_path_factory):
+    """The data-bin with a dictionary in which every other symbol continues a word."""
+    folder = shutil.copytree(data_bin, tmp_path_factory.mktemp("subwords") / "bin")
+    lines = (folder / "dict.txt").read_text(encoding="utf-8").splitlines()
+    lines = [f"##{line}" if number % 2 else line for number, line in enumerate(lines)]
+    (folder / "dict.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

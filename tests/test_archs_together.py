@@ -34,6 +34,31 @@ POLICIES = {
                                   "--shorten-method", "truncate"],
 }
 
+EMA = ["--self-mask-model", "ema", "--store-ema", "--ema-decay", "0.9"]
+COMBINED = {  # parts that must work together; "words" are trained on other data, which no teacher knows
+    "gumbel, surprisal, ema, ramps, spans, bf16": [
+        "--mask-strategy", "gumbel", "--gumbel-temperature", "0.5", "--mask-score", "surprisal", *EMA,
+        "--self-mask-from-epoch", "1", "--guided-fraction", "0:0.8", "--mask-prob", "0.4:0.2", "--mask-unit", "span",
+        "--precision", "bf16"],
+    "predicted-loss, by sequences, KD": [
+        "--mask-strategy", "high", "--mask-score", "predicted-loss", "--guided-fraction", "0.5", "--guided-by",
+        "sequences", "--teacher", "TEACHER", "--kd-weight", "0.5"],
+    "accuracy, ramp, words": [
+        "--mask-strategy", "gumbel", "--mask-score", "accuracy", "--accuracy-window", "3", "--mask-prob", "0.3:0.15",
+        "--mask-unit", "word"],
+    "contextual, cached, by tokens": [
+        "--mask-strategy", "marginal", "--teacher", "TEACHER", "--entropy-cache", "CACHE", "--entropy-folds", "2",
+        "--guided-fraction", "0.5"],
+    "margin, init without teacher, words, by sequences": [
+        "--mask-strategy", "mid", "--mask-score", "margin", "--self-mask-from-epoch", "2", "--mask-unit", "word",
+        "--guided-fraction", "0.2:0.9", "--guided-by", "sequences"],
+    "predicted-loss, ema, ramp, sentences, two batches": [
+        "--mask-strategy", "high", "--mask-score", "predicted-loss", *EMA, "--guided-fraction", "0:1",
+        "--sample-break-mode", "eos", "--shorten-method", "truncate", "--update-freq", "2"],
+}
+PAIRS = [*((arch, policy) for arch in ARCHS for policy in POLICIES),
+         *((arch, policy) for i, arch in enumerate(ARCHS) for j, policy in enumerate(COMBINED) if (i + j) % 2 == 0)]
+
 
 def model_of(arch):
     name, *more = ARCHS[arch][1:]
@@ -58,19 +83,23 @@ def filled_in(flags, teacher, folder):
     return [{"TEACHER": teacher, "CACHE": str(folder / "cache")}.get(flag, flag) for flag in flags]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("arch", ARCHS)
-def test_every_arch_trains_under_every_policy(arch, policy, data_bin, teacher_of, tmp_path, caplog):
-    flags = filled_in(POLICIES[policy], teacher_of(arch), tmp_path)
+@pytest.mark.parametrize("arch, policy", PAIRS)
+def test_every_arch_trains_under_every_policy(arch, policy, data_bin, subwords, teacher_of, tmp_path, caplog):
+    """Each of the combined policies under every other arch."""
+    data = subwords if "words" in policy else data_bin
+    flags = filled_in({**POLICIES, **COMBINED}[policy], teacher_of(arch), tmp_path)
     with caplog.at_level("INFO"):
-        checkpoint = train(data_bin, str(tmp_path / "run"), *flags, "--max-epoch", "2", "--log-format", "json",
+        checkpoint = train(data, str(tmp_path / "run"), *flags, "--max-epoch", "2", "--log-format", "json",
                            model=model_of(arch))
-    losses = [float(json.loads(record.message)["valid_loss"]) for record in caplog.records
-              if record.name == "valid" and "valid_loss" in record.message]
+    logs = {name: [json.loads(record.message) for record in caplog.records if record.name == name
+                   and record.message.startswith("{")] for name in ("train", "valid")}
+    losses = [float(log["valid_loss"]) for log in logs["valid"]]
     assert len(losses) == 2 and all(0 < loss < 12 for loss in losses)
     assert all(tensor.isfinite().all() for tensor in weights(checkpoint).values())
+    guided = float(logs["train"][-1].get("train_guided", 0))
+    assert guided == 0 if policy == "random" else 0.3 < guided <= 1
     if "cached" in policy:
-        plain = filled_in(POLICIES[policy][:4], teacher_of(arch), tmp_path)
+        plain = [flag for flag in flags if flag not in ("--entropy-cache", str(tmp_path / "cache"))]
         assert same_weights(checkpoint, train(data_bin, str(tmp_path / "plain"), *plain, "--max-epoch", "2",
                                               model=model_of(arch)))
 

@@ -7,8 +7,14 @@ import sys
 
 import pytest
 import torch
+import yaml
+from builders.masks import read_batches, read_masks, record_masks
 from builders.processes import torchrun
 from builders.training import PLUGIN, ROOT, run, same_weights, train, weights
+from omegaconf import OmegaConf
+
+from entropy_mask_plugin.config import names_with
+from entropy_mask_plugin.fairseq_fixes.yaml_numbers import config_file, numbers_in_base_60
 
 pytestmark = pytest.mark.slow  # all of them start processes
 
@@ -35,6 +41,64 @@ def test_the_shipped_yaml_trains_and_equals_the_same_flags_under_fairseq_train(d
         "--clip-norm", "1.0", "--adam-betas", "(0.9,0.999)", "--max-epoch", "2", "--optimizer", "fused_adamw",
     )
     assert same_weights(f"{tmp_path}/hydra/checkpoint_last.pt", by_flags)
+
+
+RAMPS = ["--guided-fraction", "0:0.5", "--mask-prob", "0.3:0.15"]
+
+
+def shipped_with(folder, *settings):
+    """The shipped YAML in a folder, with other settings of the task."""
+    folder.mkdir()
+    text = (RECIPES / "bertlet.yaml").read_text(encoding="utf-8").replace("  mask_prob: 0.15\n", "").replace(
+        "  precision: bf16\n", "".join(f"  {setting}\n" for setting in settings))
+    (folder / "mine.yaml").write_text(text, encoding="utf-8")
+    return ["--config-dir", folder, "--config-name", "mine", f"common.user_dir={PLUGIN}", "common.cpu=true"]
+
+
+def test_the_flags_of_a_policy_are_settings_under_hydra(data_bin, tmp_path):
+    """A ramp in the YAML, another one on the command line, fairseq's average in a section of its own."""
+    done = run(
+        "fairseq_cli.hydra_train", *shipped_with(tmp_path / "yaml", "guided_fraction: '0:0.5'", "mask_score: surprisal",
+                                                 "guided_by: sequences"),
+        f"task.data={data_bin}", "task.teacher=null", "task.tokens_per_sample=16", "+task.mask_prob=0.3:0.15",
+        "task.self_mask_from_epoch=1", "+task.self_mask_model=ema", "ema.store_ema=true", "ema.ema_decay=0.9",
+        "task.mask_strategy=gumbel", "+task.gumbel_temperature=0.5", "+model.encoder_layers=2",
+        "+model.encoder_embed_dim=32", "+model.encoder_ffn_embed_dim=64", "+model.encoder_attention_heads=2",
+        "+model.max_positions=16", "dataset.batch_size=64", "dataset.num_workers=0", "optimization.max_epoch=2",
+        f"checkpoint.save_dir={tmp_path}/hydra", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    flags = ["--mask-strategy", "gumbel", "--gumbel-temperature", "0.5", "--mask-score", "surprisal", *RAMPS,
+             "--guided-by", "sequences", "--self-mask-from-epoch", "1", "--self-mask-model", "ema", "--store-ema",
+             "--ema-decay", "0.9", "--lr", "0.0001", "--lr-scheduler", "polynomial_decay", "--warmup-updates", "10000",
+             "--total-num-update", "28600", "--clip-norm", "1.0", "--adam-betas", "(0.9,0.999)", "--max-epoch", "2",
+             "--optimizer", "fused_adamw"]
+    assert same_weights(f"{tmp_path}/hydra/checkpoint_last.pt", train(data_bin, str(tmp_path / "flags"), *flags))
+    of_hydra, of_flags = (torch.load(tmp_path / run / "checkpoint_last.pt", weights_only=True)["cfg"]["task"]
+                          for run in ("hydra", "flags"))
+    names = names_with("policy")
+    assert {name: of_hydra[name] for name in names} == {name: of_flags[name] for name in names}
+
+
+def test_a_ramp_without_quotes_in_yaml_is_refused_as_the_number_that_it_is(data_bin, tmp_path):
+    done = run("fairseq_cli.hydra_train", *shipped_with(tmp_path / "yaml", "guided_fraction: 0:0.5"),
+               f"task.data={data_bin}", "task.teacher=null", "task.self_mask_from_epoch=1", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert (f"guided_fraction: 0:0.5 without quotes found in {tmp_path}/yaml/mine.yaml, where YAML reads it as a "
+            "number in base 60, expected guided_fraction: '0:0.5'") in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("text, number", [
+    ("0:0.5", 0.5), ("1:0.5", 60.5), ("0:0.75", 0.75), ("1:1", 61), ("0.3:0.15", None), ("'0:0.5'", None),
+    ("linear:0:0.5", None), ("0.5", None), ("0.0:1.0", None),
+])
+def test_numbers_in_base_60_are_those_of_hydras_own_reader(text, number, tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text(f"task:\n  mask_strategy: high\n  guided_fraction: {text}\n")
+    value = OmegaConf.load(file).task.guided_fraction
+    assert value == (text.strip("'") if number is None and ":" in text else number or float(text))
+    assert config_file(["--config-dir", str(tmp_path), "--config-name", "a", "task.data=x"]) == str(file)
+    numbers = list(numbers_in_base_60(yaml.compose(file.read_text(), yaml.SafeLoader)))
+    assert numbers == ([] if number is None else [("guided_fraction", text)])
 
 
 @pytest.mark.parametrize("folder, recipe, more", [
@@ -156,3 +220,32 @@ def test_two_ranks_fill_one_cache_with_the_entropies_of_one(data_bin, teacher, t
     one, two = ({path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*")
                  if path.is_file()} for name in ("one", "two"))
     assert len(one) > 1 and one == two
+
+
+RECORDING = [ROOT / "tests" / "builders" / "masks.py"]
+
+
+def test_two_ranks_make_the_masks_of_one_while_rates_change(data_bin, teacher, tmp_path, monkeypatch):
+    flags = ["--mask-strategy", "gumbel", "--mask-score", "surprisal", "--mask-unit", "span", "--teacher", teacher,
+             "--guided-fraction", "0:0.8", "--guided-by", "sequences", "--mask-prob", "0.5:0.2", "--max-epoch", "2",
+             "--batch-size", "32"]
+    record_masks(tmp_path / "one.masks", monkeypatch.setattr)
+    train(data_bin, str(tmp_path / "one"), *flags, "--update-freq", "2")
+    torchrun(2, data_bin, tmp_path / "two", *flags, "--ddp-backend", "c10d", cwd=tmp_path, program=RECORDING)
+    ranks = [tmp_path / f"two.rank{rank}" for rank in range(2)]
+    assert read_masks(*ranks) == read_masks(tmp_path / "one.masks")
+    assert all(read_batches(file) for file in ranks)
+
+
+def test_an_average_guides_two_ranks_of_which_one_has_no_guided_sentence_and_resumes_bit_for_bit(data_bin, tmp_path):
+    flags = ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--self-mask-model", "ema", "--store-ema",
+             "--ema-decay", "0.9", "--guided-fraction", "0.1", "--guided-by", "sequences", "--batch-size", "8",
+             "--ddp-backend", "c10d", "--max-update", "40", "--save-interval-updates", "33"]
+    straight = torchrun(2, data_bin, tmp_path / "straight", *flags, cwd=tmp_path, program=RECORDING)
+    scored = [[batch["is_scored"] for batch in read_batches(tmp_path / f"straight.rank{rank}")] for rank in range(2)]
+    assert {(True, False), (False, True), (True, True), (False, False)} <= set(zip(*scored))
+    (kept,) = (tmp_path / "straight").glob("*_33.pt")
+    resumed = torchrun(2, data_bin, tmp_path / "resumed", *flags, "--restore-file", str(kept), cwd=tmp_path)
+    assert same_weights(straight, resumed)
+    one, other = (torch.load(file, weights_only=True)["extra_state"]["ema"] for file in (straight, resumed))
+    assert all(torch.equal(one[key], other[key]) for key in one)

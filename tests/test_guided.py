@@ -189,6 +189,18 @@ def test_progress_is_that_of_max_update_or_of_max_epoch(start_training):
     assert start_training(*COLD)[0].task.when(7).progress == 0
 
 
+def test_progress_does_not_depend_on_where_a_run_resumes(start_training):
+    progress = []
+    for epochs in ([1, 2, 3], [3]):
+        trainer, _ = start_training(*COLD, "--max-epoch", "4", "--update-freq", "1,3")
+        trainer.task.begin_epoch(1, trainer.model)
+        for epoch in epochs:
+            trainer.get_train_iterator(epoch=epoch)
+            progress.append(trainer.task.when(9).progress)
+            trainer.task.begin_epoch(epoch, trainer.model)
+    assert progress[0] != progress[1] == progress[2] == progress[3]
+
+
 @pytest.mark.parametrize("guided_by", ["tokens", "sequences"])
 def test_guided_masks_do_not_depend_on_the_batch(guided_by, make_task):
     task, model, _ = make_task(*COLD, "--guided-fraction", "0.5", "--guided-by", guided_by)

@@ -11,12 +11,25 @@ import time
 import pytest
 import torch
 from builders.processes import Killed, kill_before_update
-from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, same_weights, train, weights
+from builders.training import (
+    DEVICE,
+    OURS,
+    PLUGIN,
+    ROOT,
+    TINY,
+    TRAINING,
+    binarise_task,
+    run,
+    same_weights,
+    train,
+    weights,
+)
 from fairseq import checkpoint_utils
 from fairseq_cli import train as fairseq_train
 
 pytestmark = pytest.mark.slow  # trainings from beginning to end
 
+EMA = ["--self-mask-model", "ema", "--store-ema", "--ema-decay", "0.9"]
 RUNS = {
     "random": ["--mask-strategy", "random"],
     "high": ["--mask-strategy", "high", "--teacher", "TEACHER"],
@@ -24,6 +37,15 @@ RUNS = {
     "init": ["--mask-strategy", "high", "--teacher", "TEACHER", "--self-mask-from-epoch", "2"],
     "kd": ["--mask-strategy", "high", "--teacher", "TEACHER", "--self-mask-from-epoch", "2", "--kd-weight", "0.5",
            "--kd-start-epoch", "2", "--kd-positions", "all", "--update-freq", "2"],
+    "ema by sequences": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", *EMA, "--guided-fraction", "0:1",
+                         "--guided-by", "sequences"],
+    "accuracy": ["--mask-strategy", "high", "--mask-score", "accuracy", "--accuracy-window", "3", "--mask-prob",
+                 "0.3:0.15", "--update-freq", "2"],  # killed after a checkpoint within the third window
+    "predicted-loss of ema": ["--mask-strategy", "high", "--mask-score", "predicted-loss", *EMA],
+    "folds, cached": ["--mask-strategy", "marginal", "--teacher", "TEACHER", "--entropy-folds", "3",
+                      "--entropy-cache", "CACHE", "--guided-fraction", "0.5"],
+    "words": ["--mask-strategy", "gumbel", "--mask-score", "margin", "--mask-unit", "word", "--self-mask-from-epoch",
+              "2", "--mask-prob", "0.3:0.15", "--guided-fraction", "0.2:0.9"],
 }
 
 
@@ -33,19 +55,29 @@ def flags_of(name, teacher):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_in_the_weights_of_a_straight_run(
-    name, data_bin, teacher, tmp_path, monkeypatch
+    name, data_bin, subwords, teacher, tmp_path, monkeypatch
 ):
-    flags = [*flags_of(name, teacher), "--max-epoch", "2", "--save-interval-updates", "4"]
-    straight = train(data_bin, str(tmp_path / "straight"), *flags)
+    data = subwords if name == "words" else data_bin
+    flags = [flag.replace("CACHE", str(tmp_path / "cache")) for flag in flags_of(name, teacher)]
+    flags += ["--max-epoch", "2", "--save-interval-updates", "4"]
+    straight = train(data, str(tmp_path / "straight"), *flags)
     updates = torch.load(straight, weights_only=True)["optimizer_history"][-1]["num_updates"]
     assert updates // 2 < (updates - 2) // 4 * 4  # the last checkpoint before the kill lies within epoch 2
 
     with monkeypatch.context() as patch:
         kill_before_update(patch, updates - 1)
         with pytest.raises(Killed):
-            train(data_bin, str(tmp_path / "killed"), *flags)
-    resumed = train(data_bin, str(tmp_path / "killed"), *flags)
+            train(data, str(tmp_path / "killed"), *flags)
+    resumed = train(data, str(tmp_path / "killed"), *flags)
     assert same_weights(straight, resumed)
+    kept = [key for key in ("ema", "learned_state") if key in extra_state(straight)]
+    assert len(kept) == ("ema" in name) + (name in ("accuracy", "predicted-loss of ema"))
+    assert DEVICE == [] or all(map(torch.equal, *(
+        [tensor for key in kept for tensor in tensors_in(extra_state(file)[key])] for file in (straight, resumed))))
+
+
+def extra_state(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["extra_state"]
 
 
 def test_a_process_killed_with_sigkill_is_resumed_from_its_last_checkpoint(data_bin, tmp_path):

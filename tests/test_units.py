@@ -2,8 +2,6 @@
 over the tokens."""
 
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -291,16 +289,6 @@ def test_random_takes_words_by_the_noise_at_their_first_token():
     k = number_to_mask(maskable.sum(1), 0.3)
     expected = in_a_loop(draw_of(ids, 40).noise(SELECTION), maskable, k, words)
     assert torch.equal(masker(tokens, ids, maskable, None, FIRST).selected, expected)
-
-
-@pytest.fixture
-def subwords(data_bin, tmp_path):
-    """The data-bin with a dictionary in which every other symbol continues a word."""
-    folder = shutil.copytree(data_bin, tmp_path / "subwords")
-    lines = Path(folder, "dict.txt").read_text(encoding="utf-8").splitlines()
-    lines = [f"##{line}" if number % 2 else line for number, line in enumerate(lines)]
-    Path(folder, "dict.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
 
 
 @pytest.mark.parametrize("unit", ["word", "span"])

@@ -8,6 +8,7 @@ background_reader   the thread that prefetches batches
 training_step       overhead of an update
 average             the moving average of the weights
 late_norm           gradients are checked for nan and inf one update later
+yaml_numbers        ramps that hydra reads as numbers are refused
 late_log            numbers stay on the device until the log is read
 """
 
@@ -27,6 +28,7 @@ PATCHES = (
     checkpoint_files.save_plain_numbers,
     checkpoint_files.save_patience,
     checkpoint_files.save_learned_state,
+    checkpoint_files.begin_average_with_restored_weights,
     ranks.detect_torchrun,
     ranks.wrap_cpu_models_without_device_ids,
     ranks.broadcast_objects_with_torch,

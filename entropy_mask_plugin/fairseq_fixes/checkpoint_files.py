@@ -163,6 +163,31 @@ def save_learned_state() -> None:
     Trainer.save_checkpoint, Trainer.load_checkpoint = save_checkpoint, load_checkpoint
 
 
+def begin_average_with_restored_weights() -> None:
+    """With --store-ema and a checkpoint without an average, of another run or of an import, fairseq means to begin the
+    average with the checkpoint's weights, but has deleted them by then: KeyError 'model'."""
+
+    fairseq_load = Trainer.load_checkpoint
+
+    def load_checkpoint(self, *arguments, **named):
+        read = checkpoint_utils.load_checkpoint_to_cpu
+
+        def read_with_average(*arguments, **named):
+            state = read(*arguments, **named)
+            if self.cfg.ema.store_ema and "ema" not in state["extra_state"]:
+                logger.info("--store-ema: the checkpoint has no average, it begins with the checkpoint's weights")
+                state["extra_state"]["ema"] = state["model"]
+            return state
+
+        checkpoint_utils.load_checkpoint_to_cpu = read_with_average
+        try:
+            return fairseq_load(self, *arguments, **named)
+        finally:
+            checkpoint_utils.load_checkpoint_to_cpu = read
+
+    Trainer.load_checkpoint = load_checkpoint
+
+
 def patience_counter() -> Any:
     """The function `should_stop_early` of the running module: under `python -m fairseq_cli.train`, that is __main__."""
     main = sys.modules["__main__"]

@@ -123,9 +123,9 @@ def batch_of(task, ids):
 
 
 def masked_by_policy(task, sample, model, update_num):
-    """The masked sample and the sums for the log, as `train_step` makes them."""
+    """The masked sample and the sums for the log, as `train_step` makes them of a model that is its own average."""
     when = When(task.epoch, update_num)
-    return task.mask(sample, task.score(sample, model, when), when)
+    return task.mask(sample, task.score(sample, model, when, model), when)
 
 
 def scores_of(task, sample, model):
