@@ -1,4 +1,4 @@
-"""The masks of a training, batch by batch: as a function for a training in this process, as a program for torchrun."""
+"""The masks of a training, batch by batch: as a function for a training in this process, as a program for others."""
 
 import json
 import os
@@ -53,5 +53,5 @@ def read_masks(*files):
 if __name__ == "__main__":
     from fairseq_cli.train import cli_main
 
-    record_masks(f"{sys.argv[sys.argv.index('--save-dir') + 1]}.rank{os.environ['RANK']}")
+    record_masks(f"{sys.argv[sys.argv.index('--save-dir') + 1]}.rank{os.environ.get('RANK', 0)}")
     cli_main()
