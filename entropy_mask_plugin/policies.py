@@ -14,7 +14,8 @@ class PolicyCost(NamedTuple):
     """What an update costs, as a multiple of one with random masks.
 
     flags: of the policy; in them, TEACHER and CACHE stand for paths. scoring: arguments of `models.flops.macs_of_step`,
-    for the FLOPs. fp32, bf16: measured with MEASURED_BY; None = not measured.
+    for the FLOPs. fp32, bf16: time as measured for BERTlet on two cores (examples/speed/README.md has the commands and
+    the spread); None = not measured.
     """
 
     flags: str
@@ -23,30 +24,30 @@ class PolicyCost(NamedTuple):
     bf16: Optional[float] = None
 
 
+TEACHER = "--mask-strategy high --teacher TEACHER"
 COSTS = {
-    "teacher on the fly": PolicyCost("--mask-strategy high --teacher TEACHER", {"entropies": "teacher"}),
-    "teacher cached": PolicyCost("--mask-strategy high --teacher TEACHER --entropy-cache CACHE", {}),
-    "self": PolicyCost(HIGH, {"entropies": "self"}),
-    "self, half guided by tokens": PolicyCost(f"{HIGH} {HALF}", {"entropies": "self"}),
+    "teacher on the fly": PolicyCost(TEACHER, {"entropies": "teacher"}, 1.45, 1.69),
+    "teacher cached": PolicyCost(f"{TEACHER} --entropy-cache CACHE", {}, 0.99, 1.00),
+    "self": PolicyCost(HIGH, {"entropies": "self"}, 1.48, 1.67),
+    "self, half guided by tokens": PolicyCost(f"{HIGH} {HALF}", {"entropies": "self"}, 1.45, 1.61),
     "self, half guided by sequences": PolicyCost(f"{HIGH} {HALF} --guided-by sequences",
-                                                 {"entropies": "self", "scored_rows": 0.5}),
-    "ema": PolicyCost(f"{HIGH} {EMA}", {"entropies": "ema"}),
+                                                 {"entropies": "self", "scored_rows": 0.5}, 1.26, 1.36),
+    "ema": PolicyCost(f"{HIGH} {EMA}", {"entropies": "ema"}, 1.50, 1.66),
     "ema, half guided by sequences": PolicyCost(f"{HIGH} {EMA} {HALF} --guided-by sequences",
-                                                {"entropies": "ema", "scored_rows": 0.5}),
-    "surprisal": PolicyCost(f"{HIGH} --mask-score surprisal", {"entropies": "self"}),
-    "margin": PolicyCost(f"{HIGH} --mask-score margin", {"entropies": "self"}),
-    "gumbel": PolicyCost(f"--mask-strategy gumbel {SELF}", {"entropies": "self"}),
-    "accuracy": PolicyCost("--mask-strategy gumbel --mask-score accuracy", {"entropies": "self", "needs": "history"}),
+                                                {"entropies": "ema", "scored_rows": 0.5}, 1.24),
+    "surprisal": PolicyCost(f"{HIGH} --mask-score surprisal", {"entropies": "self"}, 1.44, 1.67),
+    "margin": PolicyCost(f"{HIGH} --mask-score margin", {"entropies": "self"}, 1.66, 1.94),
+    "gumbel": PolicyCost(f"--mask-strategy gumbel {SELF}", {"entropies": "self"}, 1.69, 2.25),
+    "accuracy": PolicyCost("--mask-strategy gumbel --mask-score accuracy", {"entropies": "self", "needs": "history"},
+                           0.97, 1.02),
     "predicted-loss": PolicyCost("--mask-strategy high --mask-score predicted-loss",
-                                 {"entropies": "self", "needs": "features"}),
-    "contextual": PolicyCost(f"{HIGH} --entropy-folds 7", {"entropies": "self", "folds": 7}),
-    "words": PolicyCost(f"{HIGH} --mask-unit word", {"entropies": "self"}),
-    "spans": PolicyCost(f"{HIGH} --mask-unit span", {"entropies": "self"}),
-    "random words": PolicyCost("--mask-strategy random --mask-unit word", {}),
+                                 {"entropies": "self", "needs": "features"}, 1.24, 1.23),
+    "contextual": PolicyCost(f"{HIGH} --entropy-folds 7", {"entropies": "self", "folds": 7}, 2.99, 2.71),
+    "words": PolicyCost(f"{HIGH} --mask-unit word", {"entropies": "self"}, 1.69, 2.13),
+    "spans": PolicyCost(f"{HIGH} --mask-unit span", {"entropies": "self"}, 1.70, 2.16),
+    "random words": PolicyCost("--mask-strategy random --mask-unit word", {}, 1.00, 1.01),
 }
 LENGTH, VOCABULARY, ARCHS = 128, 30522, ("bertlet", "bert_base")
-MEASURED_BY = ("scripts/benchmark.py --archs bertlet --lengths 128 --variants random " + " ".join(
-    f"'{name}'" if " " in name else name for name in COSTS))
 
 
 def describe(registry: Registry) -> str:
