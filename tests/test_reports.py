@@ -155,3 +155,33 @@ def test_a_run_of_another_task_is_not_compared(data_bin, tmp_path):
 def test_a_log_of_hydra_is_read_too():
     line = "[2026-11-21 03:00:00,123][valid][INFO] - epoch 001 | valid on 'valid' subset | loss 8.5 | num_updates 4"
     assert list(training_log.parse_log([line])) == [("valid", {"epoch": 1, "loss": 8.5, "num_updates": 4.0})]
+
+
+def guided_run(**task):
+    flags = {"task": {"mask_strategy": "high", "teacher": None, "self_mask_from_epoch": 2, **task},
+             "criterion": {"kd_weight": 0.0}, "optimization": {"max_epoch": 4, "max_update": 0}}
+    train_logs = [{"epoch": epoch, "num_updates": 10.0 * epoch, "wpb": 1.0, "guided": guided}
+                  for epoch, guided in ((1, 0.0), (2, 0.2), (3, 0.3))]
+    return training_log.PretrainingRun("mine", flags, [{"num_updates": 30.0, "loss": 5.0, "accuracy": 0.2}], train_logs,
+                                       [(30, 0.1)], 50)
+
+
+def test_the_picture_shows_how_many_masks_should_follow_the_scores_and_did(tmp_path, monkeypatch):
+    run = guided_run(guided_fraction="0:0.4")
+    updates, intended = comparison.intended_guided(run)
+    assert updates == [0, 10, 10, 20, 20, 30]
+    assert intended == pytest.approx([0, 0, 10, 20, 20, 30])  # random masks in epoch 1; in %, of 40 updates in all
+    panels = []
+    monkeypatch.setattr(comparison, "save", lambda figure, file: panels.extend(figure.axes))
+    comparison.draw_comparison([run, guided_run()], 7.0, str(tmp_path / "x.png"))
+    lines = {line.get_linestyle(): line.get_xydata().tolist() for line in panels[2].lines if len(line.get_xdata())}
+    assert lines["None"] == [[5, 0], [15, 20], [25, 30]]
+    assert lines["--"] == [list(pair) for pair in zip(updates, intended)]
+    assert comparison.describe_masks(run.flags) == "high, random, self from epoch 2, 0:0.4 guided"
+
+
+def test_without_partly_guided_runs_the_picture_has_two_panels(tmp_path, monkeypatch):
+    panels = []
+    monkeypatch.setattr(comparison, "save", lambda figure, file: panels.extend(figure.axes))
+    comparison.draw_comparison([guided_run(), guided_run(mask_strategy="random", guided_fraction="0.5")], None, "x.png")
+    assert len(panels) == 2
