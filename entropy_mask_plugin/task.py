@@ -245,7 +245,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         name = self.sources_by_epoch.at(when.epoch)
         if name is None:
             return None
-        rows = self.masker.guided_rows(torch.tensor(sample["ids"]), when)
+        rows = self.masker.guided_rows(sample["ids"], when)
         if rows is not None and not len(rows):
             return None
         if name not in self.sources:

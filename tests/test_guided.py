@@ -33,7 +33,7 @@ def mask(policy, rows=30, when=FIRST, scores=True, only=None):
     """Mask a batch, or one of its sentences alone."""
     tokens, ids, maskable, values = (x if only is None else x[only : only + 1] for x in batch(rows))
     masker = Masker(policy, Vocabulary(3, 1, torch.arange(4, 50), SYMBOLS), 5)
-    part = masker.guided_rows(ids, when)
+    part = masker.guided_rows(ids.tolist(), when)
     if part is not None and not len(part):
         scores = False
     of = Scores(values if part is None else values[part], rows=part) if scores else None
@@ -192,13 +192,12 @@ def test_progress_is_that_of_max_update_or_of_max_epoch(start_training):
 def test_progress_does_not_depend_on_where_a_run_resumes(start_training):
     progress = []
     for epochs in ([1, 2, 3], [3]):
-        trainer, _ = start_training(*COLD, "--max-epoch", "4", "--update-freq", "1,3")
-        trainer.task.begin_epoch(1, trainer.model)
+        trainer, _ = start_training(*COLD, "--max-epoch", "4", "--update-freq", "3")
         for epoch in epochs:
             trainer.get_train_iterator(epoch=epoch)
             progress.append(trainer.task.when(9).progress)
             trainer.task.begin_epoch(epoch, trainer.model)
-    assert progress[0] != progress[1] == progress[2] == progress[3]
+    assert len(set(progress)) == 1
 
 
 @pytest.mark.parametrize("guided_by", ["tokens", "sequences"])
@@ -220,7 +219,7 @@ def test_by_sequences_only_the_guided_ones_pass_through_the_model(make_task, mon
         tokens, has_padding=has_padding))
     sample = batch_of(task, range(30))
     _, log = masked_by_policy(task, sample, model, 0)
-    rows = task.masker.guided_rows(torch.arange(30), FIRST)
+    rows = task.masker.guided_rows(range(30), FIRST)
     assert 0 < len(rows) < 30 and torch.equal(seen[0], sample["net_input"]["src_tokens"][rows]) and len(seen) == 1
     assert int(log["n_scored"]) == sum(sample["n_maskable"][row] for row in rows)
     assert int(log["n_guided"]) == int(log["n_scored_selected"]) < log["n_selected"]
@@ -228,7 +227,7 @@ def test_by_sequences_only_the_guided_ones_pass_through_the_model(make_task, mon
 
 def test_without_guided_sentences_in_a_batch_nothing_is_scored(make_task):
     task, _, _ = make_task(*COLD, "--guided-fraction", "0.5", "--guided-by", "sequences")
-    rows = set(task.masker.guided_rows(torch.arange(30), FIRST).tolist())
+    rows = set(task.masker.guided_rows(range(30), FIRST).tolist())
     sample = batch_of(task, [i for i in range(30) if i not in rows])
     masked, log = masked_by_policy(task, sample, None, 0)  # no model: it would fail
     assert int(log["n_guided"]) == int(log["n_scored"]) == 0 and log["n_selected"] == masked["selected"].number > 0

@@ -116,11 +116,11 @@ class Masker:
         """The fraction of the masks of each scored sentence that follows the scores."""
         return 1.0 if self.policy.guided_by == "sequences" else rate_at(self.guided_fraction, when.progress)
 
-    def guided_rows(self, ids: Tensor, when: When) -> Optional[Tensor]:
+    def guided_rows(self, ids: Sequence[int], when: When) -> Optional[Tensor]:
         """The sentences whose masks follow the scores, so that only they must be scored.
 
         Args:
-            ids: B int64 on the host, of the sentences.
+            ids: B integers, of the sentences.
             when: the epoch, update and progress of this batch.
         Returns:
             b int64 on the host, their indices in the batch; None = all of them.
@@ -130,7 +130,7 @@ class Masker:
             return torch.empty(0, dtype=torch.int64)
         if fraction == 1 or self.policy.guided_by == "tokens":
             return None
-        noise = uniform(self.seed, self.epoch_of_noise(when), ids, 1, GUIDED)[:, 0]
+        noise = uniform(self.seed, self.epoch_of_noise(when), torch.tensor(list(ids)), 1, GUIDED)[:, 0]
         return (noise < fraction).nonzero().flatten()
 
     def select(self, scores: Optional[Scores], maskable: Tensor, k: Tensor, draw: Draw,

@@ -27,8 +27,8 @@ def mask_statistics(n_maskable: int, n_selected: int, maskable: Tensor, masked: 
     Returns:
         {key of SUMS: number or 0-dim tensor}.
     """
-    nothing = torch.zeros((), device=maskable.device)
     if masked.scores is None:
+        nothing = torch.zeros((), device=maskable.device)
         counts = (nothing, nothing, nothing) if is_partly_guided else (0, 0, 0)
         return dict(zip(SUMS, (n_maskable, n_selected, *counts, nothing, nothing), strict=True))
     counts = n_selected, n_maskable, n_selected

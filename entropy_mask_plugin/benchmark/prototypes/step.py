@@ -51,7 +51,7 @@ def fuse_distillation(variant):
     loss = variant.trainer.criterion
     assert loss.cfg.kd_positions == "masked", "written for the masked positions"
 
-    def with_distillation(model, net_input, selected, target):
+    def with_distillation(model, net_input, selected, target, learner=None):
         logits, _ = model(**net_input, masked_tokens=selected)  # K x V
         weight = torch.ones(len(target), device=target.device)
         return FusedDistillation.apply(logits, loss.task.teacher_logits(net_input, selected), target, weight,
