@@ -123,7 +123,8 @@ def test_the_command_line_prints_the_sentence_alone(data_bin, tmp_path):
     done = run("fairseq_cli.train", data_bin, *TRAINING, *OURS, *TINY, "--save-dir", tmp_path, "--mask-prob", "7",
                "--mask-strategy", "random")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: --mask-prob: 7.0 found, expected a fraction in (0, 1]"
+    assert done.stderr.splitlines()[-1] == (
+        "error: --mask-prob: 7.0 found, expected a fraction in (0, 1], or two of them, FIRST:LAST")
     assert "Traceback" not in done.stderr
 
 

@@ -55,7 +55,8 @@ def test_all_parts_are_listed_by_a_command():
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("--")] == [
-        "--mask-source", "--mask-score", "--mask-strategy", "--mask-unit", "--mask-prob", "--mixer-pattern"]
+        "--mask-source", "--mask-score", "--mask-strategy", "--mask-unit", "--mask-prob, --guided-fraction",
+        "--mixer-pattern"]
     assert not done.stderr
     assert "  high          The most uncertain tokens. [needs_scores, cuts_scores]" in lines
     assert "  self          The model being trained: its weights before the update, dropout off. [reads: self]" in lines

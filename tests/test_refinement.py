@@ -11,7 +11,7 @@ from builders.training import RANKED, batch_of, masked_by_policy, scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entropy_mask_plugin.masking import SCORES, Masker, Policy, Scores, Vocabulary, When
+from entropy_mask_plugin.masking import Masker, Policy, Scores, Vocabulary, When
 from entropy_mask_plugin.masking.refinement import LEAST_NEAR, NEAR, distance_to_cut, refine_near_cut, refine_nearest
 from entropy_mask_plugin.masking.scores import entropy
 from entropy_mask_plugin.masking.strategies import select
@@ -93,7 +93,7 @@ def test_a_row_without_candidates_or_without_a_choice_asks_nothing():
         assert torch.equal(refine_near_cut(scores, candidates, high, None), scores)
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", ["entropy", "surprisal", "margin"])
 @pytest.mark.parametrize("strategy", ["high", "low", "mid", "marginal", "alternating"])
 def test_masks_from_bf16_products_are_those_from_fp32(strategy, score, make_task, teacher, monkeypatch):
     task, model, _ = make_task("--mask-strategy", strategy, "--teacher", teacher, "--mask-score", score)
@@ -120,7 +120,7 @@ def test_confident_predictions_are_refined_to_the_same_selection(strategy, score
                             output_projection=lambda: (weight, torch.zeros(500)))
     maskable, masker = tokens > 3, Masker(Policy(strategy, score), Vocabulary(500, 501, torch.arange(4, 500)), 1)
     monkeypatch.setattr(scorer, "bf16_pays", lambda device: True)
-    cheap = scorer.Scorer(score)(model, {"src_tokens": tokens, "has_padding": False})
+    cheap = scorer.Scorer(score)(model, {"net_input": {"src_tokens": tokens, "has_padding": False}})
     chosen = [masker(tokens, torch.arange(32), maskable, scores, When(1, 0)).selected
               for scores in (cheap, Scores(cheap.exact()), Scores(cheap.values))]
     assert torch.equal(chosen[0], chosen[1])

@@ -106,8 +106,8 @@ def some_updates(args):
     metrics.reset()
     variant = variants.WithFairseq(args)
     trainer, masks, log = variant.trainer, [], []
-    masker = trainer.task.masker
-    trainer.task.masker = lambda *batch: record_selection(masker(*batch), masks)
+    mask = trainer.task.mask
+    trainer.task.mask = lambda *batch: record_selection(mask(*batch), masks)
     for _ in range(UPDATES):
         trainer.train_step(next(variant.batches))
         log.append(latest_values())
@@ -116,7 +116,7 @@ def some_updates(args):
 
 
 def record_selection(masked, masks):
-    masks.append(masked.selected.cpu())
+    masks.append(masked[0]["selected"].mask.cpu())
     return masked
 
 
