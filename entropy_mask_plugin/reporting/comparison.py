@@ -150,7 +150,7 @@ def draw_guided(runs: Sequence[PretrainingRun], axis: Any, against: str, color_o
         middles = [(begin + end) / 2 for begin, end in zip(ends, ends[1:])]
         realised = [(place, 100 * log["guided"]) for place, log in zip(middles, run.train) if "guided" in log]
         axis.plot(*zip(*((places(run, place, against), value) for place, value in realised)), color=color,
-                  marker="o", linestyle="none", label=run.name)
+                  marker="o", markersize=4, linestyle="none", label=run.name)
     axis.plot([], [], color="grey", linestyle="--", linewidth=1, label="intended")
     axis.set(xlabel=AGAINST[against], ylabel="% of masked tokens", title="masks that follow the scores", ylim=(-3, 103))
     axis.legend(fontsize=8)
