@@ -13,7 +13,7 @@ from omegaconf import II, MISSING, OmegaConf
 
 from .masking.corruption import Corruption
 from .masking.policy import Policy
-from .masking.rates import parse_rate
+from .masking.rates import Rate, parse_rate
 from .masking.registry import Option, Registry
 from .masking.scores import SCORES, is_learned
 from .masking.strategies import STRATEGIES
@@ -228,6 +228,11 @@ def rate_of(name: str, value: Any) -> Any:
         return parse_rate(value)
     except ValueError as error:
         raise UsageError(f"{flag_of(name)}: {value} found ({error}), expected a number, or FIRST:LAST") from None
+
+
+def recorded_guided_fraction(task: Mapping[str, Any]) -> Rate:
+    """The rate of --guided-fraction of the task's settings in a checkpoint, a dict; 1 in those older than the flag."""
+    return parse_rate(task.get("guided_fraction", 1.0))
 
 
 def recorded_corruption(task: Mapping[str, Any]) -> Corruption:

@@ -202,7 +202,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if self.learner is not None:
             self.learner.to(next(model.parameters()).device)
 
-    @property
+    @functools.cached_property  # fairseq asks in each update
     def uses_ema(self) -> bool:
         """Whether fairseq hands over the model's average in each update (--store-ema)."""
         return uses_ema(vars(self.cfg))

@@ -143,14 +143,15 @@ class Masker:
             k: B int64 on the device, how many to select in each row.
             draw: the noise of this batch.
             units: B x T int64, what is masked together; None = each token alone.
-            guided_fraction: of the k positions in each scored row, how many follow the scores, in [0, 1].
+            guided_fraction: of the k positions in each row, how many follow the scores, in [0, 1]; where only some rows
+                were scored, all of theirs do.
         """
         if not self.traits["needs_scores"]:
             return Selected(self.choose(None, maskable, k, draw, units))
         if scores is None:
             return Selected(take(draw.noise(SELECTION), maskable, k, units))
         if scores.rows is not None:
-            return self.select_in_rows(scores.rows, scores, maskable, k, draw, units, guided_fraction)
+            return self.select_in_rows(scores.rows, scores, maskable, k, draw, units)
         if guided_fraction == 1:
             return self.select_guided(scores, maskable, k, draw, units)
         # g = floor(f k + u), so that the expected fraction is exactly f
@@ -161,14 +162,14 @@ class Masker:
         return chosen._replace(selected=guided | rest)
 
     def select_in_rows(self, rows: Tensor, scores: Scores, maskable: Tensor, k: Tensor, draw: Draw,
-                       units: Optional[Tensor], guided_fraction: float) -> Selected:
+                       units: Optional[Tensor]) -> Selected:
         """As `select`, where only some rows are scored (b int64, their indices): the others are masked at random."""
         random = take(draw.noise(SELECTION), maskable, k.index_fill(0, rows, 0), units)
-        of_rows = self.select(scores._replace(rows=None), maskable[rows], k[rows], draw.rows(rows),
-                              None if units is None else units[rows], guided_fraction)
-        assert of_rows.guided is not None and of_rows.scores is not None
+        of_rows = self.select_guided(scores, maskable[rows], k[rows], draw.rows(rows),
+                                     None if units is None else units[rows])
+        assert of_rows.scores is not None
         return Selected(random.index_copy(0, rows, of_rows.selected),
-                        torch.zeros_like(maskable).index_copy(0, rows, of_rows.guided),
+                        torch.zeros_like(maskable).index_copy(0, rows, of_rows.selected),
                         torch.zeros(maskable.shape, device=rows.device).index_copy(0, rows, of_rows.scores),
                         torch.zeros_like(k, dtype=torch.bool).index_fill(0, rows, True))
 

@@ -18,10 +18,10 @@ from ..config import (
     policy_of,
     recorded_corruption,
     recorded_defaults,
+    recorded_guided_fraction,
     unused_options,
     uses_ema,
 )
-from ..masking.rates import parse_rate
 from ..system.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -79,8 +79,7 @@ def warn_of_other_flags(state: dict, path: str, cfg: Any) -> None:
 def policy(task: Dict[str, Any]) -> Dict[str, Any]:
     """{flag: value} of a task's masking policy, defaults of its arch included."""
     chosen = {name: task[name] for name in (*names_with("policy"), *OF_THE_RUN) if name in task}
-    guided = {name: parse_rate(chosen[name]) for name in ("guided_fraction",) if name in chosen}
-    return {**chosen, **guided, **recorded_corruption(task)._asdict()}
+    return {**chosen, "guided_fraction": recorded_guided_fraction(task), **recorded_corruption(task)._asdict()}
 
 
 def check_restored_shapes(restored: Restored, model: nn.Module) -> None:

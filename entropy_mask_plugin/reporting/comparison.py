@@ -3,8 +3,8 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..config import recorded_corruption, recorded_defaults, source_schedule
-from ..masking.rates import Ramp, parse_rate, rate_at
+from ..config import recorded_corruption, recorded_defaults, recorded_guided_fraction, source_schedule
+from ..masking.rates import Ramp, rate_at
 from ..scoring import schedule
 from ..system.errors import require
 from ..training.plateau import is_on_plateau, plateau_warning
@@ -73,7 +73,7 @@ def describe_masks(flags: Dict[str, Any]) -> str:
             switch, f", {first}, {sources.then} from epoch {switch}")
         text += "".join(f", {name.split('_')[1]} {task[name]}" for name in ("mask_score", "mask_unit", "entropy_folds")
                         if task.get(name, DEFAULTS[name]) != DEFAULTS[name])
-        guided = parse_rate(task.get("guided_fraction", 1.0))
+        guided = recorded_guided_fraction(task)
         text += "" if guided == 1 else f", {guided} guided" + by_sequences(task)
     rate = recorded_corruption(task).mask_prob
     text += f", {rate} masked" if isinstance(rate, Ramp) else ""
@@ -138,7 +138,7 @@ def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], fi
 def is_partly_guided(run: PretrainingRun) -> bool:
     """Whether the run has scores but leaves some masks to chance."""
     task = run.flags["task"]
-    return schedule.is_scored(task["mask_strategy"]) and parse_rate(task.get("guided_fraction", 1.0)) != 1
+    return schedule.is_scored(task["mask_strategy"]) and recorded_guided_fraction(task) != 1
 
 
 def draw_guided(runs: Sequence[PretrainingRun], axis: Any, against: str, color_of: Mapping[str, str]) -> None:
@@ -146,8 +146,7 @@ def draw_guided(runs: Sequence[PretrainingRun], axis: Any, against: str, color_o
     for run in runs:
         color, (updates, intended) = color_of[run.name], intended_guided(run)
         axis.plot(places(run, updates, against), intended, color=color, linestyle="--", linewidth=1)
-        ends = [0, *(log["num_updates"] for log in run.train)]
-        middles = [(begin + end) / 2 for begin, end in zip(ends, ends[1:])]
+        middles = [(begin + end) / 2 for begin, end in run.updates_of_epochs()]
         realised = [(place, 100 * log["guided"]) for place, log in zip(middles, run.train) if "guided" in log]
         axis.plot(*zip(*((places(run, place, against), value) for place, value in realised)), color=color,
                   marker="o", markersize=4, linestyle="none", label=run.name)
@@ -158,10 +157,9 @@ def draw_guided(runs: Sequence[PretrainingRun], axis: Any, against: str, color_o
 
 def intended_guided(run: PretrainingRun) -> Tuple[List[float], List[float]]:
     """[updates] and [the percentage of the masked tokens that is to follow the scores after as many]."""
-    task, ends = run.flags["task"], [0, *(log["num_updates"] for log in run.train)]
-    sources, rate = source_schedule(task), parse_rate(task.get("guided_fraction", 1.0))
-    updates, intended = [], []
-    for log, span, over in zip(run.train, zip(ends, ends[1:]), run.progress_of_epochs()):
+    task, updates, intended = run.flags["task"], [], []
+    sources, rate = source_schedule(task), recorded_guided_fraction(task)
+    for log, span, over in zip(run.train, run.updates_of_epochs(), run.progress_of_epochs()):
         is_scored = sources.at(log["epoch"]) is not None
         updates += span
         intended += [100 * rate_at(rate, progress) * is_scored for progress in over]

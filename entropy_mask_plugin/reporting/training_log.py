@@ -56,19 +56,23 @@ class PretrainingRun:
         reached = [(event, epoch) for event, epoch in epochs.items() if epoch and epoch <= self.train[-1]["epoch"]]
         return [(ends[epoch - 1], event) for event, epoch in reached if epoch - 1 in ends]
 
+    def updates_of_epochs(self) -> List[Tuple[float, float]]:
+        """The numbers of updates at the beginning and at the end of each epoch of `train`."""
+        ends = [0, *(log["num_updates"] for log in self.train)]
+        return list(zip(ends, ends[1:]))
+
     def progress_of_epochs(self) -> List[Tuple[float, float]]:
         """The fractions of the run that are over at the beginning and at the end of each epoch of `train`."""
-        ends = [0, *(log["num_updates"] for log in self.train)]
         end = self.flags.get("optimization", {})
         total = schedule.total_updates(end.get("max_update", 0), end.get("max_epoch", 0),
                                        self.train[0]["num_updates"] / self.train[0]["epoch"])
-        over = [min(1.0, update / (total or ends[-1])) for update in ends]
-        return list(zip(over, over[1:]))
+        total = total or self.train[-1]["num_updates"]
+        return [(min(1.0, begin / total), min(1.0, end / total)) for begin, end in self.updates_of_epochs()]
 
     def tokens_per_second(self) -> Optional[float]:
         """Over all epochs, the time of training steps alone; None for a run of less than a second."""
-        ends = [0, *(log["num_updates"] for log in self.train)]
-        timed = [(log, end - start) for log, start, end in zip(self.train, ends, ends[1:]) if "train_wall" in log]
+        timed = [(log, end - begin) for log, (begin, end) in zip(self.train, self.updates_of_epochs())
+                 if "train_wall" in log]
         tokens = sum(log["wpb"] * updates for log, updates in timed)
         seconds = sum(log["train_wall"] for log, _ in timed)
         return tokens / seconds if seconds else None

@@ -13,10 +13,10 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from ..checkpoints.reading import read_checkpoint
-from ..config import recorded_corruption, source_schedule
+from ..config import recorded_corruption, recorded_guided_fraction, source_schedule
 from ..glue.protocols import arch_args, model_settings
 from ..glue.tasks import TASKS
-from ..masking.rates import mean_over, parse_rate, rate_at
+from ..masking.rates import mean_over, rate_at
 from ..masking.scores import SCORES
 from ..models.bert import BertModel
 from ..models.flops import macs_of_step
@@ -166,7 +166,7 @@ def flops_per_token(run: PretrainingRun) -> Iterator[float]:
 
 def scored_rows_at(task: Dict[str, Any], progress: float) -> float:
     """The fraction of the sentences that are scored. task: its settings, as a checkpoint holds them."""
-    guided = parse_rate(task.get("guided_fraction", 1.0))
+    guided = recorded_guided_fraction(task)
     return rate_at(guided, progress) if task.get("guided_by") == "sequences" else float(guided != 0)
 
 
