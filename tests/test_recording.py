@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -388,6 +389,16 @@ def test_what_is_no_recording_or_a_damaged_one_is_refused_in_one_line(data_bin, 
     assert refused(folder) == f"--replay-masks: {folder} is a recording of another version, expected version 1"
     with pytest.raises(UsageError, match="^--fp16 or --amp: with --record-masks found, expected --precision bf16"):
         train(data_bin, str(tmp_path / "run"), *RANDOM, "--fp16", "--record-masks", str(tmp_path / "new"))
+
+
+def test_the_masks_are_read_in_python_as_the_docs_say(recorded):
+    page = (ROOT / "docs" / "record-masks.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    names = {}
+    exec(block.replace("masks/high", recorded[0]), names)
+    expected = sorted((i, positions) for (epoch, i), positions in by_epoch(recorded[0]).items() if epoch == 1)[:4]
+    assert [row.nonzero()[0].tolist() for row in names["positions"]] == [positions for _, positions in expected]
+    assert names["positions"].shape == (4, 128)
 
 
 # ---- comparing
