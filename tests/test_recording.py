@@ -25,6 +25,7 @@ from entropy_mask_plugin.recording.compare import overlap
 from entropy_mask_plugin.recording.parts import Batch, parts_in, read_part, write_part
 from entropy_mask_plugin.recording.reader import EpochMasks, Recording
 from entropy_mask_plugin.recording.writer import MaskRecorder
+from entropy_mask_plugin.reporting.comparison import describe_masks
 from entropy_mask_plugin.system.errors import UsageError
 
 RANDOM = ["--mask-strategy", "random", "--max-epoch", "2"]
@@ -240,7 +241,7 @@ def test_the_last_updates_of_a_run_without_checkpoints_are_recorded(data_bin, re
     assert positions_in(tmp_path / "masks") == positions_in(recorded[0])
 
 
-def test_a_recording_is_not_overwritten_by_another_run_but_goes_on_where_its_run_was_moved(data_bin, tmp_path):
+def test_a_recording_is_not_overwritten_by_another_run_but_goes_on_where_its_run_was_moved(data_bin, tmp_path, caplog):
     masks = ["--record-masks", str(tmp_path / "masks")]
     train(data_bin, str(tmp_path / "run"), *RANDOM, *masks, "--max-update", "2")
     before = files_in(tmp_path / "masks")
@@ -253,6 +254,11 @@ def test_a_recording_is_not_overwritten_by_another_run_but_goes_on_where_its_run
     os.rename(tmp_path / "run", tmp_path / "moved")
     train(data_bin, str(tmp_path / "moved"), *RANDOM, *masks, "--max-update", "4")
     assert {update for update, _ in positions_in(tmp_path / "masks")} == {0, 1, 2, 3}
+    assert "no masks of the updates" not in caplog.text
+    train(data_bin, str(tmp_path / "moved"), *RANDOM, "--max-update", "5")
+    train(data_bin, str(tmp_path / "moved"), *RANDOM, *masks, "--max-update", "7")
+    assert (f"--record-masks: {tmp_path}/masks has no masks of the updates 5 to 5, which were made without it"
+            in caplog.messages)
 
 
 def test_an_unwritable_folder_is_refused_in_one_line_before_training(data_bin, tmp_path):
@@ -295,8 +301,11 @@ def test_a_replay_with_the_same_arch_and_seed_ends_in_the_same_weights_bit_for_b
     ["--leave-unmasked-prob", "0.1", "--random-token-prob", "0.1"],
     ["--arch", "bertlet_3ml", "--mask-decoder-layers", "1"],
     ["--mask-strategy", "high", "--self-mask-from-epoch", "1", "--mask-unit", "span"],
+    ["--mask-strategy", "high", "--mask-score", "predicted-loss", *EMA],
+    ["--teacher", "TEACHER", "--kd-weight", "0.5", "--mask-unit", "span", "--entropy-cache", "nowhere"],
 ], ids=" ".join)
-def test_another_run_replays_the_same_masks(flags, data_bin, recorded, tmp_path, monkeypatch):
+def test_another_run_replays_the_same_masks(flags, data_bin, teacher, recorded, tmp_path, monkeypatch):
+    flags = [teacher if flag == "TEACHER" else flag for flag in flags]
     record_masks(tmp_path / "hook", monkeypatch.setattr)
     masks = tmp_path / "masks"
     train(data_bin, str(tmp_path / "run"), "--max-epoch", "2", *flags, "--replay-masks", recorded[0], "--record-masks",
@@ -354,6 +363,35 @@ def test_masks_of_other_data_or_blocks_are_refused_with_the_first_difference(
     with pytest.raises(UsageError) as refused:
         train(data, str(tmp_path / "run"), *RANDOM, *flags, "--replay-masks", recorded[0])
     assert str(refused.value) == f"--replay-masks: {recorded[0]} was recorded with {difference}"
+
+
+def test_shards_take_turns_in_a_recording(data_bin, tmp_path):
+    other = shutil.copytree(data_bin, tmp_path / "bin")
+    for ending in ("bin", "idx"):
+        shutil.copy(f"{data_bin}/valid.{ending}", other / f"train.{ending}")
+    record = ["--mask-strategy", "random", "--max-epoch", "3", "--record-masks", str(tmp_path / "masks")]
+    checkpoint = train(f"{data_bin}:{other}", str(tmp_path / "run"), *record)
+    replay = ["--max-epoch", "3", "--replay-masks", str(tmp_path / "masks")]
+    assert same_weights(checkpoint, train(f"{data_bin}:{other}", str(tmp_path / "replayed"), *replay))
+    with pytest.raises(UsageError, match="was recorded with other data, expected the same as in this run$"):
+        train(f"{data_bin}:{data_bin}", str(tmp_path / "refused"), *replay)
+
+
+def test_crops_are_those_of_the_seed_that_was_recorded(data_bin, tmp_path):
+    blocks = ["--sample-break-mode", "eos", "--shorten-method", "random_crop", "--max-epoch", "2"]
+    checkpoint = train(data_bin, str(tmp_path / "run"), "--mask-strategy", "random", *blocks, "--record-masks",
+                       str(tmp_path / "masks"))
+    replay = [*blocks, "--replay-masks", str(tmp_path / "masks")]
+    assert same_weights(checkpoint, train(data_bin, str(tmp_path / "same"), *replay))
+    with pytest.raises(UsageError, match=r"was recorded with seed of the crops 1, expected 5 \(--seed, for --shorten"):
+        train(data_bin, str(tmp_path / "other"), *replay, "--seed", "5")
+
+
+def test_a_comparison_of_runs_says_whose_masks_they_are():
+    task = {"mask_strategy": "high", "mask_prob": "0.3:0.15", "self_mask_from_epoch": 1, "teacher": None, "arch": None,
+            "leave_unmasked_prob": None, "random_token_prob": None, "replay_masks": "masks/high"}
+    flags = {"task": task, "criterion": {"kd_weight": 0.5, "kd_start_epoch": 2}}
+    assert describe_masks(flags) == "replays masks/high, KD 0.5 from epoch 2"
 
 
 def test_a_sample_or_an_epoch_without_masks_is_refused_by_name(data_bin, recorded, tmp_path):

@@ -3,6 +3,7 @@
 Shapes: B sentences, T positions, W = ceil(T / 8) bytes.
 """
 
+import logging
 import os
 from collections import deque
 from typing import Any, Callable, Deque, List, Optional, Sequence, Tuple
@@ -14,6 +15,8 @@ from ..masking.devices import to_host_async
 from ..masking.when import When
 from ..system.atomic_files import disk_trouble_in_one_line, remove, remove_leftovers
 from .parts import Batch, folder_of_rank, parts_in, read_part, write_part
+
+logger = logging.getLogger(__name__)
 
 UPDATES_PER_PART = 200
 LAG = 8  # batches after which a mask has arrived on the host, so that nothing waits for it
@@ -78,7 +81,12 @@ class MaskRecorder:
         Raises:
             UsageError: a part that begins earlier is damaged.
         """
-        for part in parts_in(self.recording):
+        parts = parts_in(self.recording)
+        recorded = max((part.last + 1 for part in parts if part.first < update), default=0)
+        if recorded < update and self.rank == 0:
+            logger.warning(f"--record-masks: {self.recording} has no masks of the updates {recorded + 1} to {update}, "
+                           "which were made without it")
+        for part in parts:
             if part.last >= update and (part.rank == self.rank or self.rank == 0 and part.rank >= self.ranks):
                 earlier = [batch for batch in read_part(part.path) if batch.update < update] \
                     if part.first < update else []
