@@ -396,7 +396,9 @@ def test_a_comparison_of_runs_says_whose_masks_they_are():
 
 def test_a_sample_or_an_epoch_without_masks_is_refused_by_name(data_bin, recorded, tmp_path):
     short = tmp_path / "short"
-    train(data_bin, str(tmp_path / "run"), *RANDOM, "--max-update", "4", "--record-masks", str(short))
+    run = train(data_bin, str(tmp_path / "run"), *RANDOM, "--max-update", "4", "--record-masks", str(short))
+    again = train(data_bin, str(tmp_path / "again"), "--max-update", "4", "--replay-masks", str(short))
+    assert same_weights(run, again)
     with pytest.raises(UsageError) as refused:
         train(data_bin, str(tmp_path / "replay"), *RANDOM, "--replay-masks", str(short), "--seed", "5")
     words = str(refused.value).split(" has no masks of sample ")
