@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 ROWS = "--rows, which differ in it"
 SCALE = "another scale"
+ALONE = "fairseq-train alone, for a single run"
 
 
 def flag(default: Any, help: Optional[str] = None, **traits: Any) -> Any:
@@ -37,6 +38,7 @@ def flag(default: Any, help: Optional[str] = None, **traits: Any) -> Any:
         help: for --help and docs/flags.md; None = not a flag of this plug-in.
         traits:
             policy = True: a run resumed with another value would mix two policies, and logs a warning.
+            chooses = True: it decides which tokens are masked, so that it has no effect with --replay-masks.
             scores = True: a teacher's scores depend on it, so it is part of an entropy cache's key.
             rate = True: it may be FIRST:LAST, see `masking.rates`.
             study = what to use instead in a study, which sets this flag itself.
@@ -63,23 +65,26 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     shorten_data_split_list: str = flag(
         "", "comma-separated splits to shorten, e.g. train,valid (default: all)", scores=True, study=SCALE)
     mask_strategy: str = flag(
-        "high", f"which tokens are masked, by their scores: {names(STRATEGIES)}", policy=True, study=ROWS)
+        "high", f"which tokens are masked, by their scores: {names(STRATEGIES)}", policy=True, chooses=True, study=ROWS)
     mask_score: str = flag(
-        "entropy", f"what is measured of the prediction at each token: {names(SCORES)}", policy=True, scores=True)
+        "entropy", f"what is measured of the prediction at each token: {names(SCORES)}", policy=True, chooses=True,
+        scores=True)
     mask_source: str = flag(
-        "teacher", f"whose predictions are scored before --self-mask-from-epoch: {names(SOURCES)}", policy=True)
-    mask_unit: str = flag("token", f"which tokens are masked together: {names(UNITS)}", policy=True)
+        "teacher", f"whose predictions are scored before --self-mask-from-epoch: {names(SOURCES)}", policy=True,
+        chooses=True)
+    mask_unit: str = flag("token", f"which tokens are masked together: {names(UNITS)}", policy=True, chooses=True)
     mask_prob: Optional[str] = flag(
         None, "fraction of the maskable tokens of each sequence that is masked, in (0, 1]; FIRST:LAST, as 0.3:0.15, "
-        "changes linearly over the run (default: 0.15; 0.5 for --arch …_3ml)", policy=True, rate=True, study=ROWS)
+        "changes linearly over the run (default: 0.15; 0.5 for --arch …_3ml)", policy=True, chooses=True, rate=True,
+        study=ROWS)
     mask_count: Optional[int] = flag(
-        None, "mask this many tokens of each sequence instead (1 or more)", policy=True, study=ROWS)
+        None, "mask this many tokens of each sequence instead (1 or more)", policy=True, chooses=True, study=ROWS)
     guided_fraction: str = flag(
         "1", "fraction of the masked tokens that follows the scores, in [0, 1]; the others are random; FIRST:LAST "
-        "changes linearly over the run", policy=True, rate=True, study=ROWS)
+        "changes linearly over the run", policy=True, chooses=True, rate=True, study=ROWS)
     guided_by: str = flag(
         "tokens", "tokens: that fraction of each sequence's masked tokens; sequences: all of them in that fraction of "
-        "the sequences, so that only these are scored", policy=True, study=ROWS)
+        "the sequences, so that only these are scored", policy=True, chooses=True, study=ROWS)
     static_masks: bool = flag(
         False, "noise does not depend on the epoch: random masks repeat (control for a static teacher)", policy=True,
         study=ROWS)
@@ -99,23 +104,30 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     self_mask_from_epoch: Optional[int] = flag(
         None, "first epoch, from 1, whose scores come from the model being trained: 1 = cold start, 2 = the paper's "
         "init; epochs before it are masked at random without --teacher (default: never; with a score that learns, 1)",
-        policy=True, study=ROWS)
+        policy=True, chooses=True, study=ROWS)
     self_mask_model: str = flag(
         "current", "whose weights --self-mask-from-epoch means: current, or ema: the slow average that fairseq keeps "
-        "with --store-ema --ema-decay 0.999", policy=True, study=ROWS)
+        "with --store-ema --ema-decay 0.999", policy=True, chooses=True, study=ROWS)
     entropy_cache: Optional[str] = flag(
-        None, "folder that keeps the teacher's scores: computed once, read by later epochs and runs", study=ROWS)
+        None, "folder that keeps the teacher's scores: computed once, read by later epochs and runs", chooses=True,
+        study=ROWS)
     self_entropy_every: int = flag(
         1, "compute the model's own scores in one of this many passes over a shard and read them from "
-        "--entropy-cache in the others (default: in each)", policy=True)
+        "--entropy-cache in the others (default: in each)", policy=True, chooses=True)
+    record_masks: Optional[str] = flag(
+        None, "folder that keeps which tokens were masked, for --replay-masks and entropy-mask diff", study=ALONE)
+    replay_masks: Optional[str] = flag(
+        None, "mask the tokens that another run on the same blocks of text has recorded in this folder with "
+        "--record-masks; flags that choose masks have no effect then", policy=True, study=ALONE)
     precision: str = flag(
         "fp32", "fp32, or bf16: autocast with fp32 weights, on GPU and CPU", policy=True, scores=True)
     entropy_precision: Optional[str] = flag(
         None, "of scoring passes: bf16 = all of them, cheaper, some masks differ; fp32 = exact also under --precision "
-        "bf16 (default: layers as --precision, projection refined near the selection cut)", policy=True, scores=True)
+        "bf16 (default: layers as --precision, projection refined near the selection cut)", policy=True, chooses=True,
+        scores=True)
     entropy_folds: int = flag(
         1, "score each token while it is hidden: in this many passes, each of which replaces an equal part of the "
-        "maskable tokens by <mask> (default: 1, all tokens are visible)", policy=True, scores=True)
+        "maskable tokens by <mask> (default: 1, all tokens are visible)", policy=True, chooses=True, scores=True)
     compile: bool = flag(False, "torch.compile all encoder layers but the last: takes minutes at the start")
     # fairseq's own settings that the task must see. Without a help text, they are not flags of this plug-in.
     arch: Optional[str] = "${oc.select:model._name,null}"  # fairseq-validate has no model
@@ -161,7 +173,7 @@ def with_options(config: Type[FairseqDataclass]) -> Type[FairseqDataclass]:
             if name not in existing:
                 existing[name] = option
                 missing.append((name, type(option.default), flag(
-                    option.default, option.help, policy=True, scores=name in options_of_cached_scores(),
+                    option.default, option.help, policy=True, chooses=True, scores=name in options_of_cached_scores(),
                     option=option)))
     return dataclasses.make_dataclass(config.__name__, missing, bases=(config,)) if missing else config
 
@@ -177,6 +189,12 @@ def names_with(trait: str, config: Type[FairseqDataclass] = EntropyMaskedLMConfi
     return {field.name: field.metadata[trait] for field in fields if field.metadata.get(trait)}
 
 
+def defaults_with(trait: str) -> Dict[str, Any]:
+    """{field: its default} for the flags that have a trait, options of registered parts included; see `flag`."""
+    fields = dataclasses.fields(with_options(EntropyMaskedLMConfig))
+    return {field.name: field.default for field in fields if field.metadata.get(trait)}
+
+
 def flag_of(name: str) -> str:
     """The command-line flag of a field: mask_prob -> --mask-prob."""
     return "--" + name.replace("_", "-")
@@ -188,7 +206,9 @@ def field_of(registry: Registry) -> str:
 
 
 def policy_of(cfg: Any) -> Policy:
-    """The `Policy` that an EntropyMaskedLMConfig describes."""
+    """The `Policy` that an EntropyMaskedLMConfig describes; where masks are replayed, one that asks for no scores."""
+    if cfg.replay_masks:
+        return Policy("random", static_masks=cfg.static_masks, **corruption_of(cfg)._replace(mask_prob=0.15)._asdict())
     values = {name: getattr(cfg, name, option.default) for name, option in options().items()}
     return Policy(cfg.mask_strategy, cfg.mask_score, cfg.mask_unit, mask_count=cfg.mask_count,
                   static_masks=cfg.static_masks, guided_fraction=parse_rate(cfg.guided_fraction),
@@ -262,7 +282,7 @@ OWN = {"current": "self", "ema": "ema"}  # --self-mask-model: source
 
 def source_schedule(task: Mapping[str, Any]) -> SourceSchedule:
     """Whose predictions score the tokens in which epoch. task: its settings, as a checkpoint holds them."""
-    if not schedule.is_scored(task["mask_strategy"]):
+    if task.get("replay_masks") or not schedule.is_scored(task["mask_strategy"]):
         return schedule.RANDOM
     first, switch = task.get("mask_source", "teacher"), task["self_mask_from_epoch"]
     if is_learned(task.get("mask_score", "entropy")):  # by the model being trained, and no other

@@ -1,6 +1,7 @@
 """Which values and combinations of the task's flags are allowed, and which have no effect."""
 
 import logging
+import os
 import re
 from typing import Any, Iterator, Sequence
 
@@ -10,6 +11,7 @@ from .config import (
     CORRUPTION_OF_ARCH,
     OWN,
     corruption_of,
+    defaults_with,
     flag_of,
     options,
     parts_of,
@@ -77,12 +79,27 @@ def check_flags(cfg: Any) -> None:
             "--init-from MODEL, whose layers they are")
     require("--init-layers", cfg.init_layers, re.fullmatch(r"(\d+,)*\d+", cfg.init_layers or "0"),
             "numbers of layers, from 0, separated by commas")
+    check_recordings(cfg)
     for name, option in options().items():
         value = getattr(cfg, name, option.default)
         require(flag_of(name), value, option.is_valid is None or option.is_valid(value), option.expected)
     if cfg.tpu:
         raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train reads --bf16 as "
                          "a flag for TPUs and leaves the GPU unused")
+
+
+def check_recordings(cfg: Any) -> None:
+    """Check --record-masks and --replay-masks.
+
+    Raises:
+        UsageError: they name one folder, or updates may be repeated or skipped.
+    """
+    if not cfg.record_masks:
+        return
+    is_same = cfg.replay_masks and os.path.realpath(cfg.replay_masks) == os.path.realpath(cfg.record_masks)
+    require("--record-masks", f"{cfg.record_masks}, which is replayed,", not is_same, "another folder")
+    require("--fp16 or --amp", "with --record-masks", not (cfg.fp16 or cfg.amp),
+            "--precision bf16: they repeat or skip updates")
 
 
 def check_policy(cfg: Any, symbols: Sequence[str]) -> None:
@@ -159,7 +176,8 @@ def warn_of_unused_flags(cfg: Any) -> None:
     """Log a warning for each flag without effect, the corruption where the arch determines its defaults, and until when
     masks are random."""
     if cfg.arch in CORRUPTION_OF_ARCH:
-        flags = " ".join(f"{flag_of(name)} {value}" for name, value in corruption_of(cfg)._asdict().items())
+        flags = " ".join(f"{flag_of(name)} {value}" for name, value in corruption_of(cfg)._asdict().items()
+                         if not (cfg.replay_masks and name == "mask_prob"))
         logger.info(f"corruption with --arch {cfg.arch}: {flags}")
     sources = source_schedule(vars(cfg))
     if sources.at(1) is None and sources.switch is not None:
@@ -171,6 +189,13 @@ def warn_of_unused_flags(cfg: Any) -> None:
 
 def unused_flags(cfg: Any) -> Iterator[str]:
     """A line for each flag that is given and has no effect."""
+    if cfg.replay_masks:
+        for name, default in defaults_with("chooses").items():
+            if getattr(cfg, name, default) != default:
+                yield f"{flag_of(name)} has no effect with --replay-masks"
+        if cfg.teacher:
+            yield "--teacher chooses no masks with --replay-masks: it is used for distillation only (--kd-weight)"
+        return
     policy, by_teacher = policy_of(cfg), teacher_chooses_masks(vars(cfg))
     random = f"with --mask-strategy {cfg.mask_strategy}"
     for name in ("self_mask_from_epoch", "self_mask_model", "mask_score", "guided_fraction"):

@@ -37,6 +37,9 @@ from .models.positions import SelectedPositions
 from .pretrained.initialization import initialize_from, log_copied_tensors, read_source
 from .pretrained.restore import check_restored_shapes, read_restore_file
 from .pretrained.teacher import load_teacher
+from .recording.attaching import attach_recordings
+from .recording.replay import Replay
+from .recording.writer import MaskRecorder
 from .scoring import contextual, learners, schedule
 from .scoring.cache.attaching import attach_entropies
 from .scoring.precision import autocast
@@ -74,6 +77,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
         self.learner: Optional[Learner] = None  # see build_model
+        self.recorder: Optional[MaskRecorder] = None  # see load_dataset
+        self.replay: Optional[Replay] = None  # likewise
         self.trains, self.sources = False, {}
         self.updates_per_epoch = 0  # set by get_batch_iterator
         specials = set(special_symbols(self.dictionary).tolist())
@@ -92,7 +97,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
             check_policy(task.cfg, task.dictionary.symbols)
             refuse_unconnected_ranks()
             warn_of_unused_flags(task.cfg)
-            if task.cfg.entropy_folds > 1:
+            if task.cfg.entropy_folds > 1 and not task.cfg.replay_masks:
                 contextual.log_cost(task.cfg, task.sources_by_epoch)
             task.trains, task.restored = True, read_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
@@ -168,6 +173,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.datasets[split] = samples
         if self.cfg.entropy_cache and split == self.cfg.train_subset:
             attach_entropies(self, samples.dataset, split, epoch)
+        if self.trains and split == self.cfg.train_subset:
+            attach_recordings(self, samples.dataset, split, epoch)
 
     def scoring_device(self) -> torch.device:
         """Where scores are computed before the training starts: fairseq has not moved anything to the GPU yet."""
@@ -179,11 +186,20 @@ class EntropyMaskedLMTask(MaskedLMTask):
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if self.trains and dataset is self.datasets.get(self.cfg.train_subset):
             self.updates_per_epoch = -(-len(iterator) // self.cfg.update_freq[0])
+            if self.recorder is not None:
+                self.recorder.flush()  # fairseq asks for the next epoch at the end of each, the last one too
         return iterator
 
     def get_checkpoint_dict(self) -> Dict[str, Any]:
         """What a checkpoint contains of the task: the symbols of its vocabulary."""
         return {RECORD: list(self.dictionary.symbols)}
+
+    def before_checkpoint(self) -> None:
+        """Write all masks that were recorded, on every rank, so that a resumed run finds those before its checkpoint.
+        """
+        if self.recorder is not None:
+            self.recorder.flush()
+            wait_for_ranks(self.scoring_device())
 
     def learned_state(self) -> Dict[str, Any]:
         """What a checkpoint contains of a score that learns."""
@@ -196,11 +212,13 @@ class EntropyMaskedLMTask(MaskedLMTask):
     # ---- the batch hook
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Remember the epoch, counted from 1, and move the learner to the model's device."""
+        """Remember the epoch, counted from 1, move the learner to the model's device, read the masks to replay."""
         super().begin_epoch(epoch, model)
         self.epoch = epoch  # set, not counted: fairseq calls this again after resuming within an epoch
         if self.learner is not None:
             self.learner.to(next(model.parameters()).device)
+        if self.replay is not None:
+            self.replay.begin_epoch(epoch)
 
     @functools.cached_property  # fairseq asks in each update
     def uses_ema(self) -> bool:
@@ -214,7 +232,11 @@ class EntropyMaskedLMTask(MaskedLMTask):
         when = self.when(update_num)
         # A rank that has run out of batches repeats one, of training or validation, and ignores its gradient.
         scores = None if ignore_grad else self.score(sample, model, when, ema_model)
+        if self.replay is not None and not ignore_grad:
+            sample = self.replay.with_masks(sample)
         masked, statistics = self.mask(sample, scores, when)
+        if self.recorder is not None and not ignore_grad:
+            self.recorder.record(when, sample["ids"], masked["selected"].mask)
         if self.learner is not None and not ignore_grad:
             masked["learner"] = self.learner
         loss, sample_size, logging_output = super().train_step(
@@ -280,7 +302,11 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """A new sample with masks, and the sums of `mask_statistics`. The sample itself stays clean: fairseq reuses it.
         """
         tokens, maskable = sample["net_input"]["src_tokens"], sample["maskable"]
-        masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
+        if "recorded_mask" in sample:
+            recorded = sample["recorded_mask"], sample["recorded_counts"]
+            masked = self.masker.mask_at(tokens, sample["id"], *recorded, when)
+        else:
+            masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
         counts = None if masked.counts is None else masked.counts.numpy()
         new = with_masks(sample, masked.src_tokens, masked.target, SelectedPositions(masked.selected, counts))
         statistics = mask_statistics(sum(sample["n_maskable"]), new["selected"].number, maskable, masked,
@@ -335,7 +361,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         super().reduce_metrics(logging_outputs, criterion)
         total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in SUMS}
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
-        if schedule.is_scored(self.cfg.mask_strategy):
+        if schedule.is_scored(self.cfg.mask_strategy) and not self.cfg.replay_masks:
             log_ratio("guided", total["n_guided"], total["n_selected"])
         source = self.sources_by_epoch.at(self.epoch)
         is_entropy = self.cfg.mask_score == "entropy" and models_read(source)  # validation works without the source
@@ -367,6 +393,13 @@ def sum_over_ranks(tensor: Tensor) -> None:
     """Replace a tensor by its sum over all ranks."""
     if torch.distributed.is_initialized():
         distributed_utils.all_reduce(tensor, distributed_utils.get_data_parallel_group())
+
+
+def wait_for_ranks(device: torch.device) -> None:
+    """Return when every rank has come here. device: where ranks exchange tensors."""
+    total = torch.zeros(1, device=device)
+    sum_over_ranks(total)
+    total.item()  # on a GPU, only this waits
 
 
 def log_ratio(name: str, total: Any, count: Any) -> None:

@@ -82,8 +82,14 @@ BLOCKS = {
         "fairseq-train --self-mask-from-epoch --self-mask-model": [TRAINS],
         "fairseq-train --entropy-folds": [TRAINS, "test_folds.py"],
     },
+    "docs/record-masks.md": {
+        "fairseq-train --record-masks": [TRAINS, "test_recording.py"],
+        "fairseq-train --replay-masks": ["test_recording.py"],
+        "entropy-mask diff": ["test_recording.py"],
+    },
 }
-PYTHON = {"README.md": 1, "docs/policies.md": 6}  # blocks that test_policy_parts.py and test_extensions.py execute
+# Blocks that test_policy_parts.py, test_extensions.py and test_recording.py execute.
+PYTHON = {"README.md": 1, "docs/policies.md": 6, "docs/record-masks.md": 1}
 WITHOUT_FLAGS = {"mkdir", "source", "tee", "head"}
 
 
@@ -381,7 +387,8 @@ def test_scripts_have_a_help(program):
 def as_smoke_run(words, data_bin, teacher, folder):
     """A fairseq-train of the docs on other data, with a smaller model, for two updates."""
     replace = {"--user-dir": PLUGIN, "--teacher": teacher, "--init-from": teacher, "--finetune-from-model": teacher,
-               "--save-dir": f"{folder}/run", "--entropy-cache": f"{folder}/cache", "--init-layers": "0,1"}
+               "--save-dir": f"{folder}/run", "--entropy-cache": f"{folder}/cache", "--record-masks": f"{folder}/masks",
+               "--init-layers": "0,1"}
     words = [replace.get(flag, word) for flag, word in zip(["", *words], words, strict=False)]
     layers = ["--encoder-layers", "4"] if "--mixer-pattern" in words else []
     return [data_bin, *words[2:], *TINY[2:], *layers, "--tokens-per-sample", "16", "--num-workers", "0", "--cpu",

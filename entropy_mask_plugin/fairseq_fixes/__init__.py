@@ -28,6 +28,7 @@ PATCHES = (
     checkpoint_files.save_plain_numbers,
     checkpoint_files.save_patience,
     checkpoint_files.save_learned_state,
+    checkpoint_files.announce_checkpoints,
     checkpoint_files.begin_average_with_restored_weights,
     ranks.detect_torchrun,
     ranks.wrap_cpu_models_without_device_ids,

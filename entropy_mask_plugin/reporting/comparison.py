@@ -66,8 +66,9 @@ def entropy_text(log: Dict[str, float], name: str) -> str:
 def describe_masks(flags: Dict[str, Any]) -> str:
     """For people: strategy, source of the scores, how much is guided, a rate that changes, distillation."""
     task, criterion = flags["task"], flags["criterion"]
-    text, sources = task["mask_strategy"], source_schedule(task)
-    if schedule.is_scored(text):
+    replays = task.get("replay_masks")
+    text, sources = f"replays {replays}" if replays else task["mask_strategy"], source_schedule(task)
+    if not replays and schedule.is_scored(text):
         first, switch = sources.first or "random", sources.switch
         text += {None: f", {first}", 1: f", {sources.then}"}.get(
             switch, f", {first}, {sources.then} from epoch {switch}")
@@ -76,7 +77,7 @@ def describe_masks(flags: Dict[str, Any]) -> str:
         guided = recorded_guided_fraction(task)
         text += "" if guided == 1 else f", {guided} guided" + by_sequences(task)
     rate = recorded_corruption(task).mask_prob
-    text += f", {rate} masked" if isinstance(rate, Ramp) else ""
+    text += f", {rate} masked" if isinstance(rate, Ramp) and not replays else ""
     if criterion["kd_weight"]:
         text += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"
     return text

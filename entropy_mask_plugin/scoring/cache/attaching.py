@@ -21,7 +21,7 @@ def attach_entropies(task: Any, samples: Any, split: str, epoch: int) -> None:
     """
     cfg = task.cfg
     by_teacher = "teacher" in models_read(task.sources_by_epoch.at(epoch)) and task.teacher is not None
-    keeps_own = cfg.self_entropy_every > 1 and task.trains
+    keeps_own = cfg.self_entropy_every > 1 and task.trains and not cfg.replay_masks
     if not (by_teacher or keeps_own):
         return  # saves reading all the data for its digest
     facts = fingerprint.facts_of_data(cfg, task.dictionary, split, epoch, samples.sizes)
