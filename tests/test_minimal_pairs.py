@@ -182,6 +182,21 @@ def test_masked_inputs_that_both_sentences_share_are_computed_once_and_at_one_po
     assert seen == [((7, 6), (7, len(model.dictionary)))]  # 4 + 4 - 1, and none for the repeated sentence
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["3ml", "hbert", "roberta"])
+def test_a_checkpoint_is_read_without_its_data(arch, data_bin, tmp_path):
+    checkpoint = train(data_bin, str(tmp_path), "--mask-strategy", "random", "--max-update", "2", model=ARCHS[arch])
+    state = torch.load(checkpoint, weights_only=True)
+    state["cfg"]["task"]["data"] = "gone"
+    torch.save(state, checkpoint)
+    model = read_model(checkpoint)
+    assert not model.model.training and not model.marks_words
+    sentences = model.sentences([[7], [9, 20, 7, 300]])
+    values = pseudo_likelihood.masked_log_probabilities(model.model, sentences, model.mask)
+    for sentence, found in zip(sentences, values):
+        assert found == pytest.approx(in_a_loop(model, sentence, "pll"), rel=1e-5)
+
+
 def test_scores_are_fp32_whatever_the_weights_were_stored_in():
     task = SubwordTask()
     half = lively(build(task=task)).half()

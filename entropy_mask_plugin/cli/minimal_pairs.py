@@ -48,7 +48,7 @@ def run(args):
     pairs = reading.read_pairs(args.pairs, args.limit)
     model = read_model(args.checkpoint, args.tokenizer)
     scored = minimal_pairs.score_pairs(model, pairs, args.metric, args.max_tokens, show_progress=True)
+    print(minimal_pairs.markdown(minimal_pairs.summaries(scored)))  # first: an unwritable folder must not cost it
     if args.out:
         settings = {"checkpoint": args.checkpoint, "pairs": args.pairs, "metric": args.metric, "limit": args.limit}
         minimal_pairs.write_results(args.out, settings, scored)
-    print(minimal_pairs.markdown(minimal_pairs.summaries(scored)))

@@ -38,8 +38,8 @@ def run(args):
     passages = (pseudo_perplexity.passages_of_text(model, args.text, args.limit) if args.text else
                 pseudo_perplexity.passages_of_data(model, args.data, args.limit, args.tokens_per_sample))
     record = pseudo_perplexity.pseudo_perplexity(model, passages, args.metric, args.max_tokens, show_progress=True)
+    print(pseudo_perplexity.markdown(record))  # first: an unwritable folder must not cost it
     if args.out:
         settings = {"checkpoint": args.checkpoint, "data": args.data, "text": args.text, "metric": args.metric,
                     "limit": args.limit}
         pseudo_perplexity.write_results(args.out, settings, record)
-    print(pseudo_perplexity.markdown(record))
