@@ -329,6 +329,16 @@ def test_sentences_that_the_model_cannot_read_are_refused(tiny):
         minimal_pairs.score_pairs(tiny, [pair_of("a", "\u200b\x00")])
 
 
+def test_a_model_that_predicts_nan_is_refused(folder, tmp_path):
+    model = read_model(str(folder))
+    model.model.lm_head.bias[7] = math.nan
+    (tmp_path / "text").write_text("the list\n")
+    with pytest.raises(UsageError, match="^--checkpoint: .*, which predicts nan, found, expected finite weights$"):
+        minimal_pairs.score_pairs(model, [pair_of("a", "b")])
+    with pytest.raises(UsageError, match="predicts nan"):
+        pseudo_perplexity.pseudo_perplexity(model, pseudo_perplexity.passages_of_text(model, str(tmp_path / "text")))
+
+
 def test_words_of_a_vocabulary_without_marks_are_refused(teacher):
     model = read_model(teacher)
     with pytest.raises(UsageError, match="^--metric within_word_l2r: a vocabulary of 401 symbols without word bound"):
@@ -366,6 +376,9 @@ def test_a_long_line_is_cut_and_a_limit_takes_the_first_lines(tiny, tmp_path):
     passages = pseudo_perplexity.passages_of_text(tiny, str(tmp_path / "text.txt"), 2)
     assert [[len(sentence.tokens) for sentence in passage.sentences] for passage in passages] == [[200, 104], [4]]
     assert [passage.n_words for passage in passages] == [300, 2]
+    short = EvaluatedModel("made", tiny.model, tiny.dictionary.symbols, {"tokens_per_sample": 102}, tiny.path, {})
+    (passage,) = pseudo_perplexity.passages_of_text(short, str(tmp_path / "text.txt"), 1)  # as long as in its training
+    assert [len(sentence.tokens) for sentence in passage.sentences] == [102, 102, 102]
     (tmp_path / "empty.txt").write_text("\n \n")
     for name, message in (("empty.txt", "holds no text"), ("missing.txt", "No such file")):
         with pytest.raises(UsageError, match=f"^--text: .*{message}"):

@@ -1,8 +1,8 @@
 """How often is the acceptable sentence of a minimal pair the likelier one? (BLiMP, Warstadt et al. 2020)"""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Dict, List, NamedTuple, Optional
+from collections.abc import Callable, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from tqdm import tqdm
 
@@ -45,7 +45,7 @@ def score_pairs(model: EvaluatedModel, pairs: Sequence[Pair], metric: str = "pll
         show_progress: with a bar.
     Raises:
         UsageError: a sentence without tokens, or with more than the model has positions; `within_word_l2r` of a
-            vocabulary that does not say where words begin.
+            vocabulary that does not say where words begin; a model that predicts nan.
     """
     require("--metric", metric, metric in METRICS, " or ".join(METRICS))
     require("--max-tokens", max_tokens, max_tokens >= 1, "1 or more")
@@ -53,23 +53,24 @@ def score_pairs(model: EvaluatedModel, pairs: Sequence[Pair], metric: str = "pll
         model.require_words(f"--metric {metric}")
     scored = []
     with tqdm(total=len(pairs), desc="pairs", disable=not show_progress) as bar:
-        for chunk in chunks(encoded(model, pairs), lambda item: cost(item[1:]), TOKENS_A_CHUNK):
+        for chunk in chunks(encode_pairs(model, pairs), lambda item: cost(item[1:]), TOKENS_A_CHUNK):
             sentences = [sentence for _, *both in chunk for sentence in both]
             values = masked_log_probabilities(model.model, sentences, model.mask, metric, max_tokens)
-            totals = map(pseudo_log_likelihood, values)
-            for (pair, *both), good, bad in zip(chunk, totals, totals):
+            totals = model.refuse_nan([pseudo_log_likelihood(of_sentence) for of_sentence in values])
+            for (pair, *both), good, bad in zip(chunk, totals[::2], totals[1::2]):
                 scored.append(ScoredPair(pair, good, bad, sum(map(model.count_unknown, both))))
             bar.update(len(chunk))
     return scored
 
 
-def encoded(model: EvaluatedModel, pairs: Sequence[Pair]) -> Iterator[Any]:
-    """(pair, good, bad) with the sentences as `Sentence`."""
+def encode_pairs(model: EvaluatedModel, pairs: Sequence[Pair]) -> List[Tuple[Pair, Sentence, Sentence]]:
+    """(pair, good, bad); all are checked before any work."""
     sentences = model.sentences(model.encode([text for pair in pairs for text in (pair.good, pair.bad)]))
-    for pair, good, bad in zip(pairs, sentences[::2], sentences[1::2]):
-        for sentence in (good, bad):
+    encoded = list(zip(pairs, sentences[::2], sentences[1::2]))
+    for pair, *both in encoded:
+        for sentence in both:
             check_length(sentence, pair, model)
-        yield pair, good, bad
+    return encoded
 
 
 def check_length(sentence: Sentence, pair: Pair, model: EvaluatedModel) -> None:

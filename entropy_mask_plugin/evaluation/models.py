@@ -1,6 +1,7 @@
 """A model to evaluate, and how text becomes its input: `<s> … </s>`, as in the blocks of pretraining."""
 
 import functools
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, Dict, List, Optional
@@ -20,7 +21,7 @@ from ..huggingface.tokenizer_files import find_tokenizer
 from ..masking.units.word import number_words, prefix_of
 from ..masking.vocabulary import Vocabulary
 from ..pretrained.teacher import Teacher, load_masked_lm, refuse_headless
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 from .pseudo_likelihood import Sentence
 
 FLAG = "--checkpoint"
@@ -50,6 +51,11 @@ class EvaluatedModel:
         self.vocabulary = Vocabulary(self.dictionary.index("<mask>"), self.dictionary.pad(), torch.empty(0),
                                      self.dictionary.symbols)
         self.never_scored = torch.tensor([self.dictionary.index(symbol) for symbol in NEVER_SCORED])
+
+    @property
+    def block_length(self) -> int:
+        """Positions that it was trained on, where that is known, else all that it has."""
+        return min(self.settings.get("tokens_per_sample") or self.max_positions, self.max_positions)
 
     @property
     def mask(self) -> int:
@@ -95,6 +101,11 @@ class EvaluatedModel:
                  torch.arange(tokens.size(1)).expand_as(tokens))
         numbers = words.masked_fill(~scored, -1).tolist()
         return [Sentence(tuple(row), tuple(of_row[: len(row)])) for row, of_row in zip(inputs, numbers)]
+
+    def refuse_nan(self, values: List[float]) -> List[float]:
+        """The values; raises a UsageError where one is nan, which would count as a wrong answer."""
+        require(FLAG, f"{self.path}, which predicts nan,", not any(map(math.isnan, values)), "finite weights")
+        return values
 
     def count_unknown(self, sentence: Sentence) -> int:
         """Number of <unk> in an input."""

@@ -31,7 +31,8 @@ TOKENS_A_CHUNK = 1 << 17
 
 
 class Passage(NamedTuple):
-    """A line or a block: its inputs, more than one where a line is longer than the model's positions."""
+    """A line or a block: its inputs, more than one where a line is longer than the blocks that the model was trained
+    on."""
 
     sentences: List[Sentence]
     n_words: int
@@ -49,7 +50,7 @@ def passages_of_text(model: EvaluatedModel, path: str, limit: Optional[int] = No
     """
     require("--limit", limit, limit is None or limit >= 1, "1 or more")
     lines = [" ".join(line.split()) for line in read_lines(path) if line.strip()][:limit]
-    room = model.max_positions - 2
+    room = model.block_length - 2
     passages = []
     for line, ids in zip(lines, model.encode(lines)):
         if ids:
@@ -84,7 +85,7 @@ def passages_of_data(model: EvaluatedModel, data: str, limit: Optional[int] = No
     """
     require("--limit", limit, limit is None or limit >= 1, "1 or more")
     positions = model.max_positions
-    length = tokens_per_sample or min(model.settings.get("tokens_per_sample") or positions, positions)
+    length = model.block_length if tokens_per_sample is None else tokens_per_sample
     require("--tokens-per-sample", length, 3 <= length <= positions, f"3 to the model's {positions} positions")
     dictionary = read_dictionary_of_shards(utils.split_paths(data))
     dictionary.add_symbol("<mask>")
@@ -117,6 +118,8 @@ def pseudo_perplexity(model: EvaluatedModel, passages: Sequence[Passage], metric
         metric: one of METRICS, for the masked tokens.
         max_tokens: tokens in a batch.
         show_progress: with a bar.
+    Raises:
+        UsageError: `within_word_l2r` of a vocabulary that does not say where words begin; a model that predicts nan.
     """
     require("--metric", metric, metric in METRICS, " or ".join(METRICS))
     require("--max-tokens", max_tokens, max_tokens >= 1, "1 or more")
@@ -134,6 +137,7 @@ def pseudo_perplexity(model: EvaluatedModel, passages: Sequence[Passage], metric
     require("--data" if n_tokens else "--text", f"{n_words} words in {n_tokens} tokens", n_words and n_tokens, "text")
     totals = {name: pseudo_log_likelihood([value for of_sentence in values for value in of_sentence])
               for name, values in (("masked", masked), ("visible", seen))}
+    model.refuse_nan(list(totals.values()))
     return {
         "n_passages": len(passages), "n_words": n_words, "n_tokens": n_tokens,
         "n_unknown_tokens": sum(map(model.count_unknown, sentences)),
