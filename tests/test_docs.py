@@ -72,6 +72,10 @@ BLOCKS = {
         "python scripts/make_docstring_tasks.py": [HELP, "test_glue_reading.py"],
         "bash examples/paper/finetune.sh": ["test_docs.py"],
     },
+    "docs/evaluation.md": {
+        "python scripts/minimal_pairs.py": [HELP, "test_minimal_pairs.py"],
+        "python scripts/pseudo_perplexity.py": [HELP, "test_minimal_pairs.py"],
+    },
     "docs/reproduce.md": {"python scripts/prepare_corpus.py": ["test_studies.py"]},
     "docs/policies.md": {
         "python -m entropy_mask_plugin.policies": ["test_policy_parts.py"],
