@@ -351,9 +351,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
         return plateau.unigram_entropy([self.dictionary.count[i] for i in self.ordinary.tolist()])
 
     def post_validate(self, model: Any, stats: Dict[str, Any], agg: Any) -> None:
-        """Warn where the validation loss is on the unigram plateau."""
+        """Log how far the validation loss is below the unigram entropy, and warn where it is on the plateau."""
         loss, unigram = float(stats["loss"]), self.unigram_entropy()
-        if unigram is not None and plateau.is_on_plateau(loss, unigram):
+        if unigram is None:
+            return
+        stats["bits_below_unigram"] = round(unigram - loss, 3)
+        if plateau.is_on_plateau(loss, unigram):
             logger.warning(plateau.plateau_warning(loss, unigram))
 
     def reduce_metrics(self, logging_outputs: Sequence[Dict[str, Any]], criterion: Any) -> None:

@@ -10,12 +10,24 @@ average             the moving average of the weights
 late_norm           gradients are checked for nan and inf one update later
 yaml_numbers        ramps that hydra reads as numbers are refused
 late_log            numbers stay on the device until the log is read
+tracking            TensorBoard and W&B
 """
 
 import importlib.metadata
 
 from ..system.errors import UsageError
-from . import average, background_reader, checkpoint_files, clock, late_log, late_norm, ranks, registry, training_step
+from . import (
+    average,
+    background_reader,
+    checkpoint_files,
+    clock,
+    late_log,
+    late_norm,
+    ranks,
+    registry,
+    tracking,
+    training_step,
+)
 
 RELEASE = "0.12.3.1"  # of fairseq-fixed: the one whose internals the patches below were written for
 
@@ -36,6 +48,7 @@ PATCHES = (
     ranks.destroy_process_groups_at_exit,
     background_reader.stop_prefetching_at_exit,
     checkpoint_files.validate_before_training,
+    tracking.continue_curves_over_resumes,
     clock.pass_training_time_to_schedulers,
     registry.silence_warnings_of_fairseq,
     average.update_average_at_once,

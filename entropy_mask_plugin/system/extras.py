@@ -9,11 +9,12 @@ MODULES = {  # of each extra in setup.py, what is imported
     "corpus": ("datasets",),
     "glue": ("scipy", "sklearn"),
     "report": ("jinja2", "matplotlib", "tabulate"),
+    "tracking": ("tensorboard", "wandb"),
     "dev": ("transformers",),
 }
 PURPOSES = {
     "corpus": "public data sets", "glue": "scores of GLUE and their statistics", "report": "tables and figures",
-    "dev": "tests, and transformers to compare with",
+    "tracking": "curves in TensorBoard and W&B", "dev": "tests, and transformers to compare with",
 }
 
 
