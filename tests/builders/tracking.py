@@ -39,13 +39,22 @@ def wandb_records(file):
             yield Record.FromString(record)
 
 
-def wandb_run(file):
-    """(id, name, project, {name: [(step, value)]}) of the run in a file."""
-    records = list(wandb_records(file))
-    run = next(record.run for record in records if record.HasField("run"))
+def wandb_runs(folder):
+    """[(id, name, project, {name: [(step, value)]})] of the runs that W&B kept in a folder, the earliest first."""
+    import wandb
+
+    wandb.teardown()  # its own process writes the files, and serves the processes that this one starts
+    recorded = [list(wandb_records(file)) for file in (folder / "wandb").glob("offline-run-*/*.wandb")]
+    runs = [(next(record.run for record in records if record.HasField("run")), records) for records in recorded]
+    return [(run.run_id, run.display_name, run.project, history(records))
+            for run, records in sorted(runs, key=lambda item: item[0].start_time.ToNanoseconds())]
+
+
+def history(records):
+    """{name: [(step, value)]} of the records of a run."""
     values = {}
     for record in (record.history for record in records if record.HasField("history")):
         for item in record.item:
             name = item.key or "/".join(item.nested_key)
             values.setdefault(name, []).append((record.step.num, json.loads(item.value_json)))
-    return run.run_id, run.display_name, run.project, values
+    return values
