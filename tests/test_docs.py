@@ -91,6 +91,7 @@ BLOCKS = {
         "fairseq-train --replay-masks": ["test_recording.py"],
         "entropy-mask diff": ["test_recording.py"],
     },
+    "docs/tracking.md": {"fairseq-train": ["test_tracking.py"]},
 }
 # Blocks that test_policy_parts.py, test_extensions.py and test_recording.py execute.
 PYTHON = {"README.md": 1, "docs/policies.md": 6, "docs/record-masks.md": 1}

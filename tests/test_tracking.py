@@ -240,10 +240,10 @@ def test_settings_of_hydra_are_tracked_like_flags(data_bin, tmp_path):
     done = run(
         "fairseq_cli.hydra_train", "--config-dir", ROOT / "examples" / "paper", "--config-name", "bertlet",
         f"common.user_dir={PLUGIN}", "common.cpu=true", "common.log_interval=1", "common.wandb_project=masks",
-        f"common.tensorboard_logdir={tmp_path}/tb", f"task.data={data_bin}", "task.teacher=null", "task.mask_strategy=random",
-        "task.tokens_per_sample=16", "task.precision=fp32", "+model.encoder_layers=2", "+model.encoder_embed_dim=32",
-        "+model.encoder_ffn_embed_dim=64", "+model.encoder_attention_heads=2", "+model.max_positions=16",
-        "dataset.batch_size=64", "dataset.num_workers=0", "optimization.max_update=3",
+        f"common.tensorboard_logdir={tmp_path}/tb", f"task.data={data_bin}", "task.teacher=null",
+        "task.mask_strategy=random", "task.tokens_per_sample=16", "task.precision=fp32", "+model.encoder_layers=2",
+        "+model.encoder_embed_dim=32", "+model.encoder_ffn_embed_dim=64", "+model.encoder_attention_heads=2",
+        "+model.max_positions=16", "dataset.batch_size=64", "dataset.num_workers=0", "optimization.max_update=3",
         f"checkpoint.save_dir={tmp_path}/run", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert steps(tensorboard_scalars(tmp_path / "tb" / "train_inner")["mask_rate"]) == [1, 2, 3]
