@@ -23,7 +23,7 @@ from urllib.parse import quote
 ROOT = Path(__file__).resolve().parent.parent
 TAGS = "loss|guided|mask_rate|entropy_masked|kd_loss|bits_below_unigram"
 RUNS = "train_inner|valid"  # train has the same numbers, once in an epoch
-WINDOW = "1440,1010"  # pixels
+WINDOW = "1440,765"  # pixels
 TRAINING = shlex.split("""
     --task entropy_masked_lm --criterion entropy_masked_lm --arch bertlet --encoder-layers 2 --encoder-embed-dim 128
     --encoder-ffn-embed-dim 512 --encoder-attention-heads 4 --max-positions 32 --tokens-per-sample 32
@@ -65,9 +65,10 @@ def wait_for(url: str, seconds: float = 120) -> None:
 
 def draw(logdir: Path, file: Path) -> None:
     """Show TensorBoard's page of the curves in a browser without a window."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    board = subprocess.Popen([sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--host", "127.0.0.1",
-                              "--port", str(port)], stderr=subprocess.DEVNULL)
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    board = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir.name, "--port", str(port)]
+    server = subprocess.Popen(board, cwd=logdir.parent, stderr=subprocess.DEVNULL)  # the page shows --logdir as given
     try:
         wait_for(f"{address}/data/runs")
         page = (f"{address}/?darkMode=false&runFilter={quote(RUNS)}#scalars&_smoothingWeight=0&regexInput={quote(RUNS)}"
@@ -77,8 +78,8 @@ def draw(logdir: Path, file: Path) -> None:
                             f"--user-data-dir={profile}", f"--window-size={WINDOW}", "--virtual-time-budget=30000",
                             f"--screenshot={file}", page], check=True, stderr=subprocess.DEVNULL)
     finally:
-        board.terminate()
-        board.wait()
+        server.terminate()
+        server.wait()
 
 
 def main() -> None:
