@@ -130,8 +130,8 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         "maskable tokens by <mask> (default: 1, all tokens are visible)", policy=True, chooses=True, scores=True)
     valid_pairs: Optional[str] = flag(
         None, "measure after each validation how often the model prefers the right one of a minimal pair: text makes "
-        "pairs of the validation text (is/are, was/were, has/have, this/these, a/an); or a folder of *.jsonl files such "
-        "as BLiMP, or one file")
+        "pairs of the validation text (is/are, was/were, has/have, this/these, a/an); else a folder of *.jsonl files, "
+        "such as BLiMP, or one file")
     valid_pairs_limit: Optional[int] = flag(
         None, "the most pairs of each swap of --valid-pairs text, or of each paradigm of a folder, 2 or more (default: "
         "200; 10 of a folder)")

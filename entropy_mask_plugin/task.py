@@ -266,8 +266,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def valid_step(self, sample: Sample, model: Any, criterion: Any,
                    ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """fairseq's step on random masks, the same for every policy, epoch and run. Each step logs the same pairs: their
-        ratio is the same however often it is added up, and fairseq drops what a rank without a batch logs."""
+        """fairseq's step on random masks, the same for every policy, epoch and run. Each step logs all minimal pairs:
+        their ratio is the same however often it is added up, and fairseq drops what a rank without a batch logs."""
         loss, sample_size, logging_output = super().valid_step(
             self.mask_for_validation(sample), model, self.in_precision(criterion))
         return loss, sample_size, {**logging_output, **self.pair_sums}

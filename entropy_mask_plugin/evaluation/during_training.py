@@ -107,8 +107,8 @@ def pairs_of_files(cfg: Any, dictionary: Any, limit: int) -> Credits:
         raise UsageError(f"{FLAG}: {cfg.valid_pairs} without a pair that fits into --tokens-per-sample "
                          f"{cfg.tokens_per_sample} found, expected shorter sentences")
     n_unknown = sum(any(map(encoder.count_unknown, pair)) for pair in short)
-    logger.info(f"{FLAG}: {len(short):,} pairs of {len({pair.paradigm for pair in pairs})} paradigms, {n_unknown:,} with "
-                f"<unk>; {len(encoded) - len(short):,} longer than a block are left out; chance is 50 %")
+    logger.info(f"{FLAG}: {len(short):,} pairs of {len({pair.paradigm for pair in pairs})} paradigms, {n_unknown:,} "
+                f"with <unk>; {len(encoded) - len(short):,} longer than a block are left out; chance is 50 %")
     return lambda model: likelihood_credits(model, short, encoder.mask)
 
 
