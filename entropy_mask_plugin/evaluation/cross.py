@@ -77,7 +77,7 @@ def names_of(runs: Sequence[str]) -> List[str]:
         require(FLAG, f"{run} twice", paths.count(path) == 1, "each run once")
     if len(paths) == 1:
         return [paths[0][-1]]
-    begin = len(os.path.commonprefix(paths))
+    begin = min(len(os.path.commonprefix(paths)), min(map(len, paths)) - 1)
     end = len(os.path.commonprefix([path[begin:][::-1] for path in paths]))
     end = min(end, min(len(path) - begin for path in paths) - 1)
     return ["/".join(path[begin : len(path) - end]) for path in paths]
