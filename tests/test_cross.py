@@ -245,7 +245,8 @@ def test_what_is_missing_is_named(runs, teacher, tmp_path):
         cross.cross([gone])
     shutil.copy(teacher, tmp_path / "moved.pt")
     found = cross.cross([gone], limit=9, teacher=str(tmp_path / "moved.pt"))
-    assert found.losses["gone.pt"]["gone.pt"] == cross.cross([str(runs["teacher"])], limit=9).losses["teacher"]["teacher"]
+    there = cross.cross([str(runs["teacher"])], limit=9)
+    assert found.losses["gone.pt"]["gone.pt"] == there.losses["teacher"]["teacher"]
     without = changed(runs["average"] / "checkpoint_last.pt", tmp_path / "no_ema.pt",
                       lambda state: state["extra_state"].pop("ema"))
     with pytest.raises(UsageError, match="no_ema.pt without the average of its weights found, expected"):

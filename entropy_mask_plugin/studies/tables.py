@@ -199,8 +199,8 @@ def cost_table(results: Sequence[Result], corruption: str) -> Table:
     shown = with_pretraining(results)
     rows = [cost_row(result) for result in shown]
     if any(map(pairs_accuracies, shown)):
-        header.append("minimal pairs")
-        rows = [[*cells, with_std(pairs_accuracies(result), 1) + " %"] for result, cells in zip(shown, rows)]
+        header.append("minimal pairs, %")
+        rows = [[*cells, with_std(pairs_accuracies(result), 1)] for result, cells in zip(shown, rows)]
         note += " " + PAIRS_NOTE
     return Table(f"Pretraining, {corruption}", header, rows, note)
 
