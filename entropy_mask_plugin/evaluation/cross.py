@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..checkpoints.reading import read_checkpoint
-from ..checkpoints.vocabulary import first_difference, symbols_of_checkpoint
+from ..checkpoints.vocabulary import data_bin, first_difference, symbols_of_checkpoint
 from ..models.positions import SelectedPositions
 from ..reporting.figures import pyplot, save
 from ..reporting.table import Table
@@ -129,7 +129,9 @@ def check_runs(paths: Sequence[str], data: Optional[str]) -> str:
         if theirs != symbols[0]:
             raise UsageError(f"{FLAG}: {path} has another vocabulary than {paths[0]}: "
                              f"{first_difference(theirs, symbols[0])}")
-    return data or states[0]["cfg"]["task"]["data"]
+    data = data or data_bin(states[0], paths[0])
+    require("--data", f"none, nor in {paths[0]},", data, "the data-bin whose validation split is masked")
+    return data
 
 
 def digest_of_text(data: str) -> Optional[str]:

@@ -17,7 +17,7 @@ from fairseq import checkpoint_utils, utils
 from torch import Tensor
 
 from ..checkpoints.reading import NO_HEAD, read_checkpoint
-from ..checkpoints.vocabulary import check_vocabulary, read_dictionary_of_shards
+from ..checkpoints.vocabulary import check_vocabulary, data_bin, read_dictionary_of_shards
 from ..config import policy_of
 from ..fairseq_fixes.checkpoint_files import LEARNED
 from ..masking.when import When
@@ -88,7 +88,7 @@ def read_policy(path: str, data: Optional[str] = None, teacher: Optional[str] = 
     refuse_headless(NO_HEAD not in (state.get("extra_state") or {}), path, flag, "masks and losses")
     if recorded.get("replay_masks"):
         raise UsageError(f"{flag}: {path} was trained with --replay-masks, expected a run that chooses its own masks")
-    model, task = load(path, state, data or recorded["data"], flag)
+    model, task = load(path, state, data or data_bin(state, path), flag)
     device = task.scoring_device()
     model = with_separate_projection(path, model, flag).float().to(device).requires_grad_(False).eval()
     when = end_of_training(state, task)
