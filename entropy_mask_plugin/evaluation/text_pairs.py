@@ -9,7 +9,7 @@ Shapes: T positions, V vocabulary.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ def ends_word(dictionary: Any) -> Tensor:
     return torch.tensor(ends)
 
 
-def goes_on(symbol: str, prefix: Any) -> bool:
+def goes_on(symbol: str, prefix: Optional[str]) -> bool:
     """Whether a token goes on the word before it. Punctuation does not, whether marked as a word or not."""
     text = symbol.removeprefix(prefix or "")
     begins = prefix is None or symbol.startswith(prefix) == PREFIXES[prefix]
