@@ -46,7 +46,8 @@ setup(
         "glue": ["scipy>=1.15", "scikit-learn>=1.4"],
         "report": ["jinja2>=3.1", "matplotlib>=3.8", "tabulate>=0.9"],
         "tracking": ["tensorboard>=2.18", "wandb>=0.19"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "transformers>=4.48", "ruff>=0.9",
-                "pyright[nodejs]>=1.1.414"],  # with Node: otherwise its first run would download one
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "transformers>=4.48",
+                "minicons>=0.3.39",  # another implementation of pseudo-log-likelihoods, to compare with
+                "ruff>=0.9", "pyright[nodejs]>=1.1.414"],  # with Node: otherwise its first run would download one
     },
 )

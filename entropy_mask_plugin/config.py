@@ -128,6 +128,13 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     entropy_folds: int = flag(
         1, "score each token while it is hidden: in this many passes, each of which replaces an equal part of the "
         "maskable tokens by <mask> (default: 1, all tokens are visible)", policy=True, chooses=True, scores=True)
+    valid_pairs: Optional[str] = flag(
+        None, "measure after each validation how often the model prefers the right one of a minimal pair: text makes "
+        "pairs of the validation text (is/are, was/were, has/have, this/these, a/an); else a folder of *.jsonl files, "
+        "such as BLiMP, or one file")
+    valid_pairs_limit: Optional[int] = flag(
+        None, "the most pairs of each swap of --valid-pairs text, or of each paradigm of a folder, 2 or more (default: "
+        "200; 10 of a folder)")
     compile: bool = flag(False, "torch.compile all encoder layers but the last: takes minutes at the start")
     # fairseq's own settings that the task must see. Without a help text, they are not flags of this plug-in.
     arch: Optional[str] = "${oc.select:model._name,null}"  # fairseq-validate has no model
@@ -135,6 +142,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     tpu: bool = II("common.tpu")
     cpu: bool = II("common.cpu")
     train_subset: str = flag(II("dataset.train_subset"), scores=True)
+    valid_subset: str = II("dataset.valid_subset")
     save_dir: str = flag(II("checkpoint.save_dir"), study="--out")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")

@@ -79,6 +79,8 @@ def check_flags(cfg: Any) -> None:
             "--init-from MODEL, whose layers they are")
     require("--init-layers", cfg.init_layers, re.fullmatch(r"(\d+,)*\d+", cfg.init_layers or "0"),
             "numbers of layers, from 0, separated by commas")
+    require("--valid-pairs-limit", cfg.valid_pairs_limit, cfg.valid_pairs_limit is None or cfg.valid_pairs_limit >= 2,
+            "2 or more")
     check_recordings(cfg)
     for name, option in options().items():
         value = getattr(cfg, name, option.default)

@@ -79,6 +79,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.learner: Optional[Learner] = None  # see build_model
         self.recorder: Optional[MaskRecorder] = None  # see load_dataset
         self.replay: Optional[Replay] = None  # likewise
+        self.pairs: Any = None  # likewise
+        self.pair_sums: Dict[str, float] = {}  # set by begin_valid_epoch
         self.trains, self.sources = False, {}
         self.updates_per_epoch = 0  # set by get_batch_iterator
         specials = set(special_symbols(self.dictionary).tolist())
@@ -175,6 +177,10 @@ class EntropyMaskedLMTask(MaskedLMTask):
             attach_entropies(self, samples.dataset, split, epoch)
         if self.trains and split == self.cfg.train_subset:
             attach_recordings(self, samples.dataset, split, epoch)
+        if self.trains and self.cfg.valid_pairs and split == self.cfg.valid_subset.split(",")[0]:
+            from .evaluation.during_training import valid_pairs  # here, so that other trainings need no tokenizers
+
+            self.pairs = valid_pairs(self.cfg, self.dictionary, samples.dataset.blocks)
 
     def scoring_device(self) -> torch.device:
         """Where scores are computed before the training starts: fairseq has not moved anything to the GPU yet."""
@@ -250,10 +256,21 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if self.learner is not None:
             self.learner.update(update_num, sum_over_ranks)
 
+    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
+        """Score the minimal pairs of --valid-pairs."""
+        super().begin_valid_epoch(epoch, model)
+        if self.pairs is not None:
+            from .evaluation.during_training import accuracy_sums
+
+            self.pair_sums = accuracy_sums(self.pairs, model)
+
     def valid_step(self, sample: Sample, model: Any, criterion: Any,
                    ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """fairseq's step on random masks, the same for every policy, epoch and run."""
-        return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion))
+        """fairseq's step on random masks, the same for every policy, epoch and run. Each step logs all minimal pairs:
+        their ratio is the same however often it is added up, and fairseq drops what a rank without a batch logs."""
+        loss, sample_size, logging_output = super().valid_step(
+            self.mask_for_validation(sample), model, self.in_precision(criterion))
+        return loss, sample_size, {**logging_output, **self.pair_sums}
 
     def when(self, update_num: int) -> When:
         """The time of an update, for the policy."""
@@ -360,9 +377,11 @@ class EntropyMaskedLMTask(MaskedLMTask):
             logger.warning(plateau.plateau_warning(loss, unigram))
 
     def reduce_metrics(self, logging_outputs: Sequence[Dict[str, Any]], criterion: Any) -> None:
-        """Log mask_rate, guided, and the mean score of all maskable and of the masked tokens (entropies in nats)."""
+        """Log mask_rate, guided, the mean score of all maskable and of the masked tokens (entropies in nats), and in
+        validation the accuracy on minimal pairs."""
         super().reduce_metrics(logging_outputs, criterion)
-        total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in SUMS}
+        total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in (*SUMS, "pairs_correct", "n_pairs")}
+        log_ratio("pairs_accuracy", total["pairs_correct"], total["n_pairs"])
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
         if schedule.is_scored(self.cfg.mask_strategy) and not self.cfg.replay_masks:
             log_ratio("guided", total["n_guided"], total["n_selected"])

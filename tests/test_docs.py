@@ -75,6 +75,8 @@ BLOCKS = {
     "docs/evaluation.md": {
         "python scripts/minimal_pairs.py": [HELP, "test_minimal_pairs.py"],
         "python scripts/pseudo_perplexity.py": [HELP, "test_minimal_pairs.py"],
+        "fairseq-train --valid-pairs": [TRAINS, "test_valid_pairs.py"],
+        "python scripts/cross.py": [HELP, "test_cross.py"],
     },
     "docs/reproduce.md": {"python scripts/prepare_corpus.py": ["test_studies.py"]},
     "docs/policies.md": {

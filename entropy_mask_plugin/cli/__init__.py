@@ -41,6 +41,7 @@ COMMANDS = {
     "glue-table": Command(fairseq=True, extras=("glue", "report")),
     "minimal-pairs": Command(fairseq=True, extras=("report",)),
     "pseudo-perplexity": Command(fairseq=True, extras=("report",)),
+    "cross": Command(fairseq=True, extras=("report",)),
     "studies": Command(fairseq=True, extras=("glue", "report"), extra_args=True),
     "compare-runs": Command(fairseq=True, extras=("report",)),
     "diff": Command(fairseq=True, extras=("report",)),

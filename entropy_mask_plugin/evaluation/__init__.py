@@ -5,4 +5,8 @@
     reading.py            files of minimal pairs
     minimal_pairs.py      how often is the acceptable sentence of a pair the likelier one?
     pseudo_perplexity.py  how well does a model predict a text?
+    text_pairs.py         minimal pairs made of a text
+    during_training.py    minimal pairs after each validation
+    policy_masks.py       what does a trained policy mask?
+    cross.py              how well does every model predict what every policy masks?
 """

@@ -1,5 +1,6 @@
 """How often is the acceptable sentence of a minimal pair the likelier one? (BLiMP, Warstadt et al. 2020)"""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
@@ -29,8 +30,15 @@ class ScoredPair(NamedTuple):
 
     @property
     def credit(self) -> float:
-        """1 where the acceptable sentence is likelier, 1/2 for a tie, else 0."""
-        return 1.0 if self.good > self.bad else 0.5 if self.good == self.bad else 0.0
+        """Of `credit`."""
+        return credit(self.good, self.bad)
+
+
+def credit(good: float, bad: float) -> float:
+    """1 where the acceptable sentence or word is likelier, 1/2 for a tie, else 0; nan of nan."""
+    if math.isnan(good) or math.isnan(bad):
+        return math.nan
+    return 1.0 if good > bad else 0.5 if good == bad else 0.0
 
 
 def score_pairs(model: EvaluatedModel, pairs: Sequence[Pair], metric: str = "pll", max_tokens: int = 4096,
@@ -54,13 +62,21 @@ def score_pairs(model: EvaluatedModel, pairs: Sequence[Pair], metric: str = "pll
     scored = []
     with tqdm(total=len(pairs), desc="pairs", disable=not show_progress) as bar:
         for chunk in chunks(encode_pairs(model, pairs), lambda item: cost(item[1:]), TOKENS_A_CHUNK):
-            sentences = [sentence for _, *both in chunk for sentence in both]
-            values = masked_log_probabilities(model.model, sentences, model.mask, metric, max_tokens)
-            totals = model.refuse_nan([pseudo_log_likelihood(of_sentence) for of_sentence in values])
-            for (pair, *both), good, bad in zip(chunk, totals[::2], totals[1::2]):
+            scores = likelihoods(model.model, [(good, bad) for _, good, bad in chunk], model.mask, metric, max_tokens)
+            model.refuse_nan([score for both in scores for score in both])
+            for (pair, *both), (good, bad) in zip(chunk, scores):
                 scored.append(ScoredPair(pair, good, bad, sum(map(model.count_unknown, both))))
             bar.update(len(chunk))
     return scored
+
+
+def likelihoods(model: Any, pairs: Sequence[Tuple[Sentence, Sentence]], mask: int, metric: str,
+                max_tokens: int) -> List[Tuple[float, float]]:
+    """The pseudo-log-likelihoods of both sentences of each pair. Arguments as those of `masked_log_probabilities`."""
+    sentences = [sentence for pair in pairs for sentence in pair]
+    values = masked_log_probabilities(model, sentences, mask, metric, max_tokens)
+    totals = list(map(pseudo_log_likelihood, values))
+    return list(zip(totals[::2], totals[1::2]))
 
 
 def encode_pairs(model: EvaluatedModel, pairs: Sequence[Pair]) -> List[Tuple[Pair, Sentence, Sentence]]:

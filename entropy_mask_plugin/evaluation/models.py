@@ -29,33 +29,22 @@ USE = "likelihoods"
 NEVER_SCORED = ("<s>", "<pad>", "</s>", "<mask>")
 
 
-class EvaluatedModel:
-    """A model in eval mode and fp32, on the GPU where there is one.
+class SentenceEncoder:
+    """Text as a model's input.
 
     Args:
-        path: for messages.
-        model: one of our archs or fairseq's `roberta`.
+        path: of the model or its data, for messages; its tokenizer is looked for beside it.
         symbols: of its dictionary.
-        settings: of the task that it was trained with; {} = unknown.
         tokenizer_path: where its tokenizer is; None = look for it when it is needed.
         state: of a checkpoint, which says where its tokenizer may be.
     """
 
-    def __init__(self, path: str, model: Teacher, symbols: List[str], settings: Dict[str, Any],
-                 tokenizer_path: Optional[str], state: Dict[str, Any]):
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.float().to(device).requires_grad_(False).eval()
-        self.path, self.settings, self.max_positions = path, settings, model.max_positions()
+    def __init__(self, path: str, symbols: List[str], tokenizer_path: Optional[str], state: Dict[str, Any]):
+        self.path, self.tokenizer_path, self.state = path, tokenizer_path, state
         self.dictionary = dictionary_of(symbols)
-        self.tokenizer_path, self.state = tokenizer_path, state
         self.vocabulary = Vocabulary(self.dictionary.index("<mask>"), self.dictionary.pad(), torch.empty(0),
                                      self.dictionary.symbols)
         self.never_scored = torch.tensor([self.dictionary.index(symbol) for symbol in NEVER_SCORED])
-
-    @property
-    def block_length(self) -> int:
-        """Positions that it was trained on, where that is known, else all that it has."""
-        return min(self.settings.get("tokens_per_sample") or self.max_positions, self.max_positions)
 
     @property
     def mask(self) -> int:
@@ -102,14 +91,39 @@ class EvaluatedModel:
         numbers = words.masked_fill(~scored, -1).tolist()
         return [Sentence(tuple(row), tuple(of_row[: len(row)])) for row, of_row in zip(inputs, numbers)]
 
+    def count_unknown(self, sentence: Sentence) -> int:
+        """Number of <unk> in an input."""
+        return sentence.tokens.count(self.dictionary.unk())
+
+
+class EvaluatedModel(SentenceEncoder):
+    """A model in eval mode and fp32, on the GPU where there is one.
+
+    Args:
+        path: for messages.
+        model: one of our archs or fairseq's `roberta`.
+        symbols: of its dictionary.
+        settings: of the task that it was trained with; {} = unknown.
+        tokenizer_path: where its tokenizer is; None = look for it when it is needed.
+        state: of a checkpoint, which says where its tokenizer may be.
+    """
+
+    def __init__(self, path: str, model: Teacher, symbols: List[str], settings: Dict[str, Any],
+                 tokenizer_path: Optional[str], state: Dict[str, Any]):
+        super().__init__(path, symbols, tokenizer_path, state)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.float().to(device).requires_grad_(False).eval()
+        self.settings, self.max_positions = settings, model.max_positions()
+
+    @property
+    def block_length(self) -> int:
+        """Positions that it was trained on, where that is known, else all that it has."""
+        return min(self.settings.get("tokens_per_sample") or self.max_positions, self.max_positions)
+
     def refuse_nan(self, values: List[float]) -> List[float]:
         """The values; raises a UsageError where one is nan, which would count as a wrong answer."""
         require(FLAG, f"{self.path}, which predicts nan,", not any(map(math.isnan, values)), "finite weights")
         return values
-
-    def count_unknown(self, sentence: Sentence) -> int:
-        """Number of <unk> in an input."""
-        return sentence.tokens.count(self.dictionary.unk())
 
 
 def read_model(path: str, tokenizer: Optional[str] = None) -> EvaluatedModel:

@@ -95,7 +95,7 @@ def batches_of_one_length(items: Iterable[Item], length: Callable[[Item], int],
         yield from (of_length[first : first + size] for first in range(0, len(of_length), size))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what a model that is being trained may keep has to enter autograd later
 def predict(model: Any, inputs: Sequence[MaskedInput], targets: Sequence[Sequence[int]]) -> List[List[float]]:
     """ln P of one or more tokens at the position of each of B inputs of one length; logits are computed there alone."""
     device = next(model.parameters()).device

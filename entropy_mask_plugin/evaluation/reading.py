@@ -28,66 +28,67 @@ class Pair(NamedTuple):
     origin: str
 
 
-def read_pairs(path: str, limit: Optional[int] = None) -> List[Pair]:
+def read_pairs(path: str, limit: Optional[int] = None, flag: str = FLAG) -> List[Pair]:
     """The pairs of a file, or of all *.jsonl files of a folder in the order of their names.
 
     Args:
         path: of the file or folder.
         limit: the first pairs of each paradigm only; None = all.
+        flag: which names the path, for messages.
     Raises:
         UsageError: no such file, none in the folder, or a line that is no pair (names file and line).
     """
     require("--limit", limit, limit is None or limit >= 1, "1 or more")
     pairs, counts = [], Counter()
-    for file in files_of(path):
-        for pair in read_file(file):
+    for file in files_of(path, flag):
+        for pair in read_file(file, flag):
             counts[pair.paradigm] += 1
             if limit is None or counts[pair.paradigm] <= limit:
                 pairs.append(pair)
     if not pairs:
-        raise UsageError(f"{FLAG}: {path} holds no pairs, expected a JSON object in each line")
+        raise UsageError(f"{flag}: {path} holds no pairs, expected a JSON object in each line")
     return pairs
 
 
-def files_of(path: str) -> List[str]:
+def files_of(path: str, flag: str) -> List[str]:
     if not os.path.isdir(path):
-        require(FLAG, path, os.path.isfile(path), "a file of JSON lines, or a folder of such files")
+        require(flag, path, os.path.isfile(path), "a file of JSON lines, or a folder of such files")
         return [path]
     files = sorted(glob.glob(os.path.join(glob.escape(path), "*.jsonl")))
-    require(FLAG, f"{path} without *.jsonl", files, "a folder with files of JSON lines")
+    require(flag, f"{path} without *.jsonl", files, "a folder with files of JSON lines")
     return files
 
 
-def read_file(file: str) -> List[Pair]:
+def read_file(file: str, flag: str) -> List[Pair]:
     try:
         with open(file, encoding="utf-8-sig") as lines:
-            return [pair_of(line, file, number) for number, line in enumerate(lines, 1) if line.strip()]
+            return [pair_of(line, file, number, flag) for number, line in enumerate(lines, 1) if line.strip()]
     except UnicodeDecodeError as error:
-        raise UsageError(f"{FLAG}: {file} is not UTF-8 ({error.reason}), expected UTF-8 text") from error
+        raise UsageError(f"{flag}: {file} is not UTF-8 ({error.reason}), expected UTF-8 text") from error
     except OSError as error:
-        raise UsageError(f"{FLAG}: {file}: {error.strerror}, expected a file of JSON lines") from error
+        raise UsageError(f"{flag}: {file}: {error.strerror}, expected a file of JSON lines") from error
 
 
-def pair_of(line: str, file: str, number: int) -> Pair:
+def pair_of(line: str, file: str, number: int, flag: str) -> Pair:
     origin = f"{file}, line {number}"
     try:
         content = json.loads(line)
     except ValueError as error:
-        raise UsageError(f"{FLAG}: {origin}: not JSON ({error}), expected an object") from error
+        raise UsageError(f"{flag}: {origin}: not JSON ({error}), expected an object") from error
     if not isinstance(content, dict):
-        raise UsageError(f"{FLAG}: {origin}: a {type(content).__name__} found, expected an object with "
+        raise UsageError(f"{flag}: {origin}: a {type(content).__name__} found, expected an object with "
                          f"{' and '.join(SENTENCES)}")
-    good, bad = (text_of(content, name, origin) for name in SENTENCES)
+    good, bad = (text_of(content, name, origin, flag) for name in SENTENCES)
     name = os.path.splitext(os.path.basename(file))[0]
     of_group = [optional_text(content, key) for key in ("UID", "field", "linguistics_term")]
     return Pair(good, bad, of_group[0] or name, of_group[1], of_group[2], origin)
 
 
-def text_of(content: Any, name: str, origin: str) -> str:
+def text_of(content: Any, name: str, origin: str, flag: str) -> str:
     value = content.get(name)
     if not isinstance(value, str) or not value.strip():
         found = "no" if name not in content else "an empty" if isinstance(value, str) else f"{value!r} as"
-        raise UsageError(f"{FLAG}: {origin}: {found} {name} found, expected a sentence")
+        raise UsageError(f"{flag}: {origin}: {found} {name} found, expected a sentence")
     return value
 
 

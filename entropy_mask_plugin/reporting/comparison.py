@@ -13,6 +13,7 @@ from .table import Table
 from .training_log import PretrainingRun
 
 DEFAULTS = recorded_defaults()
+PAIRS = "pairs_accuracy"  # in the log of a run with --valid-pairs
 
 
 def comparison_table(runs: Sequence[PretrainingRun], plateau: Optional[float],
@@ -27,6 +28,9 @@ def comparison_table(runs: Sequence[PretrainingRun], plateau: Optional[float],
     header = ["run", "masks", "valid loss", "valid accuracy", "tokens/s", "mean entropy: masked tokens",
               "all tokens", "updates"]
     rows = [run_row(run, plateau) for run in runs]
+    if any(PAIRS in log for run in runs for log in run.valid):
+        header.append("minimal pairs")
+        rows = [[*cells, pairs_text(run)] for run, cells in zip(runs, rows)]
     for cell in next(iter(tuned.values())).cells.values() if tuned else ():
         header.append(f"{cell.name} (majority: {cell.majority_baseline('official'):.1f}%)")
         rows = [[*cells, tuned_score(tuned.get(run.name), cell.name)] for run, cells in zip(runs, rows)]
@@ -42,6 +46,12 @@ def run_row(run: PretrainingRun, plateau: Optional[float]) -> List[str]:
     return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}{mark}", f"{valid['accuracy']:.1%}",
             f"{speed:,.0f}" if speed else "–",
             entropy_text(train, "entropy_masked"), entropy_text(train, "entropy"), f"{valid['num_updates']:.0f}"]
+
+
+def pairs_text(run: PretrainingRun) -> str:
+    """The accuracy on minimal pairs in the last validation that has it."""
+    values = [log[PAIRS] for log in run.valid if PAIRS in log]
+    return f"{values[-1]:.1%}" if values else "–"
 
 
 def in_bits(plateau: Optional[float]) -> str:
@@ -104,7 +114,8 @@ def places(run: PretrainingRun, updates: Any, against: str) -> Any:
 def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], file: str,
                     against: str = "updates") -> None:
     """Loss and accuracy over updates or time, with the unigram entropy, the switch from teacher to self and the start
-    of distillation; and, where runs leave some masks to chance, how many follow the scores: intended and realised.
+    of distillation; where runs have it, accuracy on minimal pairs; and, where they leave some masks to chance, how many
+    follow the scores: intended and realised.
 
     Args:
         runs: a line for each.
@@ -118,8 +129,9 @@ def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], fi
         require("--against", f"hours, which are not in the log of {run.name}", against != "hours" or run.hours,
                 "updates for runs of older versions")
     guided_runs = [run for run in runs if is_partly_guided(run)]
-    panels = 3 if guided_runs else 2
-    figure, (loss, accuracy, *guided) = pyplot.subplots(1, panels, figsize=(5.5 * panels, 4.2), layout="constrained")
+    runs_with_pairs = [run for run in runs if any(PAIRS in log for log in run.valid)]
+    panels = 2 + bool(runs_with_pairs) + bool(guided_runs)
+    figure, (loss, accuracy, *more) = pyplot.subplots(1, panels, figsize=(5.5 * panels, 4.2), layout="constrained")
     color_of = {run.name: f"C{i}" for i, run in enumerate(runs)}
     for run in runs:
         at = places(run, [log["num_updates"] for log in run.valid], against)
@@ -131,9 +143,22 @@ def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], fi
     loss.set(xlabel=AGAINST[against], ylabel="bits per masked token", title="validation loss")
     accuracy.set(xlabel=AGAINST[against], ylabel="% of masked tokens", title="validation accuracy")
     loss.legend(fontsize=8)
-    for axis in guided:
-        draw_guided(guided_runs, axis, against, color_of)
+    if runs_with_pairs:
+        draw_pairs(runs_with_pairs, more[0], against, color_of)
+    if guided_runs:
+        draw_guided(guided_runs, more[-1], against, color_of)
     save(figure, file)
+
+
+def draw_pairs(runs: Sequence[PretrainingRun], axis: Any, against: str, color_of: Mapping[str, str]) -> None:
+    """The percentage of minimal pairs whose right side is likelier, with chance."""
+    for run in runs:
+        logs = [log for log in run.valid if PAIRS in log]
+        axis.plot(places(run, [log["num_updates"] for log in logs], against), [100 * log[PAIRS] for log in logs],
+                  marker=".", color=color_of[run.name], label=run.name)
+    axis.axhline(50, color="grey", linestyle="--", linewidth=1, label="chance")
+    axis.set(xlabel=AGAINST[against], ylabel="% of pairs", title="minimal pairs")
+    axis.legend(fontsize=8)
 
 
 def is_partly_guided(run: PretrainingRun) -> bool:

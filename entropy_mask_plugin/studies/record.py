@@ -20,6 +20,7 @@ from ..masking.rates import mean_over, rate_at
 from ..masking.scores import SCORES
 from ..models.bert import BertModel
 from ..models.flops import macs_of_step
+from ..reporting.comparison import PAIRS
 from ..reporting.drift import drift
 from ..reporting.flops_table import build_meta_model
 from ..reporting.records import read_record
@@ -73,7 +74,8 @@ def account(folder: str) -> Dict[str, Any]:
     costs = costs_of(run)
     valid = [{"updates": log["num_updates"], "tokens": tokens_at(costs, log["num_updates"]),
               "flops": flops_at(costs, log["num_updates"]), "hours": float(run.hours_at(log["num_updates"])),
-              "loss_bits": log["loss"], "accuracy": log["accuracy"]} for log in run.valid]
+              "loss_bits": log["loss"], "accuracy": log["accuracy"], **({PAIRS: log[PAIRS]} if PAIRS in log else {})}
+             for log in run.valid]
     last, events = run.train[-1], run.events()
     return {
         "unigram_entropy_bits": dictionary_unigram_entropy(dictionary), "valid": valid, **valid[-1],
