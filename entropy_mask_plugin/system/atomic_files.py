@@ -44,6 +44,18 @@ def disk_trouble_in_one_line(path: str) -> Iterator[None]:
         raise UsageError(f"{error.filename or path}: cannot be written ({os.strerror(error.errno)})") from error
 
 
+def make_folder(path: str, flag: str) -> None:
+    """Create a folder, and those above it, unless it exists. flag: the command-line flag that names it, for messages.
+
+    Raises:
+        UsageError: it cannot be created: something else is there, the disk is full or read-only, ….
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{flag}: {path} ({error.strerror}), expected a folder or a name for a new one") from error
+
+
 def remove(path: str) -> None:
     """Remove a file, a link or a folder with its content; a missing path is no error."""
     if os.path.isdir(path):
