@@ -63,7 +63,8 @@ def test_a_dictionary_that_is_too_short_is_refused_with_the_symbol(own_data, tmp
     lines = (own_data / "dict.txt").read_text().splitlines(keepends=True)
     (own_data / "dict.txt").write_text("".join(lines[:10]))
     message = refusal(tmp_path, own_data, *RANDOM)
-    assert message.startswith("data: symbol ") and "dict.txt of 15 symbols found, expected the dict.txt with" in message
+    assert message.startswith(f"data: {own_data}/valid.bin with symbol ")
+    assert message.endswith("a dict.txt of 15 symbols found, expected the dict.txt with which it was preprocessed")
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_an_unknown_symbol_far_into_the_data_ends_the_run_in_one_line(workers, l
     done = fairseq_train(long_data, tmp_path / "run", "--mask-strategy", "random", "--max-epoch", "1", "--num-workers",
                          workers)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: data: symbol 60,000 in a text with a dict.txt of 401 ")
+    assert done.stderr.splitlines()[-1].startswith(f"error: data: {long_data}/train.bin with symbol 60,000 and ")
 
 
 # ---- teachers

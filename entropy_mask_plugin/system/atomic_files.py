@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Dict
 
 from .errors import UsageError
 
@@ -87,15 +87,19 @@ def write_json(path: str, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str) -> Any:
-    """The content of a JSON file.
+def read_json(path: str) -> Dict[str, Any]:
+    """The content of a JSON file that this package has written, an object.
 
     Raises:
-        UsageError: not JSON.
-        OSError: it cannot be read.
+        UsageError: it cannot be read, or is damaged.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            content = json.load(file)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}), expected JSON as it was written") from error
     except ValueError as error:
         raise UsageError(f"{path} is damaged ({error}), expected JSON as it was written") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is damaged (a {type(content).__name__}), expected JSON as it was written")
+    return content

@@ -42,7 +42,14 @@ def load_samples(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combi
     blocks = load_blocks(cfg, dictionary, split, epoch, combine)
     with data_utils.numpy_seed(cfg.seed):
         shuffle = np.random.permutation(len(blocks))
-    return EveryBlockDataset(Samples(blocks, dictionary), sort_order=[shuffle, blocks.sizes])
+    samples = Samples(blocks, dictionary, prefix_of(cfg, split, epoch))
+    return EveryBlockDataset(samples, sort_order=[shuffle, blocks.sizes])
+
+
+def prefix_of(cfg: Any, split: str, epoch: int) -> str:
+    """The path of a split's files without .bin and .idx, in the shard of an epoch; arguments as for `load_samples`."""
+    paths = utils.split_paths(cfg.data)
+    return os.path.join(paths[(epoch - 1) % len(paths)], split)
 
 
 def load_blocks(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combine: bool) -> PrependTokenDataset:
@@ -50,8 +57,7 @@ def load_blocks(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combin
 
     Arguments and errors as those of `load_samples`.
     """
-    paths = utils.split_paths(cfg.data)
-    prefix = os.path.join(paths[(epoch - 1) % len(paths)], split)
+    prefix = prefix_of(cfg, split, epoch)
     check_split(prefix)
     length = cfg.tokens_per_sample - 1  # without <s>
     lines: Any
@@ -79,8 +85,9 @@ class Samples(FairseqDataset):
     """Batches of blocks, with the counts that the host needs: taken here, on the CPU, so that no step has to wait for a
     device to send them."""
 
-    def __init__(self, blocks: Any, dictionary: Dictionary):
+    def __init__(self, blocks: Any, dictionary: Dictionary, prefix: str = ""):
         super().__init__()
+        self.prefix = prefix  # of the file, for messages
         self.blocks, self.sizes = blocks, blocks.sizes
         self.padding_idx, self.specials = dictionary.pad(), special_symbols(dictionary)
         self.n_symbols = len(dictionary)
@@ -90,7 +97,7 @@ class Samples(FairseqDataset):
     def __getitem__(self, index: int) -> Dict[str, Any]:
         """{id, src_tokens: T int64}; raises a UsageError where its ids are not the dictionary's."""
         block = self.blocks[index]
-        check_symbols(block, self.n_symbols)
+        check_symbols(block, self.n_symbols, self.prefix)
         return {"id": index, "src_tokens": block}
 
     def __len__(self) -> int:

@@ -57,15 +57,16 @@ def size_by_index(path: str) -> int:
     return int(ends[-1])
 
 
-def check_symbols(block: Tensor, n_symbols: int) -> None:
+def check_symbols(block: Tensor, n_symbols: int, prefix: str) -> None:
     """Check that a block's ids are in the dictionary.
 
     Args:
         block: T int64.
         n_symbols: of the dictionary, <mask> included.
+        prefix: path of the file that the block is from, without .bin.
     Raises:
         UsageError: one is not.
     """
     largest = int(block.max()) if len(block) else 0
-    require("data", f"symbol {largest:,} in a text with a dict.txt of {n_symbols:,} symbols", largest < n_symbols,
-            "the dict.txt with which it was preprocessed")
+    require("data", f"{prefix}.bin with symbol {largest:,} and a dict.txt of {n_symbols:,} symbols",
+            largest < n_symbols, "the dict.txt with which it was preprocessed")
