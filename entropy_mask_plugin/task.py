@@ -45,7 +45,7 @@ from .scoring.cache.attaching import attach_entropies
 from .scoring.precision import autocast
 from .scoring.schedule import SourceSchedule
 from .scoring.scorer import Scorer
-from .scoring.sources import SOURCES, models_read
+from .scoring.sources import SOURCES, models_read, refuse_nan
 from .system.errors import UsageError, require
 from .training import plateau
 from .training.blocks import load_samples, some_rows, special_symbols
@@ -287,13 +287,15 @@ class EntropyMaskedLMTask(MaskedLMTask):
         rows = self.masker.guided_rows(sample["ids"], when)
         if rows is not None and not len(rows):
             return None
-        if name not in self.sources:
+        is_first = name not in self.sources
+        if is_first:
             self.sources[name] = SOURCES[name].fn(self)
         reference = ema_model if "ema" in models_read(name) else model
-        if rows is None:
-            return self.sources[name](sample, reference, when)
-        scores = self.sources[name](some_rows(sample, rows), reference, when)
-        return scores._replace(rows=to_device_async(rows, scores.values.device))
+        guided = sample if rows is None else some_rows(sample, rows)
+        scores = self.sources[name](guided, reference, when)
+        if is_first:
+            refuse_nan(scores.values, guided["maskable"], name)  # once: on a GPU, the host waits for it
+        return scores if rows is None else scores._replace(rows=to_device_async(rows, scores.values.device))
 
     @functools.cached_property
     def sources_by_epoch(self) -> SourceSchedule:

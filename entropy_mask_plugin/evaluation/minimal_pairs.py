@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..reporting.statistics import wilson_interval
 from ..reporting.table import Table, table_of_records
-from ..system.atomic_files import write_json, write_text
+from ..system.atomic_files import make_folder, write_json, write_text
 from ..system.errors import UsageError, require
 from .models import EvaluatedModel
 from .pseudo_likelihood import METRICS, Sentence, chunks, cost, masked_log_probabilities, pseudo_log_likelihood
@@ -149,7 +149,7 @@ def markdown(records: Sequence[Dict[str, Any]]) -> str:
 def write_results(out: str, settings: Dict[str, Any], scored: Sequence[ScoredPair]) -> None:
     """Write minimal_pairs.md, .csv and .json, and pairs.csv with both scores of each pair, to a folder."""
     records = summaries(scored)
-    os.makedirs(out, exist_ok=True)
+    make_folder(out, "--out")
     write_text(os.path.join(out, "pairs.csv"), table_of_records([pair_record(each) for each in scored]).csv())
     write_text(os.path.join(out, "minimal_pairs.csv"), table_of_records(records).csv())
     write_json(os.path.join(out, "minimal_pairs.json"), {**settings, "results": records})

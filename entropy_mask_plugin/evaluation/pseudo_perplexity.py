@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..checkpoints.vocabulary import check_symbols, read_dictionary_of_shards
 from ..masking.units.word import begins_word
 from ..reporting.table import Table, table_of_records
-from ..system.atomic_files import write_json, write_text
+from ..system.atomic_files import make_folder, write_json, write_text
 from ..system.errors import UsageError, require
 from ..training.blocks import load_blocks
 from .models import FLAG, EvaluatedModel
@@ -168,7 +168,7 @@ def markdown(record: Dict[str, Any]) -> str:
 
 def write_results(out: str, settings: Dict[str, Any], record: Dict[str, Any]) -> None:
     """Write pseudo_perplexity.md, .csv and .json to a folder."""
-    os.makedirs(out, exist_ok=True)
+    make_folder(out, "--out")
     write_text(os.path.join(out, "pseudo_perplexity.csv"), table_of_records([record]).csv())
     write_json(os.path.join(out, "pseudo_perplexity.json"), {**settings, **record})
     write_text(os.path.join(out, "pseudo_perplexity.md"), markdown(record) + "\n")

@@ -2,6 +2,7 @@
 
 registry            arch names that fairseq already uses, warnings about fairseq's own calls
 checkpoint_files    content and writing of checkpoints, checks before a run resumes
+save_dir            one run at a time
 clock               training time
 ranks               distributed training
 background_reader   the thread that prefetches batches
@@ -25,6 +26,7 @@ from . import (
     late_norm,
     ranks,
     registry,
+    save_dir,
     tracking,
     training_step,
 )
@@ -40,6 +42,7 @@ PATCHES = (
     checkpoint_files.save_plain_numbers,
     checkpoint_files.save_patience,
     checkpoint_files.save_learned_state,
+    checkpoint_files.save_no_crash_file_after_a_usage_error,
     checkpoint_files.announce_checkpoints,
     checkpoint_files.begin_average_with_restored_weights,
     ranks.detect_torchrun,
@@ -48,6 +51,8 @@ PATCHES = (
     ranks.destroy_process_groups_at_exit,
     background_reader.stop_prefetching_at_exit,
     checkpoint_files.validate_before_training,
+    save_dir.report_unusable_save_dir,
+    save_dir.refuse_second_run,
     tracking.continue_curves_over_resumes,
     clock.pass_training_time_to_schedulers,
     registry.silence_warnings_of_fairseq,

@@ -31,11 +31,12 @@ def load_teacher(path: str, task: Any) -> "Teacher":
         a model in eval mode whose parameters require no gradient, with `lm_hidden` and `output_projection`.
     Raises:
         UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; too few positions; no (trained) masked-LM
-            head.
+            head; weights that are nan or infinite.
     """
     path = file_or_huggingface_folder(path, "--teacher")
     model = huggingface_teacher(path, task) if os.path.isdir(path) else checkpoint_teacher(path, task)
     check_positions(path, model.max_positions(), task)
+    refuse_not_finite(model, path)
     logger.info(f"teacher: {path}, {sum(p.numel() for p in model.parameters()):,} parameters, frozen")
     return model.requires_grad_(False).eval()
 
@@ -89,6 +90,12 @@ def refuse_headless(has_head: bool, path: str, flag: str = "--teacher", use: str
     if not has_head:
         raise UsageError(f"{flag}: {path} has no trained masked-LM head, expected one: {use} are computed from its "
                          "predictions")
+
+
+def refuse_not_finite(model: nn.Module, path: str) -> None:
+    """Raise a UsageError where a weight is nan or infinite: masks would be made of nan without anyone noticing."""
+    for name, tensor in model.state_dict().items():
+        require("--teacher", f"{path} with nan or inf in {name}", tensor.isfinite().all(), "finite weights")
 
 
 def with_separate_projection(path: str, model: Any, flag: str = "--teacher") -> "Teacher":

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..system.atomic_files import make_folder
 from ..system.errors import UsageError
 from .facts import Facts, check_facts, facts_of_masks, path_of, read_facts, write_facts
 from .reader import Recording
@@ -57,11 +58,7 @@ def begin_recording(folder: str, run: str, facts: Facts, resumes: bool) -> None:
         if content["run"] != run and not resumes:
             raise UsageError(f"--record-masks: {folder} holds the recording of {content['run']}, expected a new folder")
         check_facts(content, facts, folder, "--record-masks")
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--record-masks: {folder} ({error.strerror}), expected a folder or a name for a new one"
-                         ) from error
+    make_folder(folder, "--record-masks")
     if rank_and_ranks()[0] == 0:
         write_facts(folder, run, facts)
 

@@ -69,7 +69,7 @@ def read_facts(folder: str, flag: str) -> Dict[str, Any]:
     if not os.path.exists(path_of(folder)):
         raise UsageError(f"{flag}: no facts.json in {folder}, expected a folder written with --record-masks")
     content = read_json(path_of(folder))
-    if not isinstance(content, dict) or content.get("version") != VERSION:
+    if content.get("version") != VERSION:
         raise UsageError(f"{flag}: {folder} is a recording of another version, expected version {VERSION}")
     return content
 

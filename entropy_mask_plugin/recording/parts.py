@@ -104,10 +104,14 @@ def read_content(path: str) -> bytes:
     """A part without its digest.
 
     Raises:
-        UsageError: it is damaged, or was copied from another place.
+        UsageError: it cannot be read, is damaged, or was copied from another place.
     """
-    with open(path, "rb") as file:
-        content = file.read()
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}), expected the file as --record-masks wrote it"
+                         ) from error
     content, stored_digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
     if not content.startswith(MAGIC) or stored_digest != digest(path, content):
         raise UsageError(f"{path}: damaged (its digest is wrong), expected the file as --record-masks wrote it")

@@ -12,10 +12,6 @@ from ..system.errors import UsageError
 from .reader import EpochMasks, Recording
 
 
-class MissingMasks(UsageError, RuntimeError):
-    """A sample has no masks. A RuntimeError too, since fairseq answers other errors of an update with a crash.pt."""
-
-
 class Replay:
     """The masks of a recording, epoch by epoch.
 
@@ -41,13 +37,13 @@ class Replay:
         """The clean batch with recorded_mask (B x T bool, on its device) and recorded_counts (B int64, on the host).
 
         Raises:
-            MissingMasks: names the first sample that has no masks in this epoch.
+            UsageError: names the first sample that has no masks in this epoch.
         """
         assert self.masks is not None, "begin_epoch comes first"
         tokens, ids = sample["net_input"]["src_tokens"], sample["ids"]
         missing = self.masks.missing(ids)
         if missing:
-            raise MissingMasks(f"{self.recording.flag}: {self.recording.folder} has no masks of sample {missing[0]} in "
+            raise UsageError(f"{self.recording.flag}: {self.recording.folder} has no masks of sample {missing[0]} in "
                                f"epoch {self.epoch}, expected those of every sample that this run trains on")
         mask = torch.from_numpy(self.masks.at(ids, tokens.size(1)))
         return {**sample, "recorded_mask": to_device_async(mask, tokens.device), "recorded_counts": mask.sum(1)}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..masking.devices import to_host_async
 from ..masking.when import When
-from ..system.atomic_files import disk_trouble_in_one_line, remove, remove_leftovers
+from ..system.atomic_files import make_folder, remove, remove_leftovers
 from .parts import Batch, folder_of_rank, parts_in, read_part, write_part
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,7 @@ class MaskRecorder:
 
     def __init__(self, folder: str, rank: int = 0, ranks: int = 1):
         self.recording, self.folder, self.rank, self.ranks = folder, folder_of_rank(folder, rank), rank, ranks
-        with disk_trouble_in_one_line(self.folder):
-            os.makedirs(self.folder, exist_ok=True)
+        make_folder(self.folder, "--record-masks")
         remove_leftovers(self.folder)
         self.part: Optional[Tuple[int, int]] = None  # epoch, and number of UPDATES_PER_PART; None = nothing recorded
         self.arriving: Deque[Tuple[int, Sequence[int], Callable[[], Any]]] = deque()  # update, ids, copy of the mask
