@@ -9,7 +9,7 @@ from uuid import uuid4
 from fairseq import checkpoint_utils
 from fairseq.logging import progress_bar
 
-from ..system.atomic_files import atomic_path
+from ..system.atomic_files import write_text
 from ..system.errors import UsageError
 from ..system.extras import install
 
@@ -124,6 +124,5 @@ def wandb_run_id(training: Training) -> str:
         with open(file, encoding="utf-8") as stream:
             return stream.read().strip()
     run_id = os.environ.get("WANDB_RUN_ID") or uuid4().hex[:8]
-    with atomic_path(file) as tmp, open(tmp, "w", encoding="utf-8") as stream:
-        stream.write(run_id + "\n")
+    write_text(file, run_id + "\n")
     return run_id
