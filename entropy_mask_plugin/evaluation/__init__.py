@@ -5,4 +5,6 @@
     reading.py            files of minimal pairs
     minimal_pairs.py      how often is the acceptable sentence of a pair the likelier one?
     pseudo_perplexity.py  how well does a model predict a text?
+
+    shorter_blocks.py     a validation batch in the blocks of a training that has shorter ones
 """

@@ -7,6 +7,7 @@ from ..config import recorded_corruption, recorded_defaults, recorded_guided_fra
 from ..masking.rates import Ramp, rate_at
 from ..scoring import schedule
 from ..system.errors import require
+from ..training.block_lengths import parse_lengths
 from ..training.plateau import is_on_plateau, plateau_warning
 from .figures import pyplot, save
 from .table import Table
@@ -78,6 +79,7 @@ def describe_masks(flags: Dict[str, Any]) -> str:
         text += "" if guided == 1 else f", {guided} guided" + by_sequences(task)
     rate = recorded_corruption(task).mask_prob
     text += f", {rate} masked" if isinstance(rate, Ramp) and not replays else ""
+    text += f", blocks of {task['tokens_per_sample']}" if len(parse_lengths(task["tokens_per_sample"])) > 1 else ""
     if criterion["kd_weight"]:
         text += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"
     return text
@@ -89,16 +91,16 @@ def by_sequences(task: Dict[str, Any]) -> str:
 
 def plateau_warnings(runs: Sequence[PretrainingRun], plateau: Optional[float]) -> List[str]:
     """One line for each run that predicts tokens under random masks hardly better than their frequencies do."""
-    return [f"{run.name} is {plateau_warning(run.valid[-1]['loss'], plateau)}" for run in runs
+    return [f"{run.name} is {plateau_warning(run.valid[-1]['loss'], plateau, run.lengths())}" for run in runs
             if is_on_plateau(run.valid[-1]["loss"], plateau)]
 
 
-AGAINST = {"updates": "updates", "hours": "hours of training"}
+AGAINST = {"updates": "updates", "tokens": "tokens", "hours": "hours of training"}
 
 
 def places(run: PretrainingRun, updates: Any, against: str) -> Any:
     """Where updates are on an axis of AGAINST."""
-    return run.hours_at(updates) if against == "hours" else updates
+    return {"hours": run.hours_at, "tokens": run.tokens_at}.get(against, lambda updates: updates)(updates)
 
 
 def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], file: str,
