@@ -243,6 +243,11 @@ def lengths_of(cfg: Any) -> Tuple[int, ...]:
                          "32:128") from None
 
 
+def recorded_lengths(task: Mapping[str, Any]) -> Tuple[int, ...]:
+    """The block lengths of the task's settings in a checkpoint, ascending."""
+    return parse_lengths(task.get("tokens_per_sample", recorded_defaults()["tokens_per_sample"]))
+
+
 def block_lengths_of(cfg: Any, unigram: Optional[float] = None) -> BlockLengths:
     """How long the blocks of each epoch are. unigram: unigram entropy of the training data in bits; None = unknown.
 

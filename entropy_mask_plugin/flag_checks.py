@@ -141,8 +141,8 @@ def check_end_of_run(cfg: Any, ramp: str) -> None:
         raise UsageError(f"{ramp} without an end of the run found, expected --max-update or --max-epoch: the rate "
                          "changes over the whole run")
     if len(utils.split_paths(cfg.data)) > 1 or len(set(cfg.update_freq)) > 1 or len(lengths_of(cfg)) > 1:
-        raise UsageError(f"{ramp} with epochs of different numbers of updates (shards, several --update-freq, or blocks "
-                         "that grow) found, expected --max-update")
+        raise UsageError(f"{ramp} with epochs of different numbers of updates (shards, several --update-freq, or "
+                         "blocks that grow) found, expected --max-update")
 
 
 def check_growth(cfg: Any, unigram: Optional[float]) -> None:

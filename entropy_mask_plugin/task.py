@@ -300,8 +300,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def valid_step(self, sample: Sample, model: Any, criterion: Any,
                    ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """fairseq's step on random masks, the same for every policy, epoch and run. While the blocks of the training are
-        shorter, the logging output also has short_loss and short_size, of the same masks in such blocks."""
+        """fairseq's step on random masks, the same for every policy, epoch and run. While the blocks of the training
+        are shorter, the logging output also has short_loss and short_size, of the same masks in such blocks."""
         masked, criterion = self.mask_for_validation(sample), self.in_precision(criterion)
         loss, sample_size, logging_output = super().valid_step(masked, model, criterion)
         if self.length < self.max_positions():

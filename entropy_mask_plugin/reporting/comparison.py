@@ -3,11 +3,16 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..config import recorded_corruption, recorded_defaults, recorded_guided_fraction, source_schedule
+from ..config import (
+    recorded_corruption,
+    recorded_defaults,
+    recorded_guided_fraction,
+    recorded_lengths,
+    source_schedule,
+)
 from ..masking.rates import Ramp, rate_at
 from ..scoring import schedule
 from ..system.errors import require
-from ..training.block_lengths import parse_lengths
 from ..training.plateau import is_on_plateau, plateau_warning
 from .figures import pyplot, save
 from .table import Table
@@ -79,7 +84,7 @@ def describe_masks(flags: Dict[str, Any]) -> str:
         text += "" if guided == 1 else f", {guided} guided" + by_sequences(task)
     rate = recorded_corruption(task).mask_prob
     text += f", {rate} masked" if isinstance(rate, Ramp) and not replays else ""
-    text += f", blocks of {task['tokens_per_sample']}" if len(parse_lengths(task["tokens_per_sample"])) > 1 else ""
+    text += f", blocks of {task['tokens_per_sample']}" if len(recorded_lengths(task)) > 1 else ""
     if criterion["kd_weight"]:
         text += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"
     return text

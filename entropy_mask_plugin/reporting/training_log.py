@@ -9,12 +9,12 @@ import numpy
 from fairseq.data import Dictionary
 
 from ..checkpoints.reading import read_checkpoint
-from ..config import source_schedule
+from ..config import recorded_lengths, source_schedule
 from ..fairseq_fixes.checkpoint_files import LEARNED
 from ..scoring import schedule
 from ..system.errors import UsageError
 from ..training import plateau
-from ..training.block_lengths import STATE, first_epoch_like, lengths_in, parse_lengths
+from ..training.block_lengths import STATE, first_epoch_like, lengths_in
 
 TRAIN_LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
 # As fairseq-train prints it, and as hydra does.
@@ -66,7 +66,7 @@ class PretrainingRun:
 
     def lengths(self) -> Tuple[int, ...]:
         """Positions of a block: all lengths that the flags give, ascending."""
-        return parse_lengths(self.flags["task"]["tokens_per_sample"])
+        return recorded_lengths(self.flags["task"])
 
     def length_of(self, epoch: float) -> int:
         """Positions of a block in an epoch; of one after the last checkpoint, those of the epoch before."""

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from ..checkpoints.reading import read_checkpoint
-from ..config import recorded_corruption, recorded_guided_fraction, source_schedule
+from ..config import recorded_corruption, recorded_guided_fraction, recorded_lengths, source_schedule
 from ..glue.protocols import arch_args, model_settings
 from ..glue.tasks import TASKS
 from ..masking.rates import mean_over, rate_at
@@ -34,7 +34,6 @@ from ..scoring import schedule
 from ..scoring.sources import SOURCES, models_read
 from ..system.atomic_files import write_json
 from ..system.errors import require
-from ..training.block_lengths import parse_lengths
 from .options import StudyOptions
 from .plan import FINISHED, Step, StudyTrial
 
@@ -104,7 +103,7 @@ def peak_gpu_memory_bytes(folder: str) -> Optional[float]:
 def expected_events(flags: Dict[str, Any]) -> List[str]:
     """Those that the flags schedule for a later epoch than the first."""
     task, criterion = flags["task"], flags["criterion"]
-    events = [event_of_length(length) for length in parse_lengths(task["tokens_per_sample"])[1:]]
+    events = [event_of_length(length) for length in recorded_lengths(task)[1:]]
     if (source_schedule(task).switch or 0) > 1:
         events.append("self-masking begins")
     if criterion["kd_weight"] and criterion["kd_start_epoch"] > 1:
