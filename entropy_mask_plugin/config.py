@@ -230,17 +230,16 @@ def plain(cfg: Any) -> Any:
     return OmegaConf.to_object(cfg) if OmegaConf.is_config(cfg) else cfg
 
 
-def lengths_of(cfg: Any) -> Tuple[int, ...]:
-    """The block lengths of an EntropyMaskedLMConfig, ascending.
+def lengths_of(value: Any, flag: str = "--tokens-per-sample") -> Tuple[int, ...]:
+    """The block lengths that a flag gives, ascending.
 
     Raises:
-        UsageError: --tokens-per-sample has none.
+        UsageError: it gives none.
     """
     try:
-        return parse_lengths(cfg.tokens_per_sample)
+        return parse_lengths(value)
     except ValueError:
-        raise UsageError(f"--tokens-per-sample: {cfg.tokens_per_sample} found, expected 2 or more, or FIRST:LAST, as "
-                         "32:128") from None
+        raise UsageError(f"{flag}: {value} found, expected 2 or more, or FIRST:LAST, as 32:128") from None
 
 
 def recorded_lengths(task: Mapping[str, Any]) -> Tuple[int, ...]:
@@ -254,7 +253,7 @@ def block_lengths_of(cfg: Any, unigram: Optional[float] = None) -> BlockLengths:
     Raises:
         UsageError: --tokens-per-sample or --grow-tokens-per-sample cannot be read, or they do not fit together.
     """
-    lengths, text = lengths_of(cfg), cfg.grow_tokens_per_sample
+    lengths, text = lengths_of(cfg.tokens_per_sample), cfg.grow_tokens_per_sample
     try:
         when = parse_when(text)
     except ValueError:

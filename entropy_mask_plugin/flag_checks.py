@@ -140,7 +140,8 @@ def check_end_of_run(cfg: Any, ramp: str) -> None:
     if not cfg.max_epoch:
         raise UsageError(f"{ramp} without an end of the run found, expected --max-update or --max-epoch: the rate "
                          "changes over the whole run")
-    if len(utils.split_paths(cfg.data)) > 1 or len(set(cfg.update_freq)) > 1 or len(lengths_of(cfg)) > 1:
+    grows = len(lengths_of(cfg.tokens_per_sample)) > 1
+    if grows or len(utils.split_paths(cfg.data)) > 1 or len(set(cfg.update_freq)) > 1:
         raise UsageError(f"{ramp} with epochs of different numbers of updates (shards, several --update-freq, or "
                          "blocks that grow) found, expected --max-update")
 
@@ -214,7 +215,7 @@ def warn_of_unused_flags(cfg: Any) -> None:
 
 def unused_flags(cfg: Any) -> Iterator[str]:
     """A line for each flag that is given and has no effect."""
-    if len(lengths_of(cfg)) == 1 and cfg.grow_tokens_per_sample != recorded_defaults()["grow_tokens_per_sample"]:
+    if len(lengths_of(cfg.tokens_per_sample)) == 1 and cfg.grow_tokens_per_sample != recorded_defaults()["grow_tokens_per_sample"]:
         yield "--grow-tokens-per-sample has no effect without --tokens-per-sample FIRST:LAST"
     if cfg.replay_masks:
         for name, default in defaults_with("chooses").items():

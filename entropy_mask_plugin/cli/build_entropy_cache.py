@@ -32,7 +32,7 @@ def run(args):
 
     cfg = with_options(EntropyMaskedLMConfig)(**vars(args), seed=1, tpu=False)
     check_parts(cfg)
-    for length in lengths_of(cfg):
+    for length in lengths_of(cfg.tokens_per_sample):
         build(with_length(cfg, length), args)
 
 
