@@ -180,9 +180,11 @@ def mark_events(runs, loss, accuracy, against):
     for run in runs:
         for update, event in run.events():
             names[float(places(run, update, against))][event].append(run.name)
-    for place, events in names.items():
+    lines_above = 0  # labels of places that are near each other must not overlap
+    for place, events in sorted(names.items()):
         for axis in (loss, accuracy):
             axis.axvline(place, color="grey", linestyle=":", linewidth=1)
         label = "\n".join(f"{event}\n({', '.join(runs)})" for event, runs in events.items())
-        accuracy.annotate(label, (place, 1), (4, -4), xycoords=("data", "axes fraction"),
+        accuracy.annotate(label, (place, 1), (4, -4 - 10 * lines_above), xycoords=("data", "axes fraction"),
                           textcoords="offset points", va="top", fontsize=8, color="dimgrey")
+        lines_above += 2 * len(events)
