@@ -215,7 +215,8 @@ def warn_of_unused_flags(cfg: Any) -> None:
 
 def unused_flags(cfg: Any) -> Iterator[str]:
     """A line for each flag that is given and has no effect."""
-    if len(lengths_of(cfg.tokens_per_sample)) == 1 and cfg.grow_tokens_per_sample != recorded_defaults()["grow_tokens_per_sample"]:
+    when = recorded_defaults()["grow_tokens_per_sample"]
+    if cfg.grow_tokens_per_sample != when and len(lengths_of(cfg.tokens_per_sample)) == 1:
         yield "--grow-tokens-per-sample has no effect without --tokens-per-sample FIRST:LAST"
     if cfg.replay_masks:
         for name, default in defaults_with("chooses").items():

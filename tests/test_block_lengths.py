@@ -1,6 +1,7 @@
 """Blocks that grow over a run: when, how long, and that everything which depends on their length follows."""
 
 import math
+import re
 import subprocess
 import sys
 
@@ -174,14 +175,14 @@ def planted(monkeypatch, losses):
         self, epoch, updates, losses[epoch - 1]))
 
 
-@pytest.mark.parametrize("when", ["left", "stalled", "0.3,0.6"])
+@pytest.mark.parametrize("when", ["left", "stalled", "0.3,0.6"])  # the last by updates: 0.61 of them at the checkpoint
 @pytest.mark.parametrize("kill_at", ["boundary", "middle"])
 def test_a_run_with_growing_blocks_that_was_killed_ends_in_the_weights_of_a_straight_run(
         when, kill_at, data_bin, batches, tmp_path, monkeypatch):
     """Killed in epoch 3, the first one of longer blocks, before or after its first checkpoint."""
     planted(monkeypatch, [99.0, -1.0 if when == "left" else 99.0, -1.0, -1.0])
-    flags = [*GROWING, "--grow-tokens-per-sample", when, "--mask-strategy", "random", "--max-epoch", "4",
-             "--save-interval-updates", "5"]
+    flags = [*GROWING, "--grow-tokens-per-sample", when, "--mask-strategy", "random", "--save-interval-updates", "5",
+             *(["--max-update", "41"] if "," in when else ["--max-epoch", "4"])]
     straight = train(data_bin, str(tmp_path / "straight"), *flags)
     whole = list(batches)
     assert sorted({batch[:2] for batch in whole}) == [(1, 4), (2, 4), (3, 8), (4, 16)]
@@ -217,9 +218,12 @@ def test_two_numbers_that_are_equal_train_as_one(data_bin, tmp_path):
 
 def test_validation_has_the_longest_blocks_and_meanwhile_those_of_the_training_too(data_bin, tmp_path, caplog):
     with caplog.at_level("INFO"):
-        train(data_bin, str(tmp_path), *BY_FRACTIONS, *RANDOM)
+        checkpoint = train(data_bin, str(tmp_path), *BY_FRACTIONS, *RANDOM)
     lines = [record.message for record in caplog.records if record.name == "valid"]
     assert ["short_loss" in line for line in lines] == [True, True, True, False]
+    losses = [float(re.search(r" (?:short_loss|loss (?!.*short_loss)) ?([\d.]+)", line)[1]) for line in lines]
+    epochs = torch.load(checkpoint, weights_only=True)["extra_state"]["learned_state"]["block_lengths"]["epochs"]
+    assert [loss for _, loss in epochs.values()] == pytest.approx(losses, abs=1e-3)
     assert len({line.split("wpb ")[1].split()[0] for line in lines}) == 1  # the same tokens in each
     assert "epoch 3: blocks of 8 positions (--tokens-per-sample 4:16)" in caplog.text
 

@@ -58,7 +58,7 @@ def flops_report(args: Any) -> str:
              "Million multiply-accumulates (MACs) per token.",
              table.markdown(align=("left", "left", "right", "right"))]
     if len(lengths) > 1:
-        costs = ", ".join(f"{million(TRAINING_STEP * macs(model, length, shares))} at T = {length}" for length in lengths)
+        costs = ", ".join(f"{million(TRAINING_STEP * macs(model, T, shares))} at T = {T}" for T in lengths)
         lines.append(f"A training step per token, without entropies: {costs}.")
     if model.mask_decoder is not None:
         lines += comparison_with_published(model, args, shares, step_macs)
