@@ -1,5 +1,6 @@
 """The flags of the task, and what follows from them; `flag_checks` says which values are allowed."""
 
+import copy
 import dataclasses
 import logging
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from .scoring import schedule
 from .scoring.schedule import SourceSchedule
 from .scoring.sources import SOURCES, models_read
 from .system.errors import UsageError, require
+from .training.block_lengths import STALLED, BlockLengths, parse_lengths, parse_when
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ def flag(default: Any, help: Optional[str] = None, **traits: Any) -> Any:
             policy = True: a run resumed with another value would mix two policies, and logs a warning.
             chooses = True: it decides which tokens are masked, so that it has no effect with --replay-masks.
             scores = True: a teacher's scores depend on it, so it is part of an entropy cache's key.
-            rate = True: it may be FIRST:LAST, see `masking.rates`.
+            rate = True: it may be FIRST:LAST, see `masking.rates` and `training.block_lengths`.
             study = what to use instead in a study, which sets this flag itself.
     """
     return field(default=default, metadata={**({} if help is None else {"help": help}), **traits})
@@ -56,7 +58,13 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     """The flags of --task entropy_masked_lm; `check_flags` says which values are allowed."""
 
     data: str = flag(MISSING, "data-bin folder; several, separated by colons, are shards: one per epoch")
-    tokens_per_sample: int = flag(512, "positions of a block, <s> included", policy=True, scores=True, study=SCALE)
+    tokens_per_sample: Any = flag(  # int, or FIRST:LAST
+        512, "positions of a block, <s> included; FIRST:LAST, as 32:128, doubles them in the course of the run",
+        policy=True, scores=True, rate=True, study=SCALE)
+    grow_tokens_per_sample: str = flag(
+        STALLED, "when --tokens-per-sample FIRST:LAST doubles: left, after an epoch whose validation loss has left the "
+        "unigram plateau; stalled, also after one that ends on it without progress; or at fractions of the run, as "
+        "0.3,0.6", policy=True, study=SCALE)
     sample_break_mode: SAMPLE_BREAK_MODE_CHOICES = flag(  # pyright: ignore[reportInvalidTypeForm]  # made by a call
         "none", "none: full blocks; complete: whole sentences; complete_doc: also no new document within a block; eos: "
         "one sentence a block", policy=True, scores=True, study=SCALE)
@@ -140,6 +148,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     arch: Optional[str] = "${oc.select:model._name,null}"  # fairseq-validate has no model
     seed: int = flag(II("common.seed"), policy=True, study="--seeds")
     tpu: bool = II("common.tpu")
+    disable_validation: bool = II("dataset.disable_validation")
     cpu: bool = II("common.cpu")
     train_subset: str = flag(II("dataset.train_subset"), scores=True)
     valid_subset: str = II("dataset.valid_subset")
@@ -227,6 +236,48 @@ def plain(cfg: Any) -> Any:
     """The settings as an instance of their dataclass. Reading an attribute from OmegaConf takes ten microseconds, and
     an update reads dozens."""
     return OmegaConf.to_object(cfg) if OmegaConf.is_config(cfg) else cfg
+
+
+def lengths_of(value: Any, flag: str = "--tokens-per-sample") -> Tuple[int, ...]:
+    """The block lengths that a flag gives, ascending.
+
+    Raises:
+        UsageError: it gives none.
+    """
+    try:
+        return parse_lengths(value)
+    except ValueError:
+        raise UsageError(f"{flag}: {value} found, expected 2 or more, or FIRST:LAST, as 32:128") from None
+
+
+def recorded_lengths(task: Mapping[str, Any]) -> Tuple[int, ...]:
+    """The block lengths of the task's settings in a checkpoint, ascending."""
+    return parse_lengths(task.get("tokens_per_sample", recorded_defaults()["tokens_per_sample"]))
+
+
+def block_lengths_of(cfg: Any, unigram: Optional[float] = None) -> BlockLengths:
+    """How long the blocks of each epoch are. unigram: unigram entropy of the training data in bits; None = unknown.
+
+    Raises:
+        UsageError: --tokens-per-sample or --grow-tokens-per-sample cannot be read, or they do not fit together.
+    """
+    lengths, text = lengths_of(cfg.tokens_per_sample), cfg.grow_tokens_per_sample
+    try:
+        when = parse_when(text)
+    except ValueError:
+        raise UsageError(f"--grow-tokens-per-sample: {text} found, expected left, stalled, or ascending fractions of "
+                         "the run in (0, 1), as 0.3,0.6") from None
+    if len(lengths) > 1 and not isinstance(when, str):
+        require("--grow-tokens-per-sample", text, len(when) == len(lengths) - 1,
+                f"{len(lengths) - 1} fractions for the lengths {', '.join(map(str, lengths))}")
+    return BlockLengths(lengths, when, unigram)
+
+
+def with_length(cfg: Any, length: int) -> Any:
+    """The same settings with blocks of one length."""
+    cfg = copy.copy(cfg)
+    cfg.tokens_per_sample = length
+    return cfg
 
 
 PAPERS = Corruption(0.15, 0.0, 0.0)  # the paper's: every selected token becomes <mask>

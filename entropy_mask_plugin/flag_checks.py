@@ -3,16 +3,18 @@
 import logging
 import os
 import re
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 from fairseq import utils
 
 from .config import (
     CORRUPTION_OF_ARCH,
     OWN,
+    block_lengths_of,
     corruption_of,
     defaults_with,
     flag_of,
+    lengths_of,
     options,
     parts_of,
     policy_of,
@@ -59,7 +61,7 @@ def check_flags(cfg: Any) -> None:
     require("--entropy-precision", cfg.entropy_precision, cfg.entropy_precision in (None, "fp32", "bf16"),
             "fp32 or bf16")
     require("--entropy-folds", cfg.entropy_folds, cfg.entropy_folds >= 1, "1 (all tokens are visible) or more")
-    require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
+    block_lengths_of(cfg)
     require("--self-entropy-every", cfg.self_entropy_every, cfg.self_entropy_every >= 1, "1 or more")
     if cfg.self_entropy_every > 1 and not (cfg.entropy_cache and cfg.self_mask_from_epoch):
         raise UsageError("--self-entropy-every: expected --entropy-cache, where the entropies are kept, and "
@@ -140,9 +142,33 @@ def check_end_of_run(cfg: Any, ramp: str) -> None:
     if not cfg.max_epoch:
         raise UsageError(f"{ramp} without an end of the run found, expected --max-update or --max-epoch: the rate "
                          "changes over the whole run")
-    if len(utils.split_paths(cfg.data)) > 1 or len(set(cfg.update_freq)) > 1:
-        raise UsageError(f"{ramp} with epochs of different numbers of updates (shards, or several --update-freq) "
-                         "found, expected --max-update")
+    grows = len(lengths_of(cfg.tokens_per_sample)) > 1
+    if grows or len(utils.split_paths(cfg.data)) > 1 or len(set(cfg.update_freq)) > 1:
+        raise UsageError(f"{ramp} with epochs of different numbers of updates (shards, several --update-freq, or "
+                         "blocks that grow) found, expected --max-update")
+
+
+def check_growth(cfg: Any, unigram: Optional[float]) -> None:
+    """Check what blocks that grow need of a training. unigram: unigram entropy of the data in bits; None = unknown.
+
+    Raises:
+        UsageError: it is not known when they grow, or a flag needs blocks of one length.
+    """
+    blocks = block_lengths_of(cfg)
+    if not blocks.grows:
+        return
+    flag, given = "--grow-tokens-per-sample", cfg.grow_tokens_per_sample
+    if isinstance(blocks.when, str):
+        require(flag, f"{given} with a dict.txt without counts", unigram is not None,
+                "fractions of the run, as 0.3,0.6: the unigram entropy is unknown")
+        require(flag, f"{given} with --disable-validation", not cfg.disable_validation,
+                "validations, or fractions of the run, as 0.3,0.6")
+    else:
+        require(flag, f"{given} without an end of the run", cfg.max_update or cfg.max_epoch,
+                "--max-update or --max-epoch")
+    for name in ("record_masks", "replay_masks"):
+        require(flag_of(name), f"it with --tokens-per-sample {cfg.tokens_per_sample}", not getattr(cfg, name),
+                "blocks of one length: a mask belongs to a block")
 
 
 def check_parts(cfg: Any) -> None:
@@ -191,6 +217,9 @@ def warn_of_unused_flags(cfg: Any) -> None:
 
 def unused_flags(cfg: Any) -> Iterator[str]:
     """A line for each flag that is given and has no effect."""
+    when = recorded_defaults()["grow_tokens_per_sample"]
+    if cfg.grow_tokens_per_sample != when and len(lengths_of(cfg.tokens_per_sample)) == 1:
+        yield "--grow-tokens-per-sample has no effect without --tokens-per-sample FIRST:LAST"
     if cfg.replay_masks:
         for name, default in defaults_with("chooses").items():
             if getattr(cfg, name, default) != default:

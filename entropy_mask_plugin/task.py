@@ -9,6 +9,7 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 
 import functools
 import logging
+import math
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
@@ -21,10 +22,21 @@ from hydra.core.config_store import ConfigStore
 from torch import Tensor
 
 from .checkpoints.vocabulary import RECORD, read_dictionary_of_shards
-from .config import EntropyMaskedLMConfig, names_with, plain, policy_of, source_schedule, uses_ema, with_options
+from .config import (
+    EntropyMaskedLMConfig,
+    block_lengths_of,
+    names_with,
+    plain,
+    policy_of,
+    source_schedule,
+    uses_ema,
+    with_length,
+    with_options,
+)
+from .evaluation.shorter_blocks import in_shorter_blocks
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
 from .fairseq_fixes.yaml_numbers import refuse_numbers_in_base_60
-from .flag_checks import check_flags, check_policy, warn_of_unused_flags
+from .flag_checks import check_flags, check_growth, check_policy, warn_of_unused_flags
 from .masking import corruption, noise
 from .masking.devices import to_device_async
 from .masking.masker import Masker
@@ -47,7 +59,7 @@ from .scoring.schedule import SourceSchedule
 from .scoring.scorer import Scorer
 from .scoring.sources import SOURCES, models_read, refuse_nan
 from .system.errors import UsageError, require
-from .training import plateau
+from .training import block_lengths, plateau
 from .training.blocks import load_samples, some_rows, special_symbols
 
 logger = logging.getLogger(__name__)
@@ -85,6 +97,15 @@ class EntropyMaskedLMTask(MaskedLMTask):
         self.updates_per_epoch = 0  # set by get_batch_iterator
         specials = set(special_symbols(self.dictionary).tolist())
         self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
+        self.block_lengths = block_lengths_of(cfg, self.unigram_entropy())
+        self.length = self.block_lengths.longest  # positions of a training block, set by load_dataset
+
+    @classmethod
+    def add_args(cls, parser: Any) -> None:
+        """The flags. One block length is a number as in YAML: fairseq's own archs calculate with it."""
+        super().add_args(parser)
+        action = next(action for action in parser._actions if action.dest == "tokens_per_sample")
+        action.type = block_lengths.as_setting
 
     @classmethod
     def setup_task(cls, cfg: Any, from_checkpoint: bool = False, **kwargs: Any) -> "EntropyMaskedLMTask":
@@ -97,6 +118,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if not from_checkpoint:
             refuse_numbers_in_base_60(names_with("rate"))
             check_policy(task.cfg, task.dictionary.symbols)
+            check_growth(task.cfg, task.unigram_entropy())
             refuse_unconnected_ranks()
             warn_of_unused_flags(task.cfg)
             if task.cfg.entropy_folds > 1 and not task.cfg.replay_masks:
@@ -121,6 +143,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         Raises:
             UsageError: the arch cannot do what a flag asks for, or does not match the checkpoint to resume from.
         """
+        if isinstance(getattr(cfg, "tokens_per_sample", None), str):  # fairseq's own archs make positions of it
+            cfg.tokens_per_sample = self.max_positions()
         model = super().build_model(cfg, from_checkpoint)
         if self.cfg.compile and not from_checkpoint:
             require("--compile", f"--arch {cfg._name}", hasattr(model, "compile_layers"), "one of this plug-in's archs")
@@ -167,20 +191,38 @@ class EntropyMaskedLMTask(MaskedLMTask):
         Raises:
             UsageError: there is no such split, it is damaged, or there is nothing to mask.
         """
-        samples: Any = load_samples(self.cfg, self.dictionary, split, epoch, combine)
+        trains = self.trains and split == self.cfg.train_subset
+        length = self.begin_blocks(epoch) if trains else self.max_positions()
+        samples: Any = load_samples(with_length(self.cfg, length), self.dictionary, split, epoch, combine)
         first = (samples[i]["src_tokens"] for i in range(min(len(samples), 1000)))
         if not any(samples.dataset.maskable(tokens).any() for tokens in first):
             raise UsageError(f"data: {split} in {self.cfg.data} begins with 1,000 sequences without anything to mask, "
                              "expected text in the symbols of dict.txt (is all of it <unk>?)")
         self.datasets[split] = samples
         if self.cfg.entropy_cache and split == self.cfg.train_subset:
-            attach_entropies(self, samples.dataset, split, epoch)
-        if self.trains and split == self.cfg.train_subset:
+            attach_entropies(self, samples.dataset, split, epoch, length)
+        if trains:
             attach_recordings(self, samples.dataset, split, epoch)
         if self.trains and self.cfg.valid_pairs and split == self.cfg.valid_subset.split(",")[0]:
             from .evaluation.during_training import valid_pairs  # here, so that other trainings need no tokenizers
 
             self.pairs = valid_pairs(self.cfg, self.dictionary, samples.dataset.blocks)
+
+    def begin_blocks(self, epoch: int) -> int:
+        """Set and return the length of the blocks of an epoch, see `training.block_lengths`."""
+        self.length = self.block_lengths.begin_epoch(epoch, self.cfg.max_update, self.cfg.max_epoch)
+        if self.block_lengths.grows:
+            logger.info(f"epoch {epoch}: blocks of {self.length} positions (--tokens-per-sample "
+                        f"{self.cfg.tokens_per_sample})")
+        return self.length
+
+    def max_positions(self) -> int:
+        """Positions of the longest block, which the model and the teacher must have."""
+        return self.block_lengths.longest
+
+    def has_sharded_data(self, split: str) -> bool:
+        """Whether fairseq is to load the data anew in each epoch: other shards, or blocks that may be longer."""
+        return super().has_sharded_data(split) or self.block_lengths.grows
 
     def scoring_device(self) -> torch.device:
         """Where scores are computed before the training starts: fairseq has not moved anything to the GPU yet."""
@@ -189,8 +231,11 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """fairseq's iterator over the batches of an epoch; remembers how many updates a training epoch takes."""
+        trains = self.trains and dataset is self.datasets.get(self.cfg.train_subset)
+        if trains and kwargs.get("max_sentences"):  # as many tokens in every batch, whatever the length of the blocks
+            kwargs["max_sentences"] = kwargs["max_sentences"] * self.max_positions() // self.length
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
-        if self.trains and dataset is self.datasets.get(self.cfg.train_subset):
+        if trains:
             self.updates_per_epoch = -(-len(iterator) // self.cfg.update_freq[0])
             if self.recorder is not None:
                 self.recorder.flush()  # fairseq asks for the next epoch at the end of each, the last one too
@@ -208,12 +253,14 @@ class EntropyMaskedLMTask(MaskedLMTask):
             wait_for_ranks(self.scoring_device())
 
     def learned_state(self) -> Dict[str, Any]:
-        """What a checkpoint contains of a score that learns."""
-        return learners.learned_state(self.learner, self.cfg)
+        """What a checkpoint contains of a score that learns, and of blocks that grow."""
+        blocks = self.block_lengths.state_dict()
+        return {**learners.learned_state(self.learner, self.cfg), **({block_lengths.STATE: blocks} if blocks else {})}
 
     def load_learned_state(self, state: Dict[str, Any]) -> None:
         """Resume from the `learned_state` of a checkpoint."""
         learners.load_learned_state(self.learner, self.cfg, state)
+        self.block_lengths.load_state_dict(state.get(block_lengths.STATE, {}))
 
     # ---- the batch hook
 
@@ -253,6 +300,7 @@ class EntropyMaskedLMTask(MaskedLMTask):
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """fairseq's, once in an update on every rank; then the learner's."""
         super().optimizer_step(optimizer, model, update_num)
+        self.block_lengths.updates = update_num + 1
         if self.learner is not None:
             self.learner.update(update_num, sum_over_ranks)
 
@@ -266,10 +314,16 @@ class EntropyMaskedLMTask(MaskedLMTask):
 
     def valid_step(self, sample: Sample, model: Any, criterion: Any,
                    ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """fairseq's step on random masks, the same for every policy, epoch and run. Each step logs all minimal pairs:
-        their ratio is the same however often it is added up, and fairseq drops what a rank without a batch logs."""
-        loss, sample_size, logging_output = super().valid_step(
-            self.mask_for_validation(sample), model, self.in_precision(criterion))
+        """fairseq's step on random masks, the same for every policy, epoch and run. While the blocks of the training
+        are shorter, the logging output also has short_loss and short_size, of the same masks in such blocks. Each step
+        logs all minimal pairs: their ratio is the same however often it is added up, and fairseq drops what a rank
+        without a batch logs."""
+        masked, criterion = self.mask_for_validation(sample), self.in_precision(criterion)
+        loss, sample_size, logging_output = super().valid_step(masked, model, criterion)
+        if self.length < self.max_positions():
+            shorter = in_shorter_blocks(masked, self.length, self.dictionary.pad())
+            _, _, short = super().valid_step(shorter, model, criterion)
+            logging_output = {**logging_output, "short_loss": short["loss"], "short_size": short["sample_size"]}
         return loss, sample_size, {**logging_output, **self.pair_sums}
 
     def when(self, update_num: int) -> When:
@@ -370,19 +424,23 @@ class EntropyMaskedLMTask(MaskedLMTask):
         return plateau.unigram_entropy([self.dictionary.count[i] for i in self.ordinary.tolist()])
 
     def post_validate(self, model: Any, stats: Dict[str, Any], agg: Any) -> None:
-        """Log how far the validation loss is below the unigram entropy, and warn where it is on the plateau."""
-        loss, unigram = float(stats["loss"]), self.unigram_entropy()
+        """Log how far the validation loss is below the unigram entropy, warn where it is on the plateau, and remember
+        it: blocks may grow with it."""
+        loss, unigram = float(stats.get("short_loss", stats["loss"])), self.unigram_entropy()
+        self.block_lengths.record_loss(self.epoch, int(stats.get("num_updates", 0)), loss)
         if unigram is None:
             return
         stats["bits_below_unigram"] = round(unigram - loss, 3)
         if plateau.is_on_plateau(loss, unigram):
-            logger.warning(plateau.plateau_warning(loss, unigram))
+            logger.warning(plateau.plateau_warning(loss, unigram, self.block_lengths.lengths))
 
     def reduce_metrics(self, logging_outputs: Sequence[Dict[str, Any]], criterion: Any) -> None:
         """Log mask_rate, guided, the mean score of all maskable and of the masked tokens (entropies in nats), and in
         validation the accuracy on minimal pairs."""
         super().reduce_metrics(logging_outputs, criterion)
-        total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in (*SUMS, "pairs_correct", "n_pairs")}
+        keys = (*SUMS, "short_loss", "short_size", "pairs_correct", "n_pairs")
+        total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in keys}
+        log_ratio("short_loss", total["short_loss"] / math.log(2), total["short_size"])
         log_ratio("pairs_accuracy", total["pairs_correct"], total["n_pairs"])
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
         if schedule.is_scored(self.cfg.mask_strategy) and not self.cfg.replay_masks:

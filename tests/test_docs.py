@@ -52,6 +52,7 @@ BLOCKS = {
         "python scripts/flops.py": ["test_flops.py"],
         "mkdir": [TRAINS, "test_reports.py"],
     },
+    "docs/block-length.md": {"fairseq-train --tokens-per-sample": [TRAINS, "test_block_lengths.py"]},
     "docs/corpus.md": {
         "python scripts/prepare_corpus.py --vocab-size": ["test_corpus.py"],
         "python scripts/prepare_corpus.py --dataset": ["test_corpus.py"],

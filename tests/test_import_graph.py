@@ -8,7 +8,7 @@ import pytest
 from builders.training import ROOT
 
 PACKAGE = "entropy_mask_plugin"
-ROOMS = ["system", "masking", "scoring", "checkpoints", "config", "flag_checks", "fairseq_fixes", "training", "models",
+ROOMS = ["system", "masking", "scoring", "checkpoints", "training", "config", "flag_checks", "fairseq_fixes", "models",
          "criterion", "huggingface", "pretrained", "reporting", "recording", "corpus", "evaluation", "glue", "task",
          "__init__", "policies", "doctor", "studies", "benchmark", "cli"]  # from the lowest to the highest
 

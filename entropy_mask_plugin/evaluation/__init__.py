@@ -9,4 +9,6 @@
     during_training.py    minimal pairs after each validation
     policy_masks.py       what does a trained policy mask?
     cross.py              how well does every model predict what every policy masks?
+
+    shorter_blocks.py     a validation batch in the blocks of a training that has shorter ones
 """

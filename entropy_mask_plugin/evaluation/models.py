@@ -22,6 +22,7 @@ from ..masking.units.word import number_words, prefix_of
 from ..masking.vocabulary import Vocabulary
 from ..pretrained.teacher import Teacher, load_masked_lm, refuse_headless
 from ..system.errors import UsageError, require
+from ..training.block_lengths import parse_lengths
 from .pseudo_likelihood import Sentence
 
 FLAG = "--checkpoint"
@@ -118,7 +119,7 @@ class EvaluatedModel(SentenceEncoder):
     @property
     def block_length(self) -> int:
         """Positions that it was trained on, where that is known, else all that it has."""
-        return min(self.settings.get("tokens_per_sample") or self.max_positions, self.max_positions)
+        return min(parse_lengths(self.settings.get("tokens_per_sample") or self.max_positions)[-1], self.max_positions)
 
     def refuse_nan(self, values: List[float]) -> List[float]:
         """The values; raises a UsageError where one is nan, which would count as a wrong answer."""

@@ -3,7 +3,13 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..config import recorded_corruption, recorded_defaults, recorded_guided_fraction, source_schedule
+from ..config import (
+    recorded_corruption,
+    recorded_defaults,
+    recorded_guided_fraction,
+    recorded_lengths,
+    source_schedule,
+)
 from ..masking.rates import Ramp, rate_at
 from ..scoring import schedule
 from ..system.errors import require
@@ -88,6 +94,7 @@ def describe_masks(flags: Dict[str, Any]) -> str:
         text += "" if guided == 1 else f", {guided} guided" + by_sequences(task)
     rate = recorded_corruption(task).mask_prob
     text += f", {rate} masked" if isinstance(rate, Ramp) and not replays else ""
+    text += f", blocks of {task['tokens_per_sample']}" if len(recorded_lengths(task)) > 1 else ""
     if criterion["kd_weight"]:
         text += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"
     return text
@@ -99,16 +106,16 @@ def by_sequences(task: Dict[str, Any]) -> str:
 
 def plateau_warnings(runs: Sequence[PretrainingRun], plateau: Optional[float]) -> List[str]:
     """One line for each run that predicts tokens under random masks hardly better than their frequencies do."""
-    return [f"{run.name} is {plateau_warning(run.valid[-1]['loss'], plateau)}" for run in runs
+    return [f"{run.name} is {plateau_warning(run.valid[-1]['loss'], plateau, run.lengths())}" for run in runs
             if is_on_plateau(run.valid[-1]["loss"], plateau)]
 
 
-AGAINST = {"updates": "updates", "hours": "hours of training"}
+AGAINST = {"updates": "updates", "tokens": "tokens", "hours": "hours of training"}
 
 
 def places(run: PretrainingRun, updates: Any, against: str) -> Any:
     """Where updates are on an axis of AGAINST."""
-    return run.hours_at(updates) if against == "hours" else updates
+    return {"hours": run.hours_at, "tokens": run.tokens_at}.get(against, lambda updates: updates)(updates)
 
 
 def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], file: str,
@@ -198,9 +205,11 @@ def mark_events(runs, loss, accuracy, against):
     for run in runs:
         for update, event in run.events():
             names[float(places(run, update, against))][event].append(run.name)
-    for place, events in names.items():
+    lines_above = 0  # labels of places that are near each other must not overlap
+    for place, events in sorted(names.items()):
         for axis in (loss, accuracy):
             axis.axvline(place, color="grey", linestyle=":", linewidth=1)
         label = "\n".join(f"{event}\n({', '.join(runs)})" for event, runs in events.items())
-        accuracy.annotate(label, (place, 1), (4, -4), xycoords=("data", "axes fraction"),
+        accuracy.annotate(label, (place, 1), (4, -4 - 10 * lines_above), xycoords=("data", "axes fraction"),
                           textcoords="offset points", va="top", fontsize=8, color="dimgrey")
+        lines_above += 2 * len(events)
