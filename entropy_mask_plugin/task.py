@@ -9,40 +9,23 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 
 import functools
 import logging
-import math
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
-from fairseq import utils
 from fairseq.distributed import utils as distributed_utils
-from fairseq.logging import metrics
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, register_task
-from fairseq.tasks.masked_lm import MaskedLMTask
 from hydra.core.config_store import ConfigStore
 from torch import Tensor
 
-from .checkpoints.vocabulary import RECORD, read_dictionary_of_shards
-from .config import (
-    EntropyMaskedLMConfig,
-    block_lengths_of,
-    names_with,
-    plain,
-    policy_of,
-    source_schedule,
-    uses_ema,
-    with_length,
-    with_options,
-)
-from .evaluation.shorter_blocks import in_shorter_blocks
+from .checkpoints.vocabulary import RECORD
+from .config import EntropyMaskedLMConfig, names_with, plain, policy_of, source_schedule, uses_ema, with_options
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
 from .fairseq_fixes.yaml_numbers import refuse_numbers_in_base_60
 from .flag_checks import check_flags, check_growth, check_policy, warn_of_unused_flags
-from .masking import corruption, noise
 from .masking.devices import to_device_async
 from .masking.masker import Masker
 from .masking.scores import Learner, Scores
 from .masking.statistics import SUMS, mask_statistics
-from .masking.take import number_to_mask, take
 from .masking.vocabulary import Vocabulary
 from .masking.when import When
 from .models.positions import SelectedPositions
@@ -58,19 +41,18 @@ from .scoring.precision import autocast
 from .scoring.schedule import SourceSchedule
 from .scoring.scorer import Scorer
 from .scoring.sources import SOURCES, models_read, refuse_nan
-from .system.errors import UsageError, require
-from .training import block_lengths, plateau
-from .training.blocks import load_samples, some_rows, special_symbols
+from .system.errors import require
+from .training import plateau
+from .training.blocks import some_rows, with_masks
+from .validation_task import Sample, ValidationTask, log_ratio
 
 logger = logging.getLogger(__name__)
 
 TASK = "entropy_masked_lm"
-VALID_MASK_PROB = 0.15  # whatever --mask-prob is, so that validation losses are comparable between runs
-Sample = Dict[str, Any]  # a batch, as `training.blocks` collates it
 
 
 @register_task(TASK, dataclass=with_options(EntropyMaskedLMConfig))
-class EntropyMaskedLMTask(MaskedLMTask):
+class EntropyMaskedLMTask(ValidationTask):
     """Masked language modelling with masks chosen by entropy.
 
     Args:
@@ -80,32 +62,16 @@ class EntropyMaskedLMTask(MaskedLMTask):
         UsageError: names the first flag with a wrong value.
     """
 
-    cfg: Any  # an EntropyMaskedLMConfig, not the base class's
     teacher: Any  # a frozen model, or None
 
     def __init__(self, cfg: Any, dictionary: Any = None):
         check_flags(cfg)
         super().__init__(plain(cfg), dictionary)
-        self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
         self.learner: Optional[Learner] = None  # see build_model
         self.recorder: Optional[MaskRecorder] = None  # see load_dataset
         self.replay: Optional[Replay] = None  # likewise
-        self.pairs: Any = None  # likewise
-        self.pair_sums: Dict[str, float] = {}  # set by begin_valid_epoch
-        self.trains, self.sources = False, {}
-        self.updates_per_epoch = 0  # set by get_batch_iterator
-        specials = set(special_symbols(self.dictionary).tolist())
-        self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
-        self.block_lengths = block_lengths_of(cfg, self.unigram_entropy())
-        self.length = self.block_lengths.longest  # positions of a training block, set by load_dataset
-
-    @classmethod
-    def add_args(cls, parser: Any) -> None:
-        """The flags. One block length is a number as in YAML: fairseq's own archs calculate with it."""
-        super().add_args(parser)
-        action = next(action for action in parser._actions if action.dest == "tokens_per_sample")
-        action.type = block_lengths.as_setting
+        self.sources: Dict[str, Any] = {}  # by name, made at their first use
 
     @classmethod
     def setup_task(cls, cfg: Any, from_checkpoint: bool = False, **kwargs: Any) -> "EntropyMaskedLMTask":
@@ -127,15 +93,6 @@ class EntropyMaskedLMTask(MaskedLMTask):
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
             logger.info(plateau.unigram_message(task.unigram_entropy()))
         return task
-
-    @classmethod
-    def load_dict(cls, cfg: Any) -> Any:
-        """The dictionary of the data, with <mask>.
-
-        Raises:
-            UsageError: it is missing or damaged, or differs between shards.
-        """
-        return read_dictionary_of_shards(utils.split_paths(cfg.data))
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """fairseq's model, for training compiled and initialized as the flags say.
@@ -186,60 +143,28 @@ class EntropyMaskedLMTask(MaskedLMTask):
     # ---- data
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
-        """Load a split as clean blocks, in the training split with the entropies from the cache.
+        """Load a split as clean blocks, the training split with scores from the cache and with recorded masks.
 
         Raises:
-            UsageError: there is no such split, it is damaged, or there is nothing to mask.
+            UsageError: there is no such split, or nothing to mask; it, a cache or a recording is damaged.
         """
-        trains = self.trains and split == self.cfg.train_subset
-        length = self.begin_blocks(epoch) if trains else self.max_positions()
-        samples: Any = load_samples(with_length(self.cfg, length), self.dictionary, split, epoch, combine)
-        first = (samples[i]["src_tokens"] for i in range(min(len(samples), 1000)))
-        if not any(samples.dataset.maskable(tokens).any() for tokens in first):
-            raise UsageError(f"data: {split} in {self.cfg.data} begins with 1,000 sequences without anything to mask, "
-                             "expected text in the symbols of dict.txt (is all of it <unk>?)")
-        self.datasets[split] = samples
+        super().load_dataset(split, epoch, combine, **kwargs)
+        samples = self.datasets[split].dataset
         if self.cfg.entropy_cache and split == self.cfg.train_subset:
-            attach_entropies(self, samples.dataset, split, epoch, length)
-        if trains:
-            attach_recordings(self, samples.dataset, split, epoch)
-        if self.trains and self.cfg.valid_pairs and split == self.cfg.valid_subset.split(",")[0]:
-            from .evaluation.during_training import valid_pairs  # here, so that other trainings need no tokenizers
+            attach_entropies(self, samples, split, epoch, self.length)
+        if self.trains_on(split):
+            attach_recordings(self, samples, split, epoch)
 
-            self.pairs = valid_pairs(self.cfg, self.dictionary, samples.dataset.blocks)
-
-    def begin_blocks(self, epoch: int) -> int:
-        """Set and return the length of the blocks of an epoch, see `training.block_lengths`."""
-        self.length = self.block_lengths.begin_epoch(epoch, self.cfg.max_update, self.cfg.max_epoch)
-        if self.block_lengths.grows:
-            logger.info(f"epoch {epoch}: blocks of {self.length} positions (--tokens-per-sample "
-                        f"{self.cfg.tokens_per_sample})")
-        return self.length
-
-    def max_positions(self) -> int:
-        """Positions of the longest block, which the model and the teacher must have."""
-        return self.block_lengths.longest
-
-    def has_sharded_data(self, split: str) -> bool:
-        """Whether fairseq is to load the data anew in each epoch: other shards, or blocks that may be longer."""
-        return super().has_sharded_data(split) or self.block_lengths.grows
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's iterator over the batches of an epoch; ends the recording of the epoch before it."""
+        if self.recorder is not None and dataset is self.datasets.get(self.cfg.train_subset):
+            self.recorder.flush()  # fairseq asks for the next epoch at the end of each, the last one too
+        return super().get_batch_iterator(dataset, *args, **kwargs)
 
     def scoring_device(self) -> torch.device:
         """Where scores are computed before the training starts: fairseq has not moved anything to the GPU yet."""
         on_gpu = torch.cuda.is_available() and not self.cfg.cpu
         return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-
-    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """fairseq's iterator over the batches of an epoch; remembers how many updates a training epoch takes."""
-        trains = self.trains and dataset is self.datasets.get(self.cfg.train_subset)
-        if trains and kwargs.get("max_sentences"):  # as many tokens in every batch, whatever the length of the blocks
-            kwargs["max_sentences"] = kwargs["max_sentences"] * self.max_positions() // self.length
-        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
-        if trains:
-            self.updates_per_epoch = -(-len(iterator) // self.cfg.update_freq[0])
-            if self.recorder is not None:
-                self.recorder.flush()  # fairseq asks for the next epoch at the end of each, the last one too
-        return iterator
 
     def get_checkpoint_dict(self) -> Dict[str, Any]:
         """What a checkpoint contains of the task: the symbols of its vocabulary."""
@@ -253,21 +178,19 @@ class EntropyMaskedLMTask(MaskedLMTask):
             wait_for_ranks(self.scoring_device())
 
     def learned_state(self) -> Dict[str, Any]:
-        """What a checkpoint contains of a score that learns, and of blocks that grow."""
-        blocks = self.block_lengths.state_dict()
-        return {**learners.learned_state(self.learner, self.cfg), **({block_lengths.STATE: blocks} if blocks else {})}
+        """What a checkpoint contains of a score that learns, too."""
+        return {**super().learned_state(), **learners.learned_state(self.learner, self.cfg)}
 
     def load_learned_state(self, state: Dict[str, Any]) -> None:
         """Resume from the `learned_state` of a checkpoint."""
+        super().load_learned_state(state)
         learners.load_learned_state(self.learner, self.cfg, state)
-        self.block_lengths.load_state_dict(state.get(block_lengths.STATE, {}))
 
     # ---- the batch hook
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Remember the epoch, counted from 1, move the learner to the model's device, read the masks to replay."""
+        """Move the learner to the model's device, read the masks to replay."""
         super().begin_epoch(epoch, model)
-        self.epoch = epoch  # set, not counted: fairseq calls this again after resuming within an epoch
         if self.learner is not None:
             self.learner.to(next(model.parameters()).device)
         if self.replay is not None:
@@ -300,31 +223,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """fairseq's, once in an update on every rank; then the learner's."""
         super().optimizer_step(optimizer, model, update_num)
-        self.block_lengths.updates = update_num + 1
         if self.learner is not None:
             self.learner.update(update_num, sum_over_ranks)
-
-    def begin_valid_epoch(self, epoch: int, model: Any) -> None:
-        """Score the minimal pairs of --valid-pairs."""
-        super().begin_valid_epoch(epoch, model)
-        if self.pairs is not None:
-            from .evaluation.during_training import accuracy_sums
-
-            self.pair_sums = accuracy_sums(self.pairs, model)
-
-    def valid_step(self, sample: Sample, model: Any, criterion: Any,
-                   ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """fairseq's step on random masks, the same for every policy, epoch and run. While the blocks of the training
-        are shorter, the logging output also has short_loss and short_size, of the same masks in such blocks. Each step
-        logs all minimal pairs: their ratio is the same however often it is added up, and fairseq drops what a rank
-        without a batch logs."""
-        masked, criterion = self.mask_for_validation(sample), self.in_precision(criterion)
-        loss, sample_size, logging_output = super().valid_step(masked, model, criterion)
-        if self.length < self.max_positions():
-            shorter = in_shorter_blocks(masked, self.length, self.dictionary.pad())
-            _, _, short = super().valid_step(shorter, model, criterion)
-            logging_output = {**logging_output, "short_loss": short["loss"], "short_size": short["sample_size"]}
-        return loss, sample_size, {**logging_output, **self.pair_sums}
 
     def when(self, update_num: int) -> When:
         """The time of an update, for the policy."""
@@ -386,15 +286,6 @@ class EntropyMaskedLMTask(MaskedLMTask):
                                      self.masker.is_partly_guided)
         return new, statistics
 
-    def mask_for_validation(self, sample: Sample) -> Sample:
-        """A new sample with random masks that depend on nothing but the sample id."""
-        tokens = sample["net_input"]["src_tokens"]
-        priority = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
-        k = number_to_mask(torch.tensor(sample["n_maskable"]), VALID_MASK_PROB)
-        selected = take(priority, sample["maskable"], to_device_async(k, tokens.device))
-        src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
-        return with_masks(sample, src_tokens, target, SelectedPositions(selected, k.numpy()))
-
     def teacher_on(self, device: torch.device) -> Any:
         """The teacher, moved to the device at its first use."""
         if next(self.teacher.parameters()).device != device:  # `to` visits every parameter, 0.3 ms in each update
@@ -407,41 +298,12 @@ class EntropyMaskedLMTask(MaskedLMTask):
         with torch.no_grad(), autocast(device, self.cfg.precision):
             return self.teacher_on(device)(**net_input, masked_tokens=positions)[0]
 
-    def in_precision(self, criterion: Any) -> Callable[[Any, Sample], Any]:
-        """The criterion under autocast. Autocast around train_step would have no effect: fairseq disables it there
-        unless --amp is given."""
-
-        def compute(model, sample):
-            with autocast(sample["target"].device, self.cfg.precision):
-                return criterion(model, sample)
-
-        return compute
-
     # ---- log
 
-    def unigram_entropy(self) -> Optional[float]:
-        """Unigram entropy of the training data in bits, by the counts in dict.txt; None where it has no counts."""
-        return plateau.unigram_entropy([self.dictionary.count[i] for i in self.ordinary.tolist()])
-
-    def post_validate(self, model: Any, stats: Dict[str, Any], agg: Any) -> None:
-        """Log how far the validation loss is below the unigram entropy, warn where it is on the plateau, and remember
-        it: blocks may grow with it."""
-        loss, unigram = float(stats.get("short_loss", stats["loss"])), self.unigram_entropy()
-        self.block_lengths.record_loss(self.epoch, int(stats.get("num_updates", 0)), loss)
-        if unigram is None:
-            return
-        stats["bits_below_unigram"] = round(unigram - loss, 3)
-        if plateau.is_on_plateau(loss, unigram):
-            logger.warning(plateau.plateau_warning(loss, unigram, self.block_lengths.lengths))
-
     def reduce_metrics(self, logging_outputs: Sequence[Dict[str, Any]], criterion: Any) -> None:
-        """Log mask_rate, guided, the mean score of all maskable and of the masked tokens (entropies in nats), and in
-        validation the accuracy on minimal pairs."""
+        """Log mask_rate, guided, and the mean score of all maskable and of the masked tokens (entropies in nats)."""
         super().reduce_metrics(logging_outputs, criterion)
-        keys = (*SUMS, "short_loss", "short_size", "pairs_correct", "n_pairs")
-        total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in keys}
-        log_ratio("short_loss", total["short_loss"] / math.log(2), total["short_size"])
-        log_ratio("pairs_accuracy", total["pairs_correct"], total["n_pairs"])
+        total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in SUMS}
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
         if schedule.is_scored(self.cfg.mask_strategy) and not self.cfg.replay_masks:
             log_ratio("guided", total["n_guided"], total["n_selected"])
@@ -465,12 +327,6 @@ def add_flags_of_parts() -> None:
     ConfigStore.instance().store(name=TASK, group="task", node=node, provider="fairseq")
 
 
-def with_masks(sample: Sample, src_tokens: Tensor, target: Tensor, selected: SelectedPositions) -> Sample:
-    """A new sample with corrupted tokens and targets, B x T int64 each, and the positions to be predicted."""
-    return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
-            "selected": selected}
-
-
 def sum_over_ranks(tensor: Tensor) -> None:
     """Replace a tensor by its sum over all ranks."""
     if torch.distributed.is_initialized():
@@ -482,9 +338,3 @@ def wait_for_ranks(device: torch.device) -> None:
     total = torch.zeros(1, device=device)
     sum_over_ranks(total)
     total.item()  # on a GPU, only this waits
-
-
-def log_ratio(name: str, total: Any, count: Any) -> None:
-    """Log total / count, weighted by count."""
-    if count > 0:  # without a count, the mean is unknown: a zero would mislead
-        metrics.log_scalar(name, total / count, count, round=3)

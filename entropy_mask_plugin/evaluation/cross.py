@@ -162,7 +162,7 @@ def freeze_all(checkpoints: Dict[str, str], data: str, teacher: Optional[str], l
             first = policy
             frozen[RANDOM] = [freeze(sample, policy.task.mask_for_validation(sample)["selected"].mask, policy.task)
                               for sample in clean_batches(policy.task, policy.device, limit, max_tokens)]
-        length, expected = (each.task.cfg.tokens_per_sample for each in (policy, first))
+        length, expected = (each.task.max_positions() for each in (policy, first))
         require(FLAG, f"{path} with --tokens-per-sample {length}", length == expected, f"{expected}, as {first.path}")
         frozen[name] = [freeze(sample, selected, policy.task) for sample, selected in policy.masks(limit, max_tokens)]
     return frozen

@@ -58,13 +58,14 @@ def scoring(model: Any) -> Iterator[Teacher]:
         model.train(was_training)
 
 
-def valid_pairs(cfg: Any, dictionary: Any, blocks: Sequence[Any]) -> Optional[Credits]:
+def valid_pairs(cfg: Any, dictionary: Any, blocks: Sequence[Any], longest: int) -> Optional[Credits]:
     """The pairs of a training.
 
     Args:
         cfg: an EntropyMaskedLMConfig.
         dictionary: of the data, with <mask>.
         blocks: of the validation text.
+        longest: positions of a block.
     Returns:
         None where the text has none, which is logged.
     Raises:
@@ -72,8 +73,8 @@ def valid_pairs(cfg: Any, dictionary: Any, blocks: Sequence[Any]) -> Optional[Cr
     """
     limit = cfg.valid_pairs_limit
     if cfg.valid_pairs == TEXT:
-        return pairs_of_text(blocks, dictionary, limit or LIMIT_OF_SWAP, cfg.tokens_per_sample)
-    return pairs_of_files(cfg, dictionary, limit or LIMIT_OF_PARADIGM)
+        return pairs_of_text(blocks, dictionary, limit or LIMIT_OF_SWAP, longest)
+    return pairs_of_files(cfg, dictionary, limit or LIMIT_OF_PARADIGM, longest)
 
 
 def pairs_of_text(blocks: Sequence[Any], dictionary: Any, limit: int, longest: int) -> Optional[Credits]:
@@ -95,17 +96,17 @@ def counts(questions: Sequence[Cloze]) -> str:
     return ", ".join(f"{one}/{other} {of_swap[one, other]}" for one, other in SWAPS if of_swap[one, other])
 
 
-def pairs_of_files(cfg: Any, dictionary: Any, limit: int) -> Credits:
+def pairs_of_files(cfg: Any, dictionary: Any, limit: int, longest: int) -> Credits:
     """By pseudo-log-likelihood; the tokenizer is beside the data."""
     data = utils.split_paths(cfg.data)[0]
     encoder = SentenceEncoder(data, dictionary.symbols, None, {"cfg": {"task": {"data": data}}})
     pairs = read_pairs(cfg.valid_pairs, limit, FLAG)
     sentences = encoder.sentences(encoder.encode([text for pair in pairs for text in (pair.good, pair.bad)]))
     encoded = list(zip(sentences[::2], sentences[1::2]))
-    short = [pair for pair in encoded if all(2 < len(sentence.tokens) <= cfg.tokens_per_sample for sentence in pair)]
+    short = [pair for pair in encoded if all(2 < len(sentence.tokens) <= longest for sentence in pair)]
     if not short:
         raise UsageError(f"{FLAG}: {cfg.valid_pairs} without a pair that fits into --tokens-per-sample "
-                         f"{cfg.tokens_per_sample} found, expected shorter sentences")
+                         f"{longest} found, expected shorter sentences")
     n_unknown = sum(any(map(encoder.count_unknown, pair)) for pair in short)
     logger.info(f"{FLAG}: {len(short):,} pairs of {len({pair.paradigm for pair in pairs})} paradigms, {n_unknown:,} "
                 f"with <unk>; {len(encoded) - len(short):,} longer than a block are left out; chance is 50 %")

@@ -179,6 +179,13 @@ def some_rows(sample: Mapping[str, Any], rows: Tensor) -> Dict[str, Any]:
     return {key: chosen(value) for key, value in sample.items()}
 
 
+def with_masks(sample: Mapping[str, Any], src_tokens: Tensor, target: Tensor, selected: Any) -> Dict[str, Any]:
+    """A new sample with corrupted tokens and targets, B x T int64 each, and the positions to be predicted,
+    a `SelectedPositions`."""
+    return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
+            "selected": selected}
+
+
 def bits(values: Iterable[np.ndarray]) -> Tensor:
     """fp32 arrays -> B x T int32 with the same bits, padded: fairseq's --fp16 would convert fp32 tensors of a batch."""
     rows = [torch.from_numpy(np.array(row)) for row in values]
