@@ -10,7 +10,7 @@ from builders.training import ROOT
 PACKAGE = "entropy_mask_plugin"
 ROOMS = ["system", "masking", "scoring", "checkpoints", "config", "flag_checks", "fairseq_fixes", "training", "models",
          "criterion", "huggingface", "pretrained", "reporting", "recording", "corpus", "evaluation", "glue", "task",
-         "__init__", "policies", "doctor", "studies", "benchmark", "cli"]  # from the lowest to the highest
+         "__init__", "policies", "doctor", "atlas", "studies", "benchmark", "cli"]  # from the lowest to the highest
 
 
 def name_of(file):
