@@ -108,8 +108,7 @@ def extremes(shares: np.ndarray, positions: np.ndarray, least_positions: int,
         most: length of each list.
     """
     types = np.flatnonzero(positions >= least_positions)
-    by = shares[types]
-    highest = types[np.lexsort((types, -positions[types], -by))]
-    lowest = types[np.lexsort((types, -positions[types], by))]
     length = min(most, len(types) // 2)
-    return highest[:length], lowest[:length]
+    highest = types[np.lexsort((types, -positions[types], -shares[types]))][:length]
+    others = np.setdiff1d(types, highest)
+    return highest, others[np.lexsort((others, -positions[others], shares[others]))][:length]

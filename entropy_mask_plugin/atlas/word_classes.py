@@ -22,7 +22,7 @@ CLASSES = {  # name for people: the C5 tags, as prefixes
 }
 OTHER = "other"
 SENTENCE = re.compile(r"[.!?]$")
-LONGEST_SENTENCE = 60  # words
+LONGEST_SENTENCE, LONGEST_WORD = 60, 30  # words, characters: the tagger tries every way to cut an unknown word
 WITHIN_WORDS = ("'", "’", "-")  # signs that end no word
 
 
@@ -79,7 +79,7 @@ def word_starts(tokens: np.ndarray, blocks: np.ndarray, positions: np.ndarray, s
 
 
 def tags_of(tagger: Tagger, words: Sequence[str], blocks: np.ndarray) -> List[str]:
-    """A tag for each word, sentence by sentence; a word without a character is tagged "".
+    """A tag for each word, sentence by sentence; a word without a character, or with too many, is tagged "".
 
     Args:
         tagger: see above.
@@ -89,7 +89,7 @@ def tags_of(tagger: Tagger, words: Sequence[str], blocks: np.ndarray) -> List[st
     tags = [""] * len(words)
     sentence: List[int] = []
     for i, word in enumerate(words):
-        sentence += [i] if word.strip() else []
+        sentence += [i] if word.strip() and len(word) <= LONGEST_WORD else []
         is_last = i + 1 == len(words) or blocks[i + 1] != blocks[i]
         if sentence and (is_last or SENTENCE.search(word) or len(sentence) == LONGEST_SENTENCE):
             for place, tag in zip(sentence, tagger([words[j] for j in sentence])):
