@@ -408,10 +408,10 @@ def test_a_browser_shows_the_passages_the_map_and_the_numbers(written, tmp_path)
         assert seen[name] == sum(of_draw) > 0
     assert seen["circles"] == 2 * len(data["types"]["symbol"]) > 0 and seen["charts"] >= 10
     rates = [policy["all_checkpoints"]["never_masked_fraction"] for policy in record["policies"]]
-    assert all(f"{100 * rate:.0f} %" in seen["cards"] for rate in rates)
+    assert all(f"{100 * rate:.0f}\u00a0%" in seen["cards"] for rate in rates)
     first = record["policies"][0]["checkpoints"][0]
     assert f"update {first['update']}" in seen["which"]
-    assert f"{100 * first['guided_fraction']:.0f} %" in seen["cards_first"] != seen["cards"]
+    assert f"{100 * first['guided_fraction']:.0f}\u00a0%" in seen["cards_first"] != seen["cards"]
     of_token = data["views"][0][0][1]
     rank = f"{of_token['score'][0] / 100:.2f} nats, rank {of_token['rank'][0]} of {of_token['n']}"
     assert rank in seen["hover"]

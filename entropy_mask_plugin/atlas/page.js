@@ -22,7 +22,7 @@ function drawn(name, attributes = {}, ...children) {
   return made;
 }
 
-const percent = (value, digits = 1) => value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)} %`;
+const percent = (value, digits = 1) => value === null || value === undefined ? "–" : `${(100 * value).toFixed(digits)}\u00a0%`;
 const decimal = (value, digits = 2) => value === null || value === undefined ? "–" : value.toFixed(digits);
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const placeOf = (policy, place = state.place) => policy === 0 ? place : overlap[place].other_place;
@@ -148,15 +148,18 @@ function card(title, value, note) {
       element("b", {textContent: value(i)}))), element("small", {textContent: note}));
 }
 
+const ofEach = (key, write) => [...new Set(policies.map((_, i) => write(number(i, key))))].join(", ");
+
 function drawCards() {
   const cards = [
     card("mask rate", (i) => percent(number(i, "mask_rate")), "of the maskable tokens"),
     card("masks by score", (i) => percent(number(i, "guided_fraction"), 0), "of the masks, the others are random"),
     card("repeats from epoch to epoch", (i) => percent(number(i, "jaccard_of_epochs"), 0),
-      `Jaccard; by chance ${percent(number(0, "jaccard_by_chance"), 0)}`),
-    card("never masked", (i) => percent(number(i, "never_masked_fraction"), 0), `of the tokens; by chance ${percent(number(0, "never_masked_by_chance"), 0)}`),
+      `Jaccard; by chance ${ofEach("jaccard_by_chance", (value) => percent(value, 0))}`),
+    card("never masked", (i) => percent(number(i, "never_masked_fraction"), 0),
+      `of the tokens; by chance ${ofEach("never_masked_by_chance", (value) => percent(value, 0))}`),
     card("score of masked tokens", (i) => decimal(number(i, "mean_score_of_masked")),
-      `${unit(0)}; of all: ${policies.map((_, i) => decimal(number(i, "mean_score"))).join(", ")}`),
+      `${sameScore ? unit(0) : "each in its own unit"}; of all: ${policies.map((_, i) => decimal(number(i, "mean_score"))).join(", ")}`),
   ];
   if (overlap.length) {
     const at = state.all ? data.summary.overlap_all_checkpoints : overlap[state.place];
@@ -301,7 +304,7 @@ function drawCurves() {
       "% of the masks", 100),
     curve("how much of the choice repeats", [...lines("jaccard_of_epochs", "from draw to draw", "solid"),
       ...lines("jaccard_with_checkpoint_before", "with the checkpoint before", "dashed"), ...lines("jaccard_by_chance", "by chance", "dotted")], "Jaccard overlap", 1),
-    curve(`mean ${policies[0].score}`, [...lines("mean_score_of_masked", "masked tokens", "solid"), ...lines("mean_score", "all tokens", "dotted")], unit(0), null),
+    curve(`mean ${sameScore ? policies[0].score : "score"}`, [...lines("mean_score_of_masked", "masked tokens", "solid"), ...lines("mean_score", "all tokens", "dotted")], sameScore ? unit(0) : "", null),
   ];
   if (overlap.length) {
     const points = (key) => overlap.filter((at) => at[key] !== null).map((at) => [at.update, at[key]]);
