@@ -454,6 +454,6 @@ def test_mistakes_are_one_line(runs, subwords, data_bin, tmp_path):
             (settings(runs / "ramp", data=data_bin), "another vocabulary"),
             (settings(replayed), "--replay-masks"),
             (settings(runs / "ramp", names=("a", "b")), "--names: a b found, expected a name for each policy"),
-            (settings(runs / "ramp", epochs=0), "--epochs: 0 found, expected 1 or more")):
+            (settings(runs / "ramp", epochs=0), "--epochs: 0 found, expected 1 to 30")):
         with pytest.raises(UsageError, match=message):
             make_atlas(given)

@@ -21,6 +21,7 @@ from .word_classes import installed_tagger, word_classes
 
 SHOWN_TOKENS = 30_000  # of all passages at all checkpoints: the page stays below 5 MB
 LONGEST_PASSAGE, SHORTEST_PASSAGE = 128, 24
+MOST = {"epochs": 30, "passages": 100, "checkpoints": 50}  # bits of a number in the page's script; size of the page
 SAME_BLOCKS = ("tokens_per_sample", "sample_break_mode", "shorten_method")
 BESIDE = "--beside"
 
@@ -58,8 +59,10 @@ def make_atlas(settings: Settings, show_progress: bool = False) -> Atlas:
     Raises:
         UsageError: a flag is out of its range, a checkpoint cannot be used, or the two policies read other blocks.
     """
-    for flag, value in (("--limit", settings.limit), ("--epochs", settings.epochs), ("--passages", settings.passages)):
-        require(flag, value, value >= 1, "1 or more")
+    require("--limit", settings.limit, settings.limit >= 1, "1 or more")
+    for name, most in MOST.items():
+        value = getattr(settings, name)
+        require(f"--{name}", value, 1 <= value <= most, f"1 to {most}")
     of_policies = [read_checkpoints(paths, settings.checkpoints, *flag)
                    for paths, flag in ((settings.paths, ()), (settings.beside, (BESIDE,))) if paths]
     check_same_blocks(of_policies)

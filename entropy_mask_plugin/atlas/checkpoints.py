@@ -38,7 +38,6 @@ def read_checkpoints(paths: Sequence[str], most: int = 8, flag: str = FLAG) -> L
     Raises:
         UsageError: no checkpoint in a folder, one that is no checkpoint of this task, or checkpoints of two policies.
     """
-    require("--checkpoints", most, most >= 1, "1 or more")
     every = [read(file, flag) for path in paths for file in files_of(path, flag)]
     check_one_policy(every, flag)
     by_update = {checkpoint.update: checkpoint for checkpoint in reversed(every)}  # the first of several at an update

@@ -3,8 +3,8 @@
 import os
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
-from ..config import source_schedule
-from ..masking.rates import parse_rate, rate_at
+from ..config import recorded_corruption, recorded_guided_fraction, source_schedule
+from ..masking.rates import Ramp, rate_at
 from ..masking.scores import SCORES
 from .checkpoints import Checkpoint, times_of
 from .choices import Choices, Prediction, choose, predictions
@@ -73,7 +73,8 @@ def show(name: str, checkpoints: Sequence[Checkpoint], data: str, teacher: Optio
         UsageError: see `restore` and `times_of`.
     """
     settings = checkpoints[0].settings
-    changes = any(":" in str(settings.get(rate)) for rate in ("mask_prob", "guided_fraction"))
+    rates = recorded_corruption(settings).mask_prob, recorded_guided_fraction(settings)
+    changes = any(isinstance(rate, Ramp) for rate in rates)
     views = [view_of(checkpoint, restore(checkpoint, when, data, teacher), progress, extent, advance)
              for checkpoint, (when, progress) in zip(checkpoints, times_of(checkpoints, changes))]
     return Shown(name, description(settings), settings["seed"], bool(settings["static_masks"]), views)
@@ -100,8 +101,7 @@ def description(settings: Any) -> str:
             then if sources.switch else first)
         parts += [f"score {settings['mask_score']}", f"source: {turn}",
                   f"guided fraction {settings['guided_fraction']} by {settings['guided_by']}"]
-    rate = f"{settings['mask_count']} tokens" if settings["mask_count"] else str(parse_rate(
-        settings["mask_prob"] or 0.15))
+    rate = f"{settings['mask_count']} tokens" if settings["mask_count"] else recorded_corruption(settings).mask_prob
     return ", ".join([*parts, f"unit {settings['mask_unit']}", f"mask rate {rate}"])
 
 
