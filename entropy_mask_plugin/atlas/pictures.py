@@ -17,7 +17,9 @@ CHANCE = "#777777"
 
 def draw_token_map(policies: Sequence[Shown], text: Text, types: Types, file: str) -> None:
     """Each type: x = mean score, y = how often it is masked, colour = frequency band, size = number of tokens."""
-    figure, axes = pyplot.subplots(1, len(policies), figsize=(7 * len(policies), 5.4), squeeze=False, sharey=True)
+    is_one_score = len({shown.views[0].score for shown in policies}) == 1
+    figure, axes = pyplot.subplots(1, len(policies), figsize=(7 * len(policies), 5.4), squeeze=False, sharey=True,
+                                   sharex=is_one_score)
     band = groups.bands(types.per_million)
     for axis, shown in zip(axes[0], policies):
         masked = masked_at_all(shown)
@@ -77,7 +79,7 @@ def draw_checkpoints(summary: Dict[str, Any], file: str) -> None:
         lines: List[Any] = [
             (guided, "guided_fraction_intended", "--", "intended", 100),
             (guided, "guided_fraction", "-", "realised", 100),
-            (repeats, "jaccard_of_epochs", "-", "of epochs", 1), (repeats, "jaccard_by_chance", ":", "by chance", 1),
+            (repeats, "jaccard_of_epochs", "-", "from draw to draw", 1), (repeats, "jaccard_by_chance", ":", "by chance", 1),
             (scores, "mean_score", ":", "all tokens", 1), (scores, "mean_score_of_masked", "-", "masked tokens", 1)]
         for axis, key, style, label, factor in lines:
             values = [np.nan if view[key] is None else factor * view[key] for view in at]
