@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from html import unescape
 
 import numpy as np
 import pytest
@@ -393,7 +394,7 @@ def in_browser(html, folder, width=1280):
                            (folder / "window.html").as_uri()], capture_output=True, text=True, timeout=300)
     match = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
     assert match, done.stderr[-2000:]
-    return json.loads(match[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    return json.loads(unescape(match[1]))
 
 
 @pytest.mark.slow

@@ -79,7 +79,8 @@ def draw_checkpoints(summary: Dict[str, Any], file: str) -> None:
         lines: List[Any] = [
             (guided, "guided_fraction_intended", "--", "intended", 100),
             (guided, "guided_fraction", "-", "realised", 100),
-            (repeats, "jaccard_of_epochs", "-", "from draw to draw", 1), (repeats, "jaccard_by_chance", ":", "by chance", 1),
+            (repeats, "jaccard_of_epochs", "-", "from draw to draw", 1),
+            (repeats, "jaccard_by_chance", ":", "by chance", 1),
             (scores, "mean_score", ":", "all tokens", 1), (scores, "mean_score_of_masked", "-", "masked tokens", 1)]
         for axis, key, style, label, factor in lines:
             values = [np.nan if view[key] is None else factor * view[key] for view in at]
