@@ -22,7 +22,7 @@ from entropy_mask_plugin.atlas import counts, groups, word_classes
 from entropy_mask_plugin.atlas.build import Settings, make_atlas
 from entropy_mask_plugin.atlas.checkpoints import read_checkpoints, thinned, times_of
 from entropy_mask_plugin.atlas.choices import Choices, Prediction, Text, choose, predictions, read_text, spread
-from entropy_mask_plugin.atlas.page import page
+from entropy_mask_plugin.atlas.page import Symbols, page, view_data
 from entropy_mask_plugin.atlas.restoring import restore
 from entropy_mask_plugin.atlas.summary import Types, summary
 from entropy_mask_plugin.atlas.views import Extent, Shown, View, names_of
@@ -292,6 +292,14 @@ def test_numbers_of_the_summary_are_counted_again_from_the_masks(runs, subwords)
     inside = [p for p, token in enumerate(text.tokens) if atlas.types.symbols[token].startswith("##")]
     assert shares["positions"][1] == len(inside)
     assert shares["at_checkpoints"][1][1] == sum(choices.masked[:, p].sum() for p in inside) / (2 * len(inside))
+    used, ranks = Symbols(atlas.types.symbols), counts.ranks(choices.scores, text.blocks)
+    for block, of in zip(atlas.extent.passages, view_data(atlas.policies[0].views[1], text, atlas.extent, used)):
+        places = [p for p in range(len(text.tokens)) if text.ids[text.blocks[p]] == block]
+        assert of["at"] == [text.positions[p] for p in places] and of["n"] == len(places)
+        assert of["score"] == pytest.approx([100 * choices.scores[p] for p in places], abs=0.51)
+        assert of["rank"] == [ranks[p] for p in places]
+        for key, drawn in (("masked", choices.masked), ("guided", choices.guided)):
+            assert of[key] == [drawn[0, p] + 2 * drawn[1, p] for p in places]
     a, b = (shown.views[1].choices.masked for shown in atlas.policies)
     assert record["overlap"][1]["jaccard"] == (a & b).sum() / (a | b).sum()
     assert record["overlap"][1]["other_update"] == record["overlap"][1]["update"]
@@ -359,14 +367,16 @@ def test_symbols_that_look_like_html_stay_text():
 PROBE = """<script>
 const seen = {};
 seen.tokens = document.querySelectorAll(".token[data-passage]").length;
-seen.masked = document.querySelectorAll("#passages .token.masked").length;
+const masked = () => [...document.querySelectorAll("#passages .token.masked")].map(
+  ({dataset}) => [dataset.policy, dataset.passage, dataset.position].map(Number));
+seen.masked = masked();
 seen.charts = document.querySelectorAll("main svg").length;
 seen.circles = document.querySelectorAll("circle.type").length;
 seen.cards = byId("cards").textContent;
 slider.value = 0;
 slider.dispatchEvent(new Event("input"));
 seen.which = byId("which").value;
-seen.masked_first = document.querySelectorAll("#passages .token.masked").length;
+seen.masked_first = masked();
 const token = document.querySelector('.token[data-passage="1"][data-policy="0"]:not(.special)');
 token.dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
 seen.hover = byId("hover").innerText;
@@ -405,13 +415,14 @@ def test_a_browser_shows_the_passages_the_map_and_the_numbers(written, tmp_path)
     seen = in_browser(html, tmp_path)
     assert seen["tokens"] == 2 * sum(map(len, data["passages"]))
     for name, place in (("masked", -1), ("masked_first", 0)):
-        of_draw = [bits & 1 for views in data["views"] for of in views[place] for bits in of["masked"]]
-        assert seen[name] == sum(of_draw) > 0
+        of_draw = [[policy, passage, at] for policy, views in enumerate(data["views"])
+                   for passage, of in enumerate(views[place]) for at, bits in zip(of["at"], of["masked"]) if bits & 1]
+        assert sorted(seen[name]) == of_draw != []
     assert seen["circles"] == 2 * len(data["types"]["symbol"]) > 0 and seen["charts"] >= 10
     rates = [policy["all_checkpoints"]["never_masked_fraction"] for policy in record["policies"]]
     assert all(f"{100 * rate:.0f}\u00a0%" in seen["cards"] for rate in rates)
     first = record["policies"][0]["checkpoints"][0]
-    assert f"update {first['update']}" in seen["which"]
+    assert f"update {first['update']:,}" in seen["which"]
     assert f"{100 * first['guided_fraction']:.0f}\u00a0%" in seen["cards_first"] != seen["cards"]
     of_token = data["views"][0][0][1]
     rank = f"{of_token['score'][0] / 100:.2f} nats, rank {of_token['rank'][0]} of {of_token['n']}"
