@@ -89,6 +89,10 @@ BLOCKS = {
         "fairseq-train --self-mask-from-epoch --self-mask-model": [TRAINS],
         "fairseq-train --entropy-folds": [TRAINS, "test_folds.py"],
     },
+    "docs/atlas.md": {
+        "entropy-mask atlas --beside": ["test_atlas.py"],
+        "entropy-mask atlas --passages": ["test_atlas.py"],
+    },
     "docs/record-masks.md": {
         "fairseq-train --record-masks": [TRAINS, "test_recording.py"],
         "fairseq-train --replay-masks": ["test_recording.py"],

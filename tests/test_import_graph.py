@@ -10,8 +10,8 @@ from builders.training import ROOT
 PACKAGE = "entropy_mask_plugin"
 ROOMS = ["system", "masking", "scoring", "checkpoints", "training", "config", "flag_checks", "fairseq_fixes", "models",
          "criterion", "huggingface", "pretrained", "reporting", "recording", "corpus", "evaluation", "glue",
-         "text_task", "validation_task", "task", "__init__", "policies", "doctor", "studies", "benchmark",
-         "cli"]  # from the lowest to the highest
+         "text_task", "validation_task", "task", "__init__", "policies", "doctor", "atlas", "studies",
+         "benchmark", "cli"]  # from the lowest to the highest
 
 
 def name_of(file):

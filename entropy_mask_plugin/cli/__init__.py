@@ -45,6 +45,7 @@ COMMANDS = {
     "studies": Command(fairseq=True, extras=("glue", "report"), extra_args=True),
     "compare-runs": Command(fairseq=True, extras=("report",)),
     "diff": Command(fairseq=True, extras=("report",)),
+    "atlas": Command(fairseq=True, extras=("report",)),
     "flops": Command(fairseq=True, extras=("report",)),
     "benchmark": Command(extras=("report",)),  # registers itself, for its stages are processes of their own
     "mixer-scaling": Command(fairseq=True, extras=("report",)),
