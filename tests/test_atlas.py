@@ -20,12 +20,12 @@ from builders.training import train
 from entropy_mask_plugin import cli
 from entropy_mask_plugin.atlas import counts, groups, word_classes
 from entropy_mask_plugin.atlas.build import Settings, make_atlas
-from entropy_mask_plugin.atlas.checkpoints import read_checkpoints, thinned, times_of
-from entropy_mask_plugin.atlas.choices import Choices, Prediction, Text, choose, predictions, read_text, spread
 from entropy_mask_plugin.atlas.page import Symbols, page, view_data
-from entropy_mask_plugin.atlas.restoring import restore
 from entropy_mask_plugin.atlas.summary import Types, summary
 from entropy_mask_plugin.atlas.views import Extent, Shown, View, names_of
+from entropy_mask_plugin.inspection.checkpoints import read_checkpoints, thinned, times_of
+from entropy_mask_plugin.inspection.choices import Choices, Prediction, Text, choose, predictions, read_text, spread
+from entropy_mask_plugin.inspection.restoring import restore
 from entropy_mask_plugin.system.errors import UsageError
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -191,7 +191,7 @@ def test_a_run_is_its_checkpoints_by_update_each_once(runs):
     found = read_checkpoints([str(runs / "ramp")])
     assert [checkpoint.path.rsplit("/")[-1] for checkpoint in found] == [f"checkpoint{i}.pt" for i in (1, 2, 3)]
     assert [checkpoint.epoch for checkpoint in found] == [2, 3, 4]  # of the next update
-    times = times_of(found, needs_progress=True)
+    times = times_of(found)
     assert [fraction for _, fraction in times] == pytest.approx([1 / 3, 2 / 3, 1])
     assert len(read_checkpoints([str(runs / "ramp")], most=2)) == 2
 
@@ -199,10 +199,11 @@ def test_a_run_is_its_checkpoints_by_update_each_once(runs):
 def test_progress_within_the_first_epoch_needs_a_later_checkpoint(subwords, tmp_path):
     train(subwords, str(tmp_path), *RAMP, "--save-interval-updates", "3")
     first, *_, last = read_checkpoints([str(tmp_path)])
-    assert first.epoch == 1 and times_of([first, last], True)[0][1] == pytest.approx(first.update / last.update)
+    assert first.epoch == 1 and times_of([first, last])[0][1] == pytest.approx(first.update / last.update)
     with pytest.raises(UsageError, match="a later checkpoint of it too"):
-        times_of([first], needs_progress=True)
-    assert times_of([first], needs_progress=False)[0][1] is None
+        times_of([first])
+    constant = first._replace(settings={**first.settings, "mask_prob": "0.2", "guided_fraction": "0.5"})
+    assert times_of([constant])[0][1] is None
 
 
 @pytest.mark.parametrize("flags", [
@@ -226,7 +227,7 @@ def test_the_first_draw_is_what_the_run_masks_in_its_next_update(flags, subwords
     train(subwords, str(tmp_path / "run"), *flags, "--max-update", "5", "--save-interval-updates", "3", "--cpu")
     masks = {int(i): positions for (update, i), positions in read_masks(tmp_path / "masks").items() if update == 3}
     checkpoint, = read_checkpoints([str(tmp_path / "run" / "checkpoint_1_3.pt")])
-    (when, _), = times_of([checkpoint], needs_progress=True)
+    (when, _), = times_of([checkpoint])
     policy = restore(checkpoint, when, subwords)
     policy.task.load_dataset("train")
     samples, ids = policy.task.dataset("train").dataset, sorted(masks)
@@ -239,7 +240,7 @@ def test_the_first_draw_is_what_the_run_masks_in_its_next_update(flags, subwords
 
 def test_the_other_draws_differ_by_noise_alone(runs, subwords):
     checkpoint = read_checkpoints([str(runs / "ramp")])[-1]
-    (when, _), = times_of([checkpoint], True)
+    (when, _), = times_of([checkpoint])
     policy = restore(checkpoint, when, subwords)
     samples = policy.task.dataset("valid").dataset
     chosen = choose(policy, samples, range(40), 2, 4)
@@ -251,7 +252,7 @@ def test_the_other_draws_differ_by_noise_alone(runs, subwords):
 
 def test_the_scores_and_predictions_are_those_of_a_softmax(runs, subwords):
     checkpoint = read_checkpoints([str(runs / "random")])[-1]
-    policy = restore(checkpoint, times_of([checkpoint], False)[0][0], subwords)
+    policy = restore(checkpoint, times_of([checkpoint])[0][0], subwords)
     samples = policy.task.dataset("valid").dataset
     tokens = samples[7]["src_tokens"]
     logits = policy.model(tokens[None])[0][0].double()

@@ -12,9 +12,7 @@ from builders.training import train
 from fairseq import checkpoint_utils
 
 from entropy_mask_plugin import cli
-from entropy_mask_plugin.evaluation import cross
-from entropy_mask_plugin.evaluation.policy_masks import end_of_training, read_policy
-from entropy_mask_plugin.masking.when import When
+from entropy_mask_plugin.inspection import cross
 from entropy_mask_plugin.system.errors import UsageError
 
 EMA = ["--self-mask-model", "ema", "--store-ema", "--ema-decay", "0.9"]
@@ -41,14 +39,15 @@ def runs(data_bin, teacher, tmp_path_factory):
     return {name: folder / name for name in POLICIES}
 
 
-def policy_of(runs, name, **more):
-    return read_policy(str(runs[name] / "checkpoint_last.pt"), **more)
+@pytest.fixture
+def policy_of(runs, data_bin):
+    return lambda name: cross.last_policy(str(runs[name] / "checkpoint_last.pt"), data_bin)
 
 
 def masked_of(policy, **more):
     """[(clean tokens, masked positions)] of each block."""
     blocks = []
-    for sample, selected in policy.masks(**more):
+    for sample, selected in cross.masks_of(policy, **more):
         inputs = sample["net_input"]
         for row, length, chosen in zip(inputs["src_tokens"], inputs["src_lengths"], selected):
             blocks.append((row[: int(length)].tolist(), chosen.nonzero().flatten().tolist()))
@@ -69,8 +68,8 @@ def entropy_is_ambiguous(chosen, expected):
 
 
 @pytest.mark.parametrize("name, rate", [("teacher", 0.15), ("average", 0.3)])
-def test_a_policy_masks_what_its_source_is_least_sure_of_at_the_end_of_its_training(name, rate, runs):
-    policy = policy_of(runs, name)
+def test_a_policy_masks_what_its_source_is_least_sure_of_at_the_end_of_its_training(name, rate, policy_of):
+    policy = policy_of(name)
     source = policy.task.teacher if name == "teacher" else policy.average
     masked, n_equal = masked_of(policy), 0
     for tokens, positions in masked:
@@ -84,39 +83,23 @@ def test_a_policy_masks_what_its_source_is_least_sure_of_at_the_end_of_its_train
         assert masked_of(of_weights) != masked and policy.when.progress == 1
 
 
-def test_a_score_that_learns_is_that_of_the_checkpoint(runs):
-    policy = policy_of(runs, "learned")
-    state = torch.load(policy.path, weights_only=True)["extra_state"]["learned_state"]["state"]
+def test_a_score_that_learns_is_that_of_the_checkpoint(runs, policy_of):
+    policy = policy_of("learned")
+    state = torch.load(runs["learned"] / "checkpoint_last.pt", weights_only=True)["extra_state"]["learned_state"]["state"]
     learned = policy.task.learner.state_dict()
     assert state.keys() and all(torch.equal(value, state[key]) for key, value in learned.items())
-    fresh = policy_of(runs, "learned")
+    fresh = policy_of("learned")
     for value in fresh.task.learner.state_dict().values():
         value.zero_()
     assert masked_of(fresh) != masked_of(policy)
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_masks_are_the_same_each_time_and_in_batches_of_any_size(name, runs):
-    masked = masked_of(policy_of(runs, name))
-    assert masked == masked_of(policy_of(runs, name), max_tokens=16)
-    assert masked_of(policy_of(runs, name), limit=7, max_tokens=60) == masked[:7]
+def test_masks_are_the_same_each_time_and_in_batches_of_any_size(name, policy_of):
+    masked = masked_of(policy_of(name))
+    assert masked == masked_of(policy_of(name), max_tokens=16)
+    assert masked_of(policy_of(name), limit=7, max_tokens=60) == masked[:7]
     assert len(masked) > 50 and all(tokens[i] > 3 for tokens, positions in masked for i in positions)
-    model = policy_of(runs, name).model
-    assert not model.training
-
-
-@pytest.mark.parametrize("place, update, limits, expected", [
-    ((3, 0), 40, (0, 2), When(2, 40, 1.0)), ((3, 0), 40, (0, 4), When(2, 40, 0.5)),
-    ((3, 10), 50, (0, 4), When(3, 50, 50 / 80)), ((1, 10), 10, (20, 0), When(1, 10, 0.5)),
-    ((2, 4), 22, (0, 4), When(2, 22, 22 / 80)),
-])
-def test_the_end_of_a_training_follows_from_its_checkpoint(place, update, limits, expected, runs):
-    task = policy_of(runs, "random").task
-    task.cfg.max_update, task.cfg.max_epoch = limits
-    task.cfg.update_freq = [2] if place == (2, 4) else [1]
-    state = {"extra_state": {"train_iterator": dict(zip(("epoch", "iterations_in_epoch"), place))},
-             "optimizer_history": [{"num_updates": update}]}
-    assert end_of_training(state, task) == expected and task.epoch == expected.epoch
 
 
 # ---- the matrix
@@ -134,12 +117,12 @@ def loss_in_a_loop(checkpoint, masked):
     return sum(losses) / len(losses), len(losses)
 
 
-def test_every_loss_is_that_of_a_plain_loop(runs):
+def test_every_loss_is_that_of_a_plain_loop(runs, policy_of):
     result = cross.cross(list(map(str, runs.values())), max_tokens=200)
     assert list(result.losses) == list(POLICIES)
     assert list(result.n_masked) == ["random masks", *POLICIES]
     for name in POLICIES:
-        masked = masked_of(policy_of(runs, name))
+        masked = masked_of(policy_of(name))
         for model, folder in runs.items():
             loss, number = loss_in_a_loop(folder / "checkpoint_last.pt", masked)
             assert result.losses[model][name] == pytest.approx(loss, rel=1e-5) and result.n_masked[name] == number
@@ -224,8 +207,8 @@ def test_data_of_another_vocabulary_are_refused(runs, subwords):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda state: state["cfg"]["task"].update(replay_masks="masks"), "was trained with --replay-masks, expected a"),
-    (lambda state: state["cfg"]["task"].update(_name="masked_lm"), "of --task masked_lm found, expected --task entr"),
+    (lambda state: state["cfg"]["task"].update(replay_masks="masks"), "with --replay-masks found, expected the run whose"),
+    (lambda state: state["cfg"]["task"].update(_name="masked_lm"), "of --task masked_lm found, expected a checkpoint"),
     (lambda state: state["cfg"]["task"].update(tokens_per_sample=9), "with --tokens-per-sample 9 found, expected 16"),
     (lambda state: state["extra_state"].update({"masked-LM head": "none"}), "has no trained masked-LM head, expected"),
 ])

@@ -10,7 +10,7 @@ from builders.training import ROOT
 PACKAGE = "entropy_mask_plugin"
 ROOMS = ["system", "masking", "scoring", "checkpoints", "training", "config", "flag_checks", "fairseq_fixes", "models",
          "criterion", "huggingface", "pretrained", "reporting", "recording", "corpus", "evaluation", "glue",
-         "text_task", "validation_task", "task", "__init__", "policies", "doctor", "atlas", "studies",
+         "text_task", "validation_task", "task", "__init__", "policies", "doctor", "inspection", "atlas", "studies",
          "benchmark", "cli"]  # from the lowest to the highest
 
 

@@ -6,15 +6,15 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 from tqdm import tqdm
 
+from ..inspection.checkpoints import Checkpoint, read_checkpoints
+from ..inspection.choices import Text, read_text, spread
+from ..inspection.restoring import task_of
 from ..masking.units.word import prefix_of
-from ..system.atomic_files import write_json, write_text
+from ..system.atomic_files import make_folder, write_json, write_text
 from ..system.errors import UsageError, require
 from . import pictures
-from .checkpoints import Checkpoint, read_checkpoints
-from .choices import Text, read_text, spread
 from .groups import Grouping, frequencies, groupings
 from .page import page
-from .restoring import task_of
 from .summary import Types, summary, table_of_types
 from .views import Extent, Shown, names_of, show
 from .word_classes import installed_tagger, word_classes
@@ -78,7 +78,7 @@ def make_atlas(settings: Settings, show_progress: bool = False) -> Atlas:
     counts = np.array(dictionary.count)
     counts[samples.specials.numpy()] = 0
     types = Types(dictionary.symbols, *frequencies(counts, text.tokens))
-    found = groups_of(text, types, task.cfg.tokens_per_sample, settings.word_classes)
+    found = groups_of(text, types, task.max_positions(), settings.word_classes)
     record = {"data": settings.data, **summary(policies, text, found, types)}
     sequences = [samples[i]["src_tokens"][: extent.longest].numpy() for i in extent.passages]
     return Atlas(record, text, types, policies, extent, sequences)
@@ -119,7 +119,7 @@ def groups_of(text: Text, types: Types, block_length: int, has_word_classes: boo
 
 def write_atlas(atlas: Atlas, folder: str) -> None:
     """Write atlas.html, atlas.json, tokens.csv and the pictures."""
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder, "--out")
     write_json(os.path.join(folder, "atlas.json"), atlas.summary)
     write_text(os.path.join(folder, "tokens.csv"), table_of_types(atlas.policies, atlas.text, atlas.types).csv())
     pictures.draw_token_map(atlas.policies, atlas.text, atlas.types, os.path.join(folder, "token_map.png"))

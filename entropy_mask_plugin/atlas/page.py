@@ -10,9 +10,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from ..inspection.choices import Text
 from ..masking.units.word import prefix_of
 from . import counts, groups
-from .choices import Text
 from .summary import RARE, Types
 from .views import Extent, Shown, View
 

@@ -4,9 +4,9 @@ from typing import Any, Dict, List, Sequence
 
 import numpy as np
 
+from ..inspection.choices import Text
 from ..reporting.figures import pyplot, save
 from . import counts, groups
-from .choices import Text
 from .summary import RARE, Types, masked_at_all, mean_scores
 from .views import Shown
 

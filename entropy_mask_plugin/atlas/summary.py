@@ -7,9 +7,9 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from ..inspection.choices import Text
 from ..reporting.table import Table
 from . import counts, groups
-from .choices import Text
 from .groups import Grouping
 from .views import Shown, View
 

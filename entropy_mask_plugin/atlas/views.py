@@ -3,12 +3,12 @@
 import os
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
-from ..config import recorded_corruption, recorded_guided_fraction, source_schedule
-from ..masking.rates import Ramp, rate_at
+from ..config import recorded_corruption, source_schedule
+from ..inspection.checkpoints import Checkpoint, times_of
+from ..inspection.choices import Choices, Prediction, choose, predictions
+from ..inspection.restoring import RestoredPolicy, restore
+from ..masking.rates import rate_at
 from ..masking.scores import SCORES
-from .checkpoints import Checkpoint, times_of
-from .choices import Choices, Prediction, choose, predictions
-from .restoring import RestoredPolicy, restore
 
 
 class View(NamedTuple):
@@ -73,10 +73,8 @@ def show(name: str, checkpoints: Sequence[Checkpoint], data: str, teacher: Optio
         UsageError: see `restore` and `times_of`.
     """
     settings = checkpoints[0].settings
-    rates = recorded_corruption(settings).mask_prob, recorded_guided_fraction(settings)
-    changes = any(isinstance(rate, Ramp) for rate in rates)
     views = [view_of(checkpoint, restore(checkpoint, when, data, teacher), progress, extent, advance)
-             for checkpoint, (when, progress) in zip(checkpoints, times_of(checkpoints, changes))]
+             for checkpoint, (when, progress) in zip(checkpoints, times_of(checkpoints))]
     return Shown(name, description(settings), settings["seed"], bool(settings["static_masks"]), views)
 
 

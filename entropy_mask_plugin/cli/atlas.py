@@ -17,9 +17,9 @@ what it leaves in DIR:
 
 
 def add_arguments(parser):
-    parser.add_argument("policy", nargs="+", metavar="RUN-OR-CHECKPOINTS",
+    parser.add_argument("policy", nargs="+", metavar="RUN",
                         help="a --save-dir of fairseq-train, or checkpoint files of one run")
-    parser.add_argument("--beside", nargs="+", default=[], metavar="RUN-OR-CHECKPOINTS", help="a second policy")
+    parser.add_argument("--beside", nargs="+", default=[], metavar="RUN", help="a second policy")
     parser.add_argument("--data", required=True, metavar="BIN", help="data-bin whose validation split is masked")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the atlas goes")
     parser.add_argument("--names", nargs="+", default=[], metavar="NAME",

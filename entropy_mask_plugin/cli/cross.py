@@ -26,12 +26,11 @@ def add_arguments(parser):
 
 
 def run(args):
-    import os
-
-    from ..evaluation import cross
+    from ..inspection import cross
+    from ..system.atomic_files import make_folder
 
     if args.out:
-        os.makedirs(args.out, exist_ok=True)
+        make_folder(args.out, "--out")
     result = cross.cross(args.runs, args.data, args.teacher, args.limit, args.max_tokens, args.out)
     print(cross.markdown(result))
     if args.out:

@@ -7,8 +7,6 @@
     pseudo_perplexity.py  how well does a model predict a text?
     text_pairs.py         minimal pairs made of a text
     during_training.py    minimal pairs after each validation
-    policy_masks.py       what does a trained policy mask?
-    cross.py              how well does every model predict what every policy masks?
 
     shorter_blocks.py     a validation batch in the blocks of a training that has shorter ones
 """

@@ -85,10 +85,11 @@ def choose(policy: RestoredPolicy, samples: Any, ids: Sequence[int], n_draws: in
     return Choices(*(np.concatenate(part, axis=-1) for part in zip(*parts)))
 
 
-def batches(policy: RestoredPolicy, samples: Any, ids: Sequence[int]) -> Iterator[Dict[str, Any]]:
-    """The blocks as batches on the scoring device."""
+def batches(policy: RestoredPolicy, samples: Any, ids: Sequence[int],
+            max_tokens: int = BATCH_TOKENS) -> Iterator[Dict[str, Any]]:
+    """The blocks as batches on the scoring device, of so many tokens at most, or of one block."""
     device = policy.task.scoring_device()
-    rows = max(1, BATCH_TOKENS // max(int(samples.sizes[i]) for i in ids))
+    rows = max(1, max_tokens // max(int(samples.sizes[i]) for i in ids))
     for begin in range(0, len(ids), rows):
         batch: Any = utils.apply_to_sample(lambda tensor: tensor.to(device),
                                            samples.collater([samples[i] for i in ids[begin : begin + rows]]))

@@ -1,14 +1,14 @@
 """Every model's loss on every policy's masks: a matrix, a picture, and how to read it.
 
-The masks of each policy are chosen once, by its own last checkpoint, and frozen; see `policy_masks`.
+The masks of each policy are chosen once, by its own last checkpoint as those of the next update, and frozen.
 
 Shapes: B sentences, T positions, K masked tokens, V vocabulary; M models, P = M + 1 sets of masks.
 """
 
 import math
 import os
-from collections.abc import Sequence
-from typing import Any, Dict, List, NamedTuple, Optional
+from collections.abc import Iterator, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from fairseq import utils
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.vocabulary import data_bin, first_difference, symbols_of_checkpoint
+from ..evaluation.models import read_model
 from ..models.positions import SelectedPositions
 from ..reporting.figures import pyplot, save
 from ..reporting.table import Table
@@ -25,10 +26,11 @@ from ..reporting.training_log import CHECKPOINT
 from ..system.atomic_files import read_json, write_json, write_text
 from ..system.digests import digest_of_file
 from ..system.errors import UsageError, require
-from .models import read_model
-from .policy_masks import SPLIT, TrainedPolicy, clean_batches, read_policy
+from .checkpoints import FLAG, read_checkpoints, times_of
+from .choices import batches, choose_in_batch
+from .restoring import RestoredPolicy, restore, source_of
 
-FLAG, RANDOM, RESULT = "RUN", "random masks", "cross.json"
+SPLIT, RANDOM, RESULT = "valid", "random masks", "cross.json"
 HOW_TO_READ = ("Read down a column, where every model predicts the same masked tokens and the lowest loss (bold) is "
                "the best; two columns are losses on different tokens and do not compare.")
 
@@ -90,12 +92,12 @@ def cross(runs: Sequence[str], data: Optional[str] = None, teacher: Optional[str
     Args:
         runs: folders of runs, or checkpoints.
         data: data-bin whose validation split is masked; None = that of the first run.
-        teacher: in place of the runs' recorded ones; see `read_policy`.
+        teacher: in place of the runs' recorded ones; see `restore`.
         limit: the first blocks only.
         max_tokens: tokens in a batch.
         out: folder that keeps what is computed; a rerun goes on from there.
     Raises:
-        UsageError: see `read_policy`; runs of different vocabularies or block lengths.
+        UsageError: see `restore`; runs of different vocabularies or block lengths.
     """
     require("--limit", limit, limit is None or limit >= 1, "1 or more")
     require("--max-tokens", max_tokens, max_tokens >= 1, "1 or more")
@@ -135,7 +137,7 @@ def check_runs(paths: Sequence[str], data: Optional[str]) -> str:
 
 
 def digest_of_text(data: str) -> Optional[str]:
-    """Of the validation split; None where there is none, which `read_policy` says."""
+    """Of the validation split; None where there is none, which `restore` says."""
     path = os.path.join(utils.split_paths(data)[0], f"{SPLIT}.bin")
     return digest_of_file(path) if os.path.exists(path) else None
 
@@ -155,17 +157,43 @@ def freeze_all(checkpoints: Dict[str, str], data: str, teacher: Optional[str], l
                max_tokens: int) -> Dict[str, List[FrozenBatch]]:
     """{masks: batches}: random ones, and those of each run's policy."""
     frozen: Dict[str, List[FrozenBatch]] = {}
-    first: Optional[TrainedPolicy] = None
+    lengths: Dict[str, int] = {}
     for name, path in tqdm(checkpoints.items(), desc="masks", unit="policy"):
-        policy = read_policy(path, data, teacher)
-        if first is None:
-            first = policy
+        policy = last_policy(path, data, teacher)
+        lengths[path] = policy.task.max_positions()
+        first, expected = next(iter(lengths.items()))
+        require(FLAG, f"{path} with --tokens-per-sample {lengths[path]}", lengths[path] == expected,
+                f"{expected}, as {first}")
+        if not frozen:
             frozen[RANDOM] = [freeze(sample, policy.task.mask_for_validation(sample)["selected"].mask, policy.task)
-                              for sample in clean_batches(policy.task, policy.device, limit, max_tokens)]
-        length, expected = (each.task.max_positions() for each in (policy, first))
-        require(FLAG, f"{path} with --tokens-per-sample {length}", length == expected, f"{expected}, as {first.path}")
-        frozen[name] = [freeze(sample, selected, policy.task) for sample, selected in policy.masks(limit, max_tokens)]
+                              for sample in clean_batches(policy, limit, max_tokens)]
+        frozen[name] = [freeze(sample, selected, policy.task)
+                        for sample, selected in masks_of(policy, limit, max_tokens)]
     return frozen
+
+
+def last_policy(path: str, data: str, teacher: Optional[str] = None) -> RestoredPolicy:
+    """The policy of a checkpoint; arguments and errors as for `restore`."""
+    checkpoints = read_checkpoints([path])
+    ((when, _),) = times_of(checkpoints)
+    return restore(checkpoints[0], when, data, teacher)
+
+
+def clean_batches(policy: RestoredPolicy, limit: Optional[int] = None,
+                  max_tokens: int = 4096) -> Iterator[Dict[str, Any]]:
+    """The validation blocks, all or the first ones, in batches of so many tokens."""
+    samples = policy.task.dataset(SPLIT).dataset
+    number = len(samples) if limit is None else min(limit, len(samples))
+    return batches(policy, samples, range(number), max_tokens)
+
+
+def masks_of(policy: RestoredPolicy, limit: Optional[int] = None,
+             max_tokens: int = 4096) -> Iterator[Tuple[Dict[str, Any], Tensor]]:
+    """(clean batch, what the policy masks in it: B x T bool) of the validation blocks."""
+    source = source_of(policy)
+    for sample in clean_batches(policy, limit, max_tokens):
+        _, masked, _ = choose_in_batch(policy, source, sample, n_draws=1, stride=1)
+        yield sample, masked[0]
 
 
 def freeze(sample: Dict[str, Any], selected: Tensor, task: Any) -> FrozenBatch:

@@ -5,7 +5,8 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..checkpoints.reading import read_checkpoint
-from ..config import flag_of, recorded_defaults
+from ..config import flag_of, recorded_corruption, recorded_defaults, recorded_guided_fraction
+from ..masking.rates import Ramp
 from ..masking.when import When
 from ..pretrained.restore import policy
 from ..scoring.schedule import total_updates
@@ -13,7 +14,7 @@ from ..system.errors import UsageError, require
 
 TASK = "entropy_masked_lm"
 COPIES = ("checkpoint_last.pt", "checkpoint_best.pt")
-FLAG = "RUN-OR-CHECKPOINTS"
+FLAG = "RUN"
 
 
 class Checkpoint(NamedTuple):
@@ -92,20 +93,25 @@ def thinned(items: Sequence[Any], most: int) -> List[Any]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)] if most > 1 else [items[-1]]
 
 
-def times_of(checkpoints: Sequence[Checkpoint], needs_progress: bool) -> List[Tuple[When, Optional[float]]]:
+def changes_over_the_run(settings: Dict[str, Any]) -> bool:
+    """Whether the policy depends on how much of the run is over. settings: of the task."""
+    rates = recorded_corruption(settings).mask_prob, recorded_guided_fraction(settings)
+    return any(isinstance(rate, Ramp) for rate in rates)
+
+
+def times_of(checkpoints: Sequence[Checkpoint]) -> List[Tuple[When, Optional[float]]]:
     """(the time of the next update of each, how much of the run is over; None = unknown, and 0 in the time).
 
     Args:
         checkpoints: of one run.
-        needs_progress: whether the policy depends on it.
     Raises:
-        UsageError: it is needed and unknown.
+        UsageError: it is unknown, and the policy depends on it.
     """
     per_epoch = max(map(updates_per_epoch, checkpoints))
     limits = checkpoints[-1].sections.get("optimization") or {}
     total = total_updates(limits.get("max_update") or 0, limits.get("max_epoch") or 0, per_epoch)
-    require(FLAG, f"{checkpoints[-1].path}, of epoch 1 of a run that ends by --max-epoch,", total or not needs_progress,
-            "a later checkpoint of it too: the policy depends on how much of the run is over")
+    require(FLAG, f"{checkpoints[-1].path}, of epoch 1 of a run that ends by --max-epoch,",
+            total or not changes_over_the_run(checkpoints[0].settings), "a later checkpoint of it too: the policy depends on how much of the run is over")
     fractions = [min(1.0, checkpoint.update / total) if total else None for checkpoint in checkpoints]
     return [(When(checkpoint.epoch, checkpoint.update, fraction or 0.0), fraction)
             for checkpoint, fraction in zip(checkpoints, fractions)]
