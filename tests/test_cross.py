@@ -72,6 +72,7 @@ def test_a_policy_masks_what_its_source_is_least_sure_of_at_the_end_of_its_train
     policy = policy_of(name)
     source = policy.task.teacher if name == "teacher" else policy.average
     masked, n_equal = masked_of(policy), 0
+    source.eval()  # what scores leaves it in training mode
     for tokens, positions in masked:
         maskable = [i for i, token in enumerate(tokens) if token > 3]
         expected = highest_entropies(source, tokens, maskable, max(1, math.floor(rate * len(maskable) + 0.5)))
@@ -85,7 +86,8 @@ def test_a_policy_masks_what_its_source_is_least_sure_of_at_the_end_of_its_train
 
 def test_a_score_that_learns_is_that_of_the_checkpoint(runs, policy_of):
     policy = policy_of("learned")
-    state = torch.load(runs["learned"] / "checkpoint_last.pt", weights_only=True)["extra_state"]["learned_state"]["state"]
+    checkpoint = torch.load(runs["learned"] / "checkpoint_last.pt", weights_only=True)
+    state = checkpoint["extra_state"]["learned_state"]["state"]
     learned = policy.task.learner.state_dict()
     assert state.keys() and all(torch.equal(value, state[key]) for key, value in learned.items())
     fresh = policy_of("learned")
@@ -207,7 +209,7 @@ def test_data_of_another_vocabulary_are_refused(runs, subwords):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda state: state["cfg"]["task"].update(replay_masks="masks"), "with --replay-masks found, expected the run whose"),
+    (lambda state: state["cfg"]["task"].update(replay_masks="masks"), "with --replay-masks found, expected the run"),
     (lambda state: state["cfg"]["task"].update(_name="masked_lm"), "of --task masked_lm found, expected a checkpoint"),
     (lambda state: state["cfg"]["task"].update(tokens_per_sample=9), "with --tokens-per-sample 9 found, expected 16"),
     (lambda state: state["extra_state"].update({"masked-LM head": "none"}), "has no trained masked-LM head, expected"),

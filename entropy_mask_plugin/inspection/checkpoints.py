@@ -111,7 +111,8 @@ def times_of(checkpoints: Sequence[Checkpoint]) -> List[Tuple[When, Optional[flo
     limits = checkpoints[-1].sections.get("optimization") or {}
     total = total_updates(limits.get("max_update") or 0, limits.get("max_epoch") or 0, per_epoch)
     require(FLAG, f"{checkpoints[-1].path}, of epoch 1 of a run that ends by --max-epoch,",
-            total or not changes_over_the_run(checkpoints[0].settings), "a later checkpoint of it too: the policy depends on how much of the run is over")
+            total or not changes_over_the_run(checkpoints[0].settings),
+            "a later checkpoint of it too: the policy depends on how much of the run is over")
     fractions = [min(1.0, checkpoint.update / total) if total else None for checkpoint in checkpoints]
     return [(When(checkpoint.epoch, checkpoint.update, fraction or 0.0), fraction)
             for checkpoint, fraction in zip(checkpoints, fractions)]
