@@ -22,7 +22,7 @@ POLICIES = {
     "teacher": ["--mask-strategy", "high", "--teacher", "{teacher}", "--entropy-cache", "{folder}/cache"],
     "average": ["--mask-strategy", "high", "--self-mask-from-epoch", "1", *EMA, "--guided-fraction", "0:1",
                 "--mask-prob", "0.1:0.3"],
-    "learned": ["--mask-strategy", "low", "--mask-score", "accuracy", "--seed", "3"],
+    "learned": ["--mask-strategy", "low", "--mask-score", "accuracy", "--accuracy-window", "3", "--seed", "3"],
     "spans": ["--mask-strategy", "random", "--mask-unit", "span", "--arch", "bertlet", "--mask-count", "4"],
 }
 
