@@ -85,7 +85,7 @@ BLOCKS = {
         "fairseq-train --self-mask-from-epoch": [TRAINS],
         "fairseq-train --self-mask-from-epoch --kd-weight": [TRAINS],
         "fairseq-train --mask-score surprisal": [TRAINS],
-        "fairseq-train --mask-score accuracy": [TRAINS, "test_learners.py"],
+        "fairseq-train --mask-score accuracy": [TRAINS, "test_learners_in_training.py"],
         "fairseq-train --self-mask-from-epoch --self-mask-model": [TRAINS],
         "fairseq-train --entropy-folds": [TRAINS, "test_folds.py"],
     },

@@ -1,32 +1,17 @@
-"""Scores that learn from the training's own answers, against plain references, and in whole trainings."""
+"""Scores that learn from the training's own answers, against plain references."""
 
 import math
-import re
 
 import pytest
 import torch
 import torch.nn.functional as F
-from builders.processes import Killed, kill_before_update, torchrun
-from builders.training import (
-    PLUGIN,
-    TINY,
-    batch_of,
-    binarise_task,
-    masked_by_policy,
-    run,
-    same_weights,
-    train,
-    weights,
-)
+from builders.learners import learned_flags
+from builders.training import TINY, batch_of, masked_by_policy
 from torch import nn
 
-from entropy_mask_plugin.checkpoints.reading import read_checkpoint
 from entropy_mask_plugin.config import source_schedule
-from entropy_mask_plugin.huggingface.exporting import export_bert
-from entropy_mask_plugin.huggingface.importing import import_bert
-from entropy_mask_plugin.masking import SCORES, Answers, projected
+from entropy_mask_plugin.masking import Answers, projected
 from entropy_mask_plugin.masking.noise import TIES, uniform
-from entropy_mask_plugin.masking.registry import Entry
 from entropy_mask_plugin.masking.scores.accuracy import NOISE, Accuracy
 from entropy_mask_plugin.masking.scores.predicted_loss import PredictedLoss, predicted_loss, ranking_loss
 from entropy_mask_plugin.models.positions import SelectedPositions
@@ -35,13 +20,7 @@ from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.training.cross_entropy import inplace_cross_entropy, inplace_cross_entropy_by_row
 
 V, C = 30, 8
-LEARNED = ["accuracy", "predicted-loss"]
-OPTIONS = {"accuracy": ["--accuracy-window", "3"], "predicted-loss": []}
 ALONE = lambda tensor: None  # noqa: E731  (all_reduce of a single rank)
-
-
-def flags_of(score, *more):
-    return ["--mask-strategy", "high", "--mask-score", score, *OPTIONS[score], *more]
 
 
 def answers(number, seed=0, sentences=5):
@@ -264,15 +243,15 @@ def test_a_learned_score_follows_the_model_and_never_a_teacher():
 ])
 def test_what_a_learned_score_cannot_do_is_refused_in_a_line(flags, message, make_task):
     with pytest.raises(UsageError, match=f"^{message}"):
-        make_task(*flags_of("accuracy"), *flags)
+        make_task(*learned_flags("accuracy"), *flags)
 
 
 def test_features_are_asked_of_archs_that_have_them(make_task):
     roberta = ["--arch", "roberta_base", *TINY[2:]]
     message = "^--mask-score: predicted-loss with --arch roberta_base found, expected one of this plug-in's archs"
     with pytest.raises(UsageError, match=message):
-        make_task(*flags_of("predicted-loss"), model=roberta)
-    assert make_task(*flags_of("accuracy"), model=roberta)[0].learner is not None
+        make_task(*learned_flags("predicted-loss"), model=roberta)
+    assert make_task(*learned_flags("accuracy"), model=roberta)[0].learner is not None
 
 
 def test_a_learned_score_is_no_function_of_logits():
@@ -286,7 +265,7 @@ def test_no_learner_where_no_score_is_learned(make_task, teacher):
 
 
 def test_the_hardest_types_of_a_sentence_are_masked(make_task):
-    task, model, _ = make_task(*flags_of("accuracy"))
+    task, model, _ = make_task(*learned_flags("accuracy"))
     task.learner.rates.copy_(torch.rand(len(task.dictionary), generator=torch.Generator().manual_seed(0)))
     sample = batch_of(task, range(30))
     masked = masked_by_policy(task, sample, model, 0)[0]
@@ -297,7 +276,7 @@ def test_the_hardest_types_of_a_sentence_are_masked(make_task):
 
 
 def test_predicted_losses_are_those_of_the_features_of_the_clean_text(make_task):
-    task, model, _ = make_task(*flags_of("predicted-loss"))
+    task, model, _ = make_task(*learned_flags("predicted-loss"))
     model.train()
     sample = batch_of(task, range(30))
     masked, _ = masked_by_policy(task, sample, model, 0)
@@ -308,163 +287,3 @@ def test_predicted_losses_are_those_of_the_features_of_the_clean_text(make_task)
     for row, target, maskable in zip(scores, masked["target"], sample["maskable"]):
         chosen = target != 1
         assert row[chosen].min() >= row[maskable & ~chosen].max()
-
-
-# ---- in trainings
-
-def learned_state(checkpoint):
-    return torch.load(checkpoint, weights_only=True)["extra_state"]["learned_state"]
-
-
-def same_state(one, other):
-    one, other = (learned_state(checkpoint)["state"] for checkpoint in (one, other))
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("score", LEARNED)
-def test_learning_changes_neither_masks_nor_weights_before_its_scores_are_used(score, data_bin, tmp_path):
-    random = train(data_bin, str(tmp_path / "random"), "--mask-strategy", "random", "--max-epoch", "1")
-    learning = train(data_bin, str(tmp_path / score), *flags_of(score), "--self-mask-from-epoch", "2", "--max-epoch",
-                     "1")
-    assert same_weights(random, learning) and learned_state(learning)["score"] == score
-    following = train(data_bin, str(tmp_path / "following"), *flags_of(score), "--max-epoch", "1")
-    assert not same_weights(random, following)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["--kd-weight", "0.5", "--kd-positions", "all", "--update-freq", "2"]],
-                         ids=["mlm", "kd"])
-@pytest.mark.parametrize("score", LEARNED)
-def test_a_run_killed_and_resumed_has_learned_what_a_straight_run_has(
-    score, more, data_bin, teacher, tmp_path, monkeypatch
-):
-    flags = flags_of(score, "--teacher", teacher, *more, "--max-epoch", "2", "--save-interval-updates", "4")
-    straight = train(data_bin, str(tmp_path / "straight"), *flags)
-    updates = torch.load(straight, weights_only=True)["optimizer_history"][-1]["num_updates"]
-    with monkeypatch.context() as patch:
-        kill_before_update(patch, updates - 1)
-        with pytest.raises(Killed):
-            train(data_bin, str(tmp_path / "killed"), *flags)
-    resumed = train(data_bin, str(tmp_path / "killed"), *flags)
-    assert same_weights(straight, resumed) and same_state(straight, resumed)
-
-
-@pytest.mark.slow
-def test_only_masked_tokens_of_training_are_counted(data_bin, tmp_path, caplog):
-    with caplog.at_level("INFO"):
-        checkpoint = train(data_bin, str(tmp_path), *flags_of("accuracy"), "--accuracy-window", "1000", "--max-epoch",
-                           "2", "--log-format", "json")  # validates twice
-    seen, correct = learned_state(checkpoint)["state"]["seen_and_correct"]
-    assert seen[:4].sum() == 0 and (correct <= seen).all()  # <s> <pad> </s> <unk>
-    assert seen[-1] == 0  # <mask>
-    text = " ".join(record.message for record in caplog.records)
-    rates = [float(rate) for rate in re.findall(r'"train_mask_rate": "([\d.]+)"', text)]
-    assert len(rates) == 2 and '"train_score_masked"' in text and "train_entropy" not in text
-    updates = torch.load(checkpoint, weights_only=True)["optimizer_history"][-1]["num_updates"]
-    assert 0.1 * 64 * 14 * updates < seen.sum() < 0.2 * 64 * 16 * updates
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("score", LEARNED)
-def test_checkpoints_load_for_everything_else(score, data_bin, make_task, tmp_path, caplog):
-    checkpoint = train(data_bin, str(tmp_path / "run"), *flags_of(score), "--max-update", "7")
-    done = run("fairseq_cli.validate", data_bin, "--user-dir", PLUGIN, "--task", "entropy_masked_lm", "--path",
-               checkpoint, "--batch-size", "64", "--cpu")
-    assert done.returncode == 0, done.stderr
-    task, _, _ = make_task(*flags_of(score), "--kd-weight", "0.5", "--teacher", checkpoint)
-    assert same_as_new(task.learner, score)
-    with caplog.at_level("WARNING"):
-        tuned = train(data_bin, str(tmp_path / "adapted"), *flags_of(score), "--finetune-from-model", checkpoint,
-                      "--max-update", "1")
-        assert not caplog.records or "learned" not in caplog.text
-    assert learned_state(tuned)["state"].keys() == learned_state(checkpoint)["state"].keys()
-    binarise_task(data_bin, tmp_path / "glue")
-    tuned = train(
-        str(tmp_path / "glue"), str(tmp_path / "tuned"), "--restore-file", checkpoint, "--reset-optimizer",
-        "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler", "--num-classes", "2", "--init-token", "0",
-        "--max-epoch", "1", task=["--task", "sentence_prediction", "--criterion", "sentence_prediction"])
-    assert torch.equal(weights(tuned)["lm_head.bias"], weights(checkpoint)["lm_head.bias"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("score", LEARNED)
-def test_a_model_is_exported_without_what_was_learned(score, like_data, data_bin, tmp_path):
-    pytest.importorskip("transformers")
-    import_bert(str(like_data[0]), str(tmp_path / "in"))
-    checkpoint = train(data_bin, str(tmp_path / "run"), "--restore-file", tmp_path / "in" / "model.pt", "--max-update",
-                       "2", *flags_of(score), model=["--arch", "bert_base", *TINY[2:]])
-    assert export_bert(checkpoint, str(tmp_path / "out"), str(tmp_path / "in")) == "BertForMaskedLM"
-    import_bert(str(tmp_path / "out"), str(tmp_path / "back"))
-    back = read_checkpoint(str(tmp_path / "back" / "model.pt"), "--restore-file")
-    assert "learned_state" not in back["extra_state"]
-    assert back["model"].keys() == weights(checkpoint).keys()
-
-
-def same_as_new(learner, score):
-    new = SCORES[score].fn(V, C, **SCORES[score].chosen({})).state_dict()
-    state = learner.state_dict()
-    return all(state[key].numel() != new[key].numel() or torch.equal(state[key], new[key]) for key in new)
-
-
-@pytest.mark.slow
-def test_another_score_is_learned_from_scratch(data_bin, tmp_path, caplog):
-    train(data_bin, str(tmp_path), *flags_of("accuracy"), "--max-update", "4")
-    with caplog.at_level("WARNING"):
-        checkpoint = train(data_bin, str(tmp_path), *flags_of("predicted-loss"), "--max-update", "6")
-    assert "--mask-score predicted-loss: not in the checkpoint, it is learned from scratch" in caplog.text
-    assert learned_state(checkpoint)["state"]["steps"] == 2
-
-
-@pytest.mark.slow
-def test_a_score_of_ones_own_may_learn(data_bin, tmp_path, monkeypatch):
-    class Count(Accuracy):
-        def __init__(self, vocabulary_size, width):
-            super().__init__(vocabulary_size, width, 1, 1.0, 0.5)
-
-    monkeypatch.setitem(SCORES._entries, "count", Entry(Count, {**SCORES.defaults, "needs": "history"}))
-    checkpoint = train(data_bin, str(tmp_path), "--mask-score", "count", "--max-update", "3")
-    assert learned_state(checkpoint)["state"]["rates"].min() == 0.5
-
-
-EQUAL_STATES = """
-import torch
-from fairseq.trainer import Trainer
-from fairseq_cli.train import cli_main
-
-step = Trainer.train_step
-
-def compared(self, samples, raise_oom=False):
-    logs = step(self, samples, raise_oom)
-    state = torch.cat([x.double().flatten() for x in self.task.learner.state_dict().values()])
-    states = [torch.empty_like(state) for _ in range(2)]
-    torch.distributed.all_gather(states, state)
-    assert torch.equal(*states), "the ranks have learned differently"
-    return logs
-
-Trainer.train_step = compared
-cli_main()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("score", LEARNED)
-def test_two_ranks_learn_the_same_and_resume_bit_for_bit(score, data_bin, tmp_path):
-    script = tmp_path / "equal_states.py"
-    script.write_text(EQUAL_STATES)
-    flags = flags_of(score, "--batch-size", "48", "--ddp-backend", "c10d")
-    straight = torchrun(2, data_bin, tmp_path / "straight", *flags, "--max-update", "11", cwd=tmp_path,
-                        program=[script])
-    torchrun(2, data_bin, tmp_path / "resumed", *flags, "--max-update", "7", cwd=tmp_path)
-    resumed = torchrun(2, data_bin, tmp_path / "resumed", *flags, "--max-update", "11", cwd=tmp_path)
-    assert same_weights(straight, resumed) and same_state(straight, resumed)
-
-
-@pytest.mark.slow
-def test_two_ranks_count_what_one_rank_counts(data_bin, tmp_path):
-    flags = flags_of("accuracy", "--self-mask-from-epoch", "9", "--batch-size", "48", "--accuracy-window", "1000",
-                     "--max-epoch", "2", "--dropout", "0", "--attention-dropout", "0", "--optimizer", "sgd")
-    one = train(data_bin, str(tmp_path / "one"), *flags, "--update-freq", "2")
-    two = torchrun(2, data_bin, tmp_path / "two", *flags, "--ddp-backend", "c10d", cwd=tmp_path)
-    one, two = (learned_state(checkpoint)["state"]["seen_and_correct"] for checkpoint in (one, two))
-    assert torch.equal(one[0], two[0]) and (one[1] - two[1]).abs().sum() <= 2

@@ -8,6 +8,7 @@ from typing import Any, List, Optional, Tuple
 
 import numpy as np
 import torch
+from scipy import stats  # fairseq needs scikit-learn, and that scipy
 
 from .cache.building import scores_of_blocks
 from .cache.store import EntropyStore
@@ -65,14 +66,6 @@ def compare_with_visible(samples: Any, store: EntropyStore, scorer: Scorer, mode
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> Optional[float]:
     """Spearman's rank correlation of two arrays of T numbers, ties with their average rank; None where it is not
     defined: all numbers of one of them are equal, or there are fewer than two."""
-    if len(one) < 2:
+    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-    one, other = (ranks - ranks.mean() for ranks in (average_ranks(one), average_ranks(other)))
-    scale = np.sqrt((one**2).sum() * (other**2).sum())
-    return float((one * other).sum() / scale) if scale > 0 else None
-
-
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """The rank of each of T numbers, from 0, equal ones with the mean of their ranks: T fp64."""
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(sizes) - (sizes + 1) / 2)[group]
+    return float(stats.spearmanr(one, other).statistic)

@@ -1,7 +1,8 @@
 """The model that is being trained."""
 
 import logging
-from typing import Any, Mapping
+from contextlib import contextmanager
+from typing import Any, Iterator, Mapping
 
 import torch
 from fairseq import utils
@@ -36,9 +37,8 @@ class Own(Source):
         if epoch != when.epoch:
             self.warn(epoch, when.epoch)
         keeps = cfg.self_entropy_every > 1
-        model.eval()
-        scores = Scores(self.task.scorer.exact(model, sample)) if keeps else self.task.scorer(model, sample)
-        model.train()
+        with in_eval_mode(model):
+            scores = Scores(self.task.scorer.exact(model, sample)) if keeps else self.task.scorer(model, sample)
         if keeps:
             store = self.task.datasets[cfg.train_subset].dataset.self_entropies
             store.write(sample["ids"], scores.values.cpu().numpy(), epoch)
@@ -50,10 +50,8 @@ class Own(Source):
         ties = noise.uniform(self.task.cfg.seed, epoch, sample["id"], clean["src_tokens"].size(1), noise.TIES)
         if scorer.needs == "history":
             return scorer.learned(model, clean, ties)
-        model.eval()
-        scores = scorer.learned(model, clean, ties)
-        model.train()
-        return scores
+        with in_eval_mode(model):
+            return scorer.learned(model, clean, ties)
 
     def warn(self, epoch: int, now: int) -> None:
         """Log once that scores of `epoch` are missing and are computed in epoch `now`."""
@@ -68,3 +66,11 @@ class Average(Own):
     """The slow average of the model's weights that fairseq keeps with --store-ema."""
 
     name = "ema"
+
+
+@contextmanager
+def in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Without dropout; then training goes on."""
+    model.eval()
+    yield
+    model.train()
