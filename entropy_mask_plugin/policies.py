@@ -34,7 +34,7 @@ COSTS = {
                                                  {"entropies": "self", "scored_rows": 0.5}, 1.26, 1.36),
     "ema": PolicyCost(f"{HIGH} {EMA}", {"entropies": "ema"}, 1.50, 1.66),
     "ema, half guided by sequences": PolicyCost(f"{HIGH} {EMA} {HALF} --guided-by sequences",
-                                                {"entropies": "ema", "scored_rows": 0.5}, 1.24),
+                                                {"entropies": "ema", "scored_rows": 0.5}, 1.24, 1.36),
     "surprisal": PolicyCost(f"{HIGH} --mask-score surprisal", {"entropies": "self"}, 1.44, 1.67),
     "margin": PolicyCost(f"{HIGH} --mask-score margin", {"entropies": "self"}, 1.66, 1.94),
     "gumbel": PolicyCost(f"--mask-strategy gumbel {SELF}", {"entropies": "self"}, 1.69, 2.25),
