@@ -68,4 +68,5 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> Optional[float]:
     defined: all numbers of one of them are equal, or there are fewer than two."""
     if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-    return float(stats.spearmanr(one, other).statistic)
+    result: Any = stats.spearmanr(one, other)
+    return float(result.statistic)
