@@ -26,7 +26,8 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["entropy_mask_plugin", "entropy_mask_plugin.*"]),
-    package_data={"entropy_mask_plugin": ["py.typed"], "entropy_mask_plugin.studies": ["page.html"]},
+    package_data={"entropy_mask_plugin": ["py.typed"], "entropy_mask_plugin.studies": ["page.html"],
+                  "entropy_mask_plugin.atlas": ["page.html", "page.css", "page.js"]},
     entry_points={"console_scripts": ["entropy-mask = entropy_mask_plugin.cli:main"]},
     python_requires=">=3.11",
     install_requires=[
@@ -45,7 +46,10 @@ setup(
         "corpus": ["datasets>=3.0"],
         "glue": ["scipy>=1.15", "scikit-learn>=1.4"],
         "report": ["jinja2>=3.1", "matplotlib>=3.8", "tabulate>=0.9"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "transformers>=4.48", "ruff>=0.9",
-                "pyright[nodejs]>=1.1.414"],  # with Node: otherwise its first run would download one
+        "tracking": ["tensorboard>=2.18", "wandb>=0.19"],
+        "atlas": ["HanTa>=1.1"],  # a tagger that comes with its model
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "transformers>=4.48",
+                "minicons>=0.3.39",  # another implementation of pseudo-log-likelihoods, to compare with
+                "ruff>=0.9", "pyright[nodejs]>=1.1.414"],  # with Node: otherwise its first run would download one
     },
 )

@@ -45,7 +45,7 @@ def findings(data: Optional[str], teacher: Optional[str]) -> Iterator[Finding]:
     installed = [package(name, ERROR, INSTALL) for name in ("torch", "numpy", "fairseq", "sentencepiece", "tokenizers",
                                                             "safetensors")]
     yield from installed
-    for extra in ("corpus", "glue", "report"):
+    for extra in ("corpus", "glue", "report", "tracking", "atlas"):
         yield optional(extra)
     if any(kind == ERROR for kind, _ in installed):
         return

@@ -1,16 +1,20 @@
 """Which values and combinations of the task's flags are allowed, and which have no effect."""
 
 import logging
+import os
 import re
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 from fairseq import utils
 
 from .config import (
     CORRUPTION_OF_ARCH,
     OWN,
+    block_lengths_of,
     corruption_of,
+    defaults_with,
     flag_of,
+    lengths_of,
     options,
     parts_of,
     policy_of,
@@ -57,7 +61,7 @@ def check_flags(cfg: Any) -> None:
     require("--entropy-precision", cfg.entropy_precision, cfg.entropy_precision in (None, "fp32", "bf16"),
             "fp32 or bf16")
     require("--entropy-folds", cfg.entropy_folds, cfg.entropy_folds >= 1, "1 (all tokens are visible) or more")
-    require("--tokens-per-sample", cfg.tokens_per_sample, cfg.tokens_per_sample >= 2, "2 or more")
+    block_lengths_of(cfg)
     require("--self-entropy-every", cfg.self_entropy_every, cfg.self_entropy_every >= 1, "1 or more")
     if cfg.self_entropy_every > 1 and not (cfg.entropy_cache and cfg.self_mask_from_epoch):
         raise UsageError("--self-entropy-every: expected --entropy-cache, where the entropies are kept, and "
@@ -77,12 +81,29 @@ def check_flags(cfg: Any) -> None:
             "--init-from MODEL, whose layers they are")
     require("--init-layers", cfg.init_layers, re.fullmatch(r"(\d+,)*\d+", cfg.init_layers or "0"),
             "numbers of layers, from 0, separated by commas")
+    require("--valid-pairs-limit", cfg.valid_pairs_limit, cfg.valid_pairs_limit is None or cfg.valid_pairs_limit >= 2,
+            "2 or more")
+    check_recordings(cfg)
     for name, option in options().items():
         value = getattr(cfg, name, option.default)
         require(flag_of(name), value, option.is_valid is None or option.is_valid(value), option.expected)
     if cfg.tpu:
         raise UsageError("--bf16 (or --tpu) found, expected --precision bf16: fairseq-train reads --bf16 as "
                          "a flag for TPUs and leaves the GPU unused")
+
+
+def check_recordings(cfg: Any) -> None:
+    """Check --record-masks and --replay-masks.
+
+    Raises:
+        UsageError: they name one folder, or updates may be repeated or skipped.
+    """
+    if not cfg.record_masks:
+        return
+    is_same = cfg.replay_masks and os.path.realpath(cfg.replay_masks) == os.path.realpath(cfg.record_masks)
+    require("--record-masks", f"{cfg.record_masks}, which is replayed,", not is_same, "another folder")
+    require("--fp16 or --amp", "with --record-masks", not (cfg.fp16 or cfg.amp),
+            "--precision bf16: they repeat or skip updates")
 
 
 def check_policy(cfg: Any, symbols: Sequence[str]) -> None:
@@ -121,9 +142,33 @@ def check_end_of_run(cfg: Any, ramp: str) -> None:
     if not cfg.max_epoch:
         raise UsageError(f"{ramp} without an end of the run found, expected --max-update or --max-epoch: the rate "
                          "changes over the whole run")
-    if len(utils.split_paths(cfg.data)) > 1 or len(set(cfg.update_freq)) > 1:
-        raise UsageError(f"{ramp} with epochs of different numbers of updates (shards, or several --update-freq) "
-                         "found, expected --max-update")
+    grows = len(lengths_of(cfg.tokens_per_sample)) > 1
+    if grows or len(utils.split_paths(cfg.data)) > 1 or len(set(cfg.update_freq)) > 1:
+        raise UsageError(f"{ramp} with epochs of different numbers of updates (shards, several --update-freq, or "
+                         "blocks that grow) found, expected --max-update")
+
+
+def check_growth(cfg: Any, unigram: Optional[float]) -> None:
+    """Check what blocks that grow need of a training. unigram: unigram entropy of the data in bits; None = unknown.
+
+    Raises:
+        UsageError: it is not known when they grow, or a flag needs blocks of one length.
+    """
+    blocks = block_lengths_of(cfg)
+    if not blocks.grows:
+        return
+    flag, given = "--grow-tokens-per-sample", cfg.grow_tokens_per_sample
+    if isinstance(blocks.when, str):
+        require(flag, f"{given} with a dict.txt without counts", unigram is not None,
+                "fractions of the run, as 0.3,0.6: the unigram entropy is unknown")
+        require(flag, f"{given} with --disable-validation", not cfg.disable_validation,
+                "validations, or fractions of the run, as 0.3,0.6")
+    else:
+        require(flag, f"{given} without an end of the run", cfg.max_update or cfg.max_epoch,
+                "--max-update or --max-epoch")
+    for name in ("record_masks", "replay_masks"):
+        require(flag_of(name), f"it with --tokens-per-sample {cfg.tokens_per_sample}", not getattr(cfg, name),
+                "blocks of one length: a mask belongs to a block")
 
 
 def check_parts(cfg: Any) -> None:
@@ -159,7 +204,8 @@ def warn_of_unused_flags(cfg: Any) -> None:
     """Log a warning for each flag without effect, the corruption where the arch determines its defaults, and until when
     masks are random."""
     if cfg.arch in CORRUPTION_OF_ARCH:
-        flags = " ".join(f"{flag_of(name)} {value}" for name, value in corruption_of(cfg)._asdict().items())
+        flags = " ".join(f"{flag_of(name)} {value}" for name, value in corruption_of(cfg)._asdict().items()
+                         if not (cfg.replay_masks and name == "mask_prob"))
         logger.info(f"corruption with --arch {cfg.arch}: {flags}")
     sources = source_schedule(vars(cfg))
     if sources.at(1) is None and sources.switch is not None:
@@ -171,6 +217,16 @@ def warn_of_unused_flags(cfg: Any) -> None:
 
 def unused_flags(cfg: Any) -> Iterator[str]:
     """A line for each flag that is given and has no effect."""
+    when = recorded_defaults()["grow_tokens_per_sample"]
+    if cfg.grow_tokens_per_sample != when and len(lengths_of(cfg.tokens_per_sample)) == 1:
+        yield "--grow-tokens-per-sample has no effect without --tokens-per-sample FIRST:LAST"
+    if cfg.replay_masks:
+        for name, default in defaults_with("chooses").items():
+            if getattr(cfg, name, default) != default:
+                yield f"{flag_of(name)} has no effect with --replay-masks"
+        if cfg.teacher:
+            yield "--teacher chooses no masks with --replay-masks: it is used for distillation only (--kd-weight)"
+        return
     policy, by_teacher = policy_of(cfg), teacher_chooses_masks(vars(cfg))
     random = f"with --mask-strategy {cfg.mask_strategy}"
     for name in ("self_mask_from_epoch", "self_mask_model", "mask_score", "guided_fraction"):

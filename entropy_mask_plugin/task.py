@@ -9,53 +9,50 @@ Shapes: B sentences, T positions, C width, V vocabulary, K positions.
 
 import functools
 import logging
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
-from fairseq import utils
 from fairseq.distributed import utils as distributed_utils
-from fairseq.logging import metrics
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, register_task
-from fairseq.tasks.masked_lm import MaskedLMTask
 from hydra.core.config_store import ConfigStore
 from torch import Tensor
 
-from .checkpoints.vocabulary import RECORD, read_dictionary_of_shards
+from .checkpoints.vocabulary import RECORD
 from .config import EntropyMaskedLMConfig, names_with, plain, policy_of, source_schedule, uses_ema, with_options
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
 from .fairseq_fixes.yaml_numbers import refuse_numbers_in_base_60
-from .flag_checks import check_flags, check_policy, warn_of_unused_flags
-from .masking import corruption, noise
+from .flag_checks import check_flags, check_growth, check_policy, warn_of_unused_flags
 from .masking.devices import to_device_async
 from .masking.masker import Masker
 from .masking.scores import Learner, Scores
 from .masking.statistics import SUMS, mask_statistics
-from .masking.take import number_to_mask, take
 from .masking.vocabulary import Vocabulary
 from .masking.when import When
 from .models.positions import SelectedPositions
 from .pretrained.initialization import initialize_from, log_copied_tensors, read_source
 from .pretrained.restore import check_restored_shapes, read_restore_file
 from .pretrained.teacher import load_teacher
+from .recording.attaching import attach_recordings
+from .recording.replay import Replay
+from .recording.writer import MaskRecorder
 from .scoring import contextual, learners, schedule
 from .scoring.cache.attaching import attach_entropies
 from .scoring.precision import autocast
 from .scoring.schedule import SourceSchedule
 from .scoring.scorer import Scorer
-from .scoring.sources import SOURCES, models_read
-from .system.errors import UsageError, require
+from .scoring.sources import SOURCES, models_read, refuse_nan
+from .system.errors import require
 from .training import plateau
-from .training.blocks import load_samples, some_rows, special_symbols
+from .training.blocks import some_rows, with_masks
+from .validation_task import Sample, ValidationTask, log_ratio
 
 logger = logging.getLogger(__name__)
 
 TASK = "entropy_masked_lm"
-VALID_MASK_PROB = 0.15  # whatever --mask-prob is, so that validation losses are comparable between runs
-Sample = Dict[str, Any]  # a batch, as `training.blocks` collates it
 
 
 @register_task(TASK, dataclass=with_options(EntropyMaskedLMConfig))
-class EntropyMaskedLMTask(MaskedLMTask):
+class EntropyMaskedLMTask(ValidationTask):
     """Masked language modelling with masks chosen by entropy.
 
     Args:
@@ -65,19 +62,16 @@ class EntropyMaskedLMTask(MaskedLMTask):
         UsageError: names the first flag with a wrong value.
     """
 
-    cfg: Any  # an EntropyMaskedLMConfig, not the base class's
     teacher: Any  # a frozen model, or None
 
     def __init__(self, cfg: Any, dictionary: Any = None):
         check_flags(cfg)
         super().__init__(plain(cfg), dictionary)
-        self.epoch = 1  # set by begin_epoch
         self.teacher = self.restored = None  # see setup_task
         self.learner: Optional[Learner] = None  # see build_model
-        self.trains, self.sources = False, {}
-        self.updates_per_epoch = 0  # set by get_batch_iterator
-        specials = set(special_symbols(self.dictionary).tolist())
-        self.ordinary = torch.tensor([i for i in range(len(self.dictionary)) if i not in specials])
+        self.recorder: Optional[MaskRecorder] = None  # see load_dataset
+        self.replay: Optional[Replay] = None  # likewise
+        self.sources: Dict[str, Any] = {}  # by name, made at their first use
 
     @classmethod
     def setup_task(cls, cfg: Any, from_checkpoint: bool = False, **kwargs: Any) -> "EntropyMaskedLMTask":
@@ -90,23 +84,15 @@ class EntropyMaskedLMTask(MaskedLMTask):
         if not from_checkpoint:
             refuse_numbers_in_base_60(names_with("rate"))
             check_policy(task.cfg, task.dictionary.symbols)
+            check_growth(task.cfg, task.unigram_entropy())
             refuse_unconnected_ranks()
             warn_of_unused_flags(task.cfg)
-            if task.cfg.entropy_folds > 1:
+            if task.cfg.entropy_folds > 1 and not task.cfg.replay_masks:
                 contextual.log_cost(task.cfg, task.sources_by_epoch)
             task.trains, task.restored = True, read_restore_file(task)
             task.teacher = load_teacher(cfg.teacher, task) if cfg.teacher else None
             logger.info(plateau.unigram_message(task.unigram_entropy()))
         return task
-
-    @classmethod
-    def load_dict(cls, cfg: Any) -> Any:
-        """The dictionary of the data, with <mask>.
-
-        Raises:
-            UsageError: it is missing or damaged, or differs between shards.
-        """
-        return read_dictionary_of_shards(utils.split_paths(cfg.data))
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """fairseq's model, for training compiled and initialized as the flags say.
@@ -114,6 +100,8 @@ class EntropyMaskedLMTask(MaskedLMTask):
         Raises:
             UsageError: the arch cannot do what a flag asks for, or does not match the checkpoint to resume from.
         """
+        if isinstance(getattr(cfg, "tokens_per_sample", None), str):  # fairseq's own archs make positions of it
+            cfg.tokens_per_sample = self.max_positions()
         model = super().build_model(cfg, from_checkpoint)
         if self.cfg.compile and not from_checkpoint:
             require("--compile", f"--arch {cfg._name}", hasattr(model, "compile_layers"), "one of this plug-in's archs")
@@ -155,52 +143,58 @@ class EntropyMaskedLMTask(MaskedLMTask):
     # ---- data
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
-        """Load a split as clean blocks, in the training split with the entropies from the cache.
+        """Load a split as clean blocks, the training split with scores from the cache and with recorded masks.
 
         Raises:
-            UsageError: there is no such split, it is damaged, or there is nothing to mask.
+            UsageError: there is no such split, or nothing to mask; it, a cache or a recording is damaged.
         """
-        samples: Any = load_samples(self.cfg, self.dictionary, split, epoch, combine)
-        first = (samples[i]["src_tokens"] for i in range(min(len(samples), 1000)))
-        if not any(samples.dataset.maskable(tokens).any() for tokens in first):
-            raise UsageError(f"data: {split} in {self.cfg.data} begins with 1,000 sequences without anything to mask, "
-                             "expected text in the symbols of dict.txt (is all of it <unk>?)")
-        self.datasets[split] = samples
+        super().load_dataset(split, epoch, combine, **kwargs)
+        samples = self.datasets[split].dataset
         if self.cfg.entropy_cache and split == self.cfg.train_subset:
-            attach_entropies(self, samples.dataset, split, epoch)
+            attach_entropies(self, samples, split, epoch, self.length)
+        if self.trains_on(split):
+            attach_recordings(self, samples, split, epoch)
+
+    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """fairseq's iterator over the batches of an epoch; ends the recording of the epoch before it."""
+        if self.recorder is not None and dataset is self.datasets.get(self.cfg.train_subset):
+            self.recorder.flush()  # fairseq asks for the next epoch at the end of each, the last one too
+        return super().get_batch_iterator(dataset, *args, **kwargs)
 
     def scoring_device(self) -> torch.device:
         """Where scores are computed before the training starts: fairseq has not moved anything to the GPU yet."""
         on_gpu = torch.cuda.is_available() and not self.cfg.cpu
         return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 
-    def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """fairseq's iterator over the batches of an epoch; remembers how many updates a training epoch takes."""
-        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
-        if self.trains and dataset is self.datasets.get(self.cfg.train_subset):
-            self.updates_per_epoch = -(-len(iterator) // self.cfg.update_freq[0])
-        return iterator
-
     def get_checkpoint_dict(self) -> Dict[str, Any]:
         """What a checkpoint contains of the task: the symbols of its vocabulary."""
         return {RECORD: list(self.dictionary.symbols)}
 
+    def before_checkpoint(self) -> None:
+        """Write all masks that were recorded, on every rank, so that a resumed run finds those before its checkpoint.
+        """
+        if self.recorder is not None:
+            self.recorder.flush()
+            wait_for_ranks(self.scoring_device())
+
     def learned_state(self) -> Dict[str, Any]:
-        """What a checkpoint contains of a score that learns."""
-        return learners.learned_state(self.learner, self.cfg)
+        """What a checkpoint contains of a score that learns, too."""
+        return {**super().learned_state(), **learners.learned_state(self.learner, self.cfg)}
 
     def load_learned_state(self, state: Dict[str, Any]) -> None:
         """Resume from the `learned_state` of a checkpoint."""
+        super().load_learned_state(state)
         learners.load_learned_state(self.learner, self.cfg, state)
 
     # ---- the batch hook
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
-        """Remember the epoch, counted from 1, and move the learner to the model's device."""
+        """Move the learner to the model's device, read the masks to replay."""
         super().begin_epoch(epoch, model)
-        self.epoch = epoch  # set, not counted: fairseq calls this again after resuming within an epoch
         if self.learner is not None:
             self.learner.to(next(model.parameters()).device)
+        if self.replay is not None:
+            self.replay.begin_epoch(epoch)
 
     @functools.cached_property  # fairseq asks in each update
     def uses_ema(self) -> bool:
@@ -214,7 +208,11 @@ class EntropyMaskedLMTask(MaskedLMTask):
         when = self.when(update_num)
         # A rank that has run out of batches repeats one, of training or validation, and ignores its gradient.
         scores = None if ignore_grad else self.score(sample, model, when, ema_model)
+        if self.replay is not None and not ignore_grad:
+            sample = self.replay.with_masks(sample)
         masked, statistics = self.mask(sample, scores, when)
+        if self.recorder is not None and not ignore_grad:
+            self.recorder.record(when, sample["ids"], masked["selected"].mask)
         if self.learner is not None and not ignore_grad:
             masked["learner"] = self.learner
         loss, sample_size, logging_output = super().train_step(
@@ -227,11 +225,6 @@ class EntropyMaskedLMTask(MaskedLMTask):
         super().optimizer_step(optimizer, model, update_num)
         if self.learner is not None:
             self.learner.update(update_num, sum_over_ranks)
-
-    def valid_step(self, sample: Sample, model: Any, criterion: Any,
-                   ema_model: Any = None) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """fairseq's step on random masks, the same for every policy, epoch and run."""
-        return super().valid_step(self.mask_for_validation(sample), model, self.in_precision(criterion))
 
     def when(self, update_num: int) -> When:
         """The time of an update, for the policy."""
@@ -248,13 +241,15 @@ class EntropyMaskedLMTask(MaskedLMTask):
         rows = self.masker.guided_rows(sample["ids"], when)
         if rows is not None and not len(rows):
             return None
-        if name not in self.sources:
+        is_first = name not in self.sources
+        if is_first:
             self.sources[name] = SOURCES[name].fn(self)
         reference = ema_model if "ema" in models_read(name) else model
-        if rows is None:
-            return self.sources[name](sample, reference, when)
-        scores = self.sources[name](some_rows(sample, rows), reference, when)
-        return scores._replace(rows=to_device_async(rows, scores.values.device))
+        guided = sample if rows is None else some_rows(sample, rows)
+        scores = self.sources[name](guided, reference, when)
+        if is_first:
+            refuse_nan(scores.values, guided["maskable"], name)  # once: on a GPU, the host waits for it
+        return scores if rows is None else scores._replace(rows=to_device_async(rows, scores.values.device))
 
     @functools.cached_property
     def sources_by_epoch(self) -> SourceSchedule:
@@ -280,21 +275,16 @@ class EntropyMaskedLMTask(MaskedLMTask):
         """A new sample with masks, and the sums of `mask_statistics`. The sample itself stays clean: fairseq reuses it.
         """
         tokens, maskable = sample["net_input"]["src_tokens"], sample["maskable"]
-        masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
+        if "recorded_mask" in sample:
+            recorded = sample["recorded_mask"], sample["recorded_counts"]
+            masked = self.masker.mask_at(tokens, sample["id"], *recorded, when)
+        else:
+            masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
         counts = None if masked.counts is None else masked.counts.numpy()
         new = with_masks(sample, masked.src_tokens, masked.target, SelectedPositions(masked.selected, counts))
         statistics = mask_statistics(sum(sample["n_maskable"]), new["selected"].number, maskable, masked,
                                      self.masker.is_partly_guided)
         return new, statistics
-
-    def mask_for_validation(self, sample: Sample) -> Sample:
-        """A new sample with random masks that depend on nothing but the sample id."""
-        tokens = sample["net_input"]["src_tokens"]
-        priority = noise.uniform(0, 0, sample["id"], tokens.size(1), noise.VALIDATION)
-        k = number_to_mask(torch.tensor(sample["n_maskable"]), VALID_MASK_PROB)
-        selected = take(priority, sample["maskable"], to_device_async(k, tokens.device))
-        src_tokens, target = corruption.corrupt(tokens, selected, self.mask_idx, self.dictionary.pad())
-        return with_masks(sample, src_tokens, target, SelectedPositions(selected, k.numpy()))
 
     def teacher_on(self, device: torch.device) -> Any:
         """The teacher, moved to the device at its first use."""
@@ -308,34 +298,14 @@ class EntropyMaskedLMTask(MaskedLMTask):
         with torch.no_grad(), autocast(device, self.cfg.precision):
             return self.teacher_on(device)(**net_input, masked_tokens=positions)[0]
 
-    def in_precision(self, criterion: Any) -> Callable[[Any, Sample], Any]:
-        """The criterion under autocast. Autocast around train_step would have no effect: fairseq disables it there
-        unless --amp is given."""
-
-        def compute(model, sample):
-            with autocast(sample["target"].device, self.cfg.precision):
-                return criterion(model, sample)
-
-        return compute
-
     # ---- log
-
-    def unigram_entropy(self) -> Optional[float]:
-        """Unigram entropy of the training data in bits, by the counts in dict.txt; None where it has no counts."""
-        return plateau.unigram_entropy([self.dictionary.count[i] for i in self.ordinary.tolist()])
-
-    def post_validate(self, model: Any, stats: Dict[str, Any], agg: Any) -> None:
-        """Warn where the validation loss is on the unigram plateau."""
-        loss, unigram = float(stats["loss"]), self.unigram_entropy()
-        if unigram is not None and plateau.is_on_plateau(loss, unigram):
-            logger.warning(plateau.plateau_warning(loss, unigram))
 
     def reduce_metrics(self, logging_outputs: Sequence[Dict[str, Any]], criterion: Any) -> None:
         """Log mask_rate, guided, and the mean score of all maskable and of the masked tokens (entropies in nats)."""
         super().reduce_metrics(logging_outputs, criterion)
         total = {key: sum(log.get(key, 0) for log in logging_outputs) for key in SUMS}
         log_ratio("mask_rate", total["n_selected"], total["n_maskable"])
-        if schedule.is_scored(self.cfg.mask_strategy):
+        if schedule.is_scored(self.cfg.mask_strategy) and not self.cfg.replay_masks:
             log_ratio("guided", total["n_guided"], total["n_selected"])
         source = self.sources_by_epoch.at(self.epoch)
         is_entropy = self.cfg.mask_score == "entropy" and models_read(source)  # validation works without the source
@@ -357,19 +327,14 @@ def add_flags_of_parts() -> None:
     ConfigStore.instance().store(name=TASK, group="task", node=node, provider="fairseq")
 
 
-def with_masks(sample: Sample, src_tokens: Tensor, target: Tensor, selected: SelectedPositions) -> Sample:
-    """A new sample with corrupted tokens and targets, B x T int64 each, and the positions to be predicted."""
-    return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
-            "selected": selected}
-
-
 def sum_over_ranks(tensor: Tensor) -> None:
     """Replace a tensor by its sum over all ranks."""
     if torch.distributed.is_initialized():
         distributed_utils.all_reduce(tensor, distributed_utils.get_data_parallel_group())
 
 
-def log_ratio(name: str, total: Any, count: Any) -> None:
-    """Log total / count, weighted by count."""
-    if count > 0:  # without a count, the mean is unknown: a zero would mislead
-        metrics.log_scalar(name, total / count, count, round=3)
+def wait_for_ranks(device: torch.device) -> None:
+    """Return when every rank has come here. device: where ranks exchange tensors."""
+    total = torch.zeros(1, device=device)
+    sum_over_ranks(total)
+    total.item()  # on a GPU, only this waits

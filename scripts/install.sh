@@ -15,7 +15,7 @@ while [ $# -gt 0 ]; do
 done
 PYTHON=${PYTHON:-python3}
 TORCH=${TORCH:-torch==2.13.0}
-EXTRAS=${EXTRAS:-corpus,glue,report,dev}
+EXTRAS=${EXTRAS:-corpus,glue,report,tracking,atlas,dev}
 
 say() { printf '\n== %s\n' "$*"; }
 usable_torch='import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6))'

@@ -52,6 +52,7 @@ BLOCKS = {
         "python scripts/flops.py": ["test_flops.py"],
         "mkdir": [TRAINS, "test_reports.py"],
     },
+    "docs/block-length.md": {"fairseq-train --tokens-per-sample": [TRAINS, "test_block_lengths.py"]},
     "docs/corpus.md": {
         "python scripts/prepare_corpus.py --vocab-size": ["test_corpus.py"],
         "python scripts/prepare_corpus.py --dataset": ["test_corpus.py"],
@@ -72,6 +73,12 @@ BLOCKS = {
         "python scripts/make_docstring_tasks.py": [HELP, "test_glue_reading.py"],
         "bash examples/paper/finetune.sh": ["test_docs.py"],
     },
+    "docs/evaluation.md": {
+        "python scripts/minimal_pairs.py": [HELP, "test_minimal_pairs.py"],
+        "python scripts/pseudo_perplexity.py": [HELP, "test_minimal_pairs.py"],
+        "fairseq-train --valid-pairs": [TRAINS, "test_valid_pairs.py"],
+        "python scripts/cross.py": [HELP, "test_cross.py"],
+    },
     "docs/reproduce.md": {"python scripts/prepare_corpus.py": ["test_studies.py"]},
     "docs/policies.md": {
         "python -m entropy_mask_plugin.policies": ["test_policy_parts.py"],
@@ -82,8 +89,19 @@ BLOCKS = {
         "fairseq-train --self-mask-from-epoch --self-mask-model": [TRAINS],
         "fairseq-train --entropy-folds": [TRAINS, "test_folds.py"],
     },
+    "docs/atlas.md": {
+        "entropy-mask atlas --beside": ["test_atlas.py"],
+        "entropy-mask atlas --passages": ["test_atlas.py"],
+    },
+    "docs/record-masks.md": {
+        "fairseq-train --record-masks": [TRAINS, "test_recording.py"],
+        "fairseq-train --replay-masks": ["test_recording.py"],
+        "entropy-mask diff": ["test_recording.py"],
+    },
+    "docs/tracking.md": {"fairseq-train": ["test_tracking.py"]},
 }
-PYTHON = {"README.md": 1, "docs/policies.md": 6}  # blocks that test_policy_parts.py and test_extensions.py execute
+# Blocks that test_policy_parts.py, test_extensions.py and test_recording.py execute.
+PYTHON = {"README.md": 1, "docs/policies.md": 6, "docs/record-masks.md": 1}
 WITHOUT_FLAGS = {"mkdir", "source", "tee", "head"}
 
 
@@ -381,7 +399,8 @@ def test_scripts_have_a_help(program):
 def as_smoke_run(words, data_bin, teacher, folder):
     """A fairseq-train of the docs on other data, with a smaller model, for two updates."""
     replace = {"--user-dir": PLUGIN, "--teacher": teacher, "--init-from": teacher, "--finetune-from-model": teacher,
-               "--save-dir": f"{folder}/run", "--entropy-cache": f"{folder}/cache", "--init-layers": "0,1"}
+               "--save-dir": f"{folder}/run", "--entropy-cache": f"{folder}/cache", "--record-masks": f"{folder}/masks",
+               "--init-layers": "0,1"}
     words = [replace.get(flag, word) for flag, word in zip(["", *words], words, strict=False)]
     layers = ["--encoder-layers", "4"] if "--mixer-pattern" in words else []
     return [data_bin, *words[2:], *TINY[2:], *layers, "--tokens-per-sample", "16", "--num-workers", "0", "--cpu",

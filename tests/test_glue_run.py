@@ -177,7 +177,7 @@ def test_runs_can_share_their_data_at_the_same_time_but_not_their_folder(place, 
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     assert sorted(path.name for path in (place / "shared").iterdir()) == ["rte"]
-    with exclusive_lock(str(place / "one")), pytest.raises(UsageError, match="--out .*: another run is writing there"):
+    with exclusive_lock(str(place / "one")), pytest.raises(UsageError, match="^--out: .*: another run is writing"):
         run.fine_tune(asked[0])
 
 

@@ -252,7 +252,7 @@ def test_names_that_are_not_there_are_refused(arguments, message, runs):
     (runs / "lazy" / "settings.json").write_text("{")
     with pytest.raises(UsageError, match="settings.json is damaged"):
         read_fine_tuning_runs([str(runs / "lazy")])
-    with pytest.raises(UsageError, match="^--out .*/settings.json: "):
+    with pytest.raises(UsageError, match="^--out: .*/settings.json "):
         report.write_glue_report([str(runs / "base")], str(runs / "base" / "settings.json"))
 
 

@@ -12,6 +12,8 @@ from fairseq.logging import metrics
 
 from entropy_mask_plugin.masking import noise
 from entropy_mask_plugin.masking.scores import entropy
+from entropy_mask_plugin.recording.reader import Recording
+from entropy_mask_plugin.recording.writer import LAG
 from entropy_mask_plugin.system.errors import UsageError
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -71,6 +73,22 @@ def test_an_update_never_waits_for_the_device(way, precision, device, update):
             step()
     log = metrics.get_smoothed_values("train")
     assert math.isfinite(log["loss"]) and math.isfinite(log["gnorm"]) and trainer.get_num_updates() == 6
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_recording_and_replaying_masks_never_wait_for_the_device(device, update, tmp_path):
+    masks = str(tmp_path / "masks")
+    for flags in (["--record-masks", masks], ["--replay-masks", masks, "--record-masks", f"{masks} again"]):
+        trainer, step = update(device, "random", *flags)
+        for _ in range(3):
+            step()
+        with waiting_is_an_error(device):
+            for _ in range(2 * LAG):
+                step()
+        trainer.task.recorder.flush()
+    one, other = (Recording(folder, "--replay-masks").masks(1) for folder in (masks, f"{masks} again"))
+    assert len(one.ids) == 8 * (3 + 2 * LAG) and one.bits.any(1).all()
+    assert (one.ids == other.ids).all() and (one.bits == other.bits).all()
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import pytest
 from builders.training import ROOT
 
 PACKAGE = "entropy_mask_plugin"
-ROOMS = ["system", "masking", "scoring", "checkpoints", "config", "flag_checks", "fairseq_fixes", "training", "models",
-         "criterion", "huggingface", "pretrained", "reporting", "corpus", "glue", "task", "__init__", "policies",
-         "doctor", "studies", "benchmark", "cli"]  # from the lowest to the highest
+ROOMS = ["system", "masking", "scoring", "checkpoints", "training", "config", "flag_checks", "fairseq_fixes", "models",
+         "criterion", "huggingface", "pretrained", "reporting", "recording", "corpus", "evaluation", "glue",
+         "text_task", "validation_task", "task", "__init__", "policies", "doctor", "inspection", "atlas", "studies",
+         "benchmark", "cli"]  # from the lowest to the highest
 
 
 def name_of(file):

@@ -185,3 +185,29 @@ def test_without_partly_guided_runs_the_picture_has_two_panels(tmp_path, monkeyp
     monkeypatch.setattr(comparison, "save", lambda figure, file: panels.extend(figure.axes))
     comparison.draw_comparison([guided_run(), guided_run(mask_strategy="random", guided_fraction="0.5")], None, "x.png")
     assert len(panels) == 2
+
+
+def test_accuracy_on_minimal_pairs_has_a_column_and_a_panel_where_a_run_has_it(monkeypatch):
+    with_pairs, without = guided_run(mask_strategy="random"), guided_run(mask_strategy="random")
+    for each in (with_pairs, without):
+        each.train = [{**log, "loss": 6.0} for log in each.train]
+    with_pairs.name = "pairs"
+    with_pairs.valid = [{"num_updates": 20.0, "loss": 5.5, "accuracy": 0.1, "pairs_accuracy": 0.5},
+                        {"num_updates": 30.0, "loss": 5.0, "accuracy": 0.2, "pairs_accuracy": 0.625}]
+    table = comparison.comparison_table([with_pairs, without], None)
+    assert table.header[-1] == "minimal pairs" and [row[-1] for row in table.rows] == ["62.5%", "–"]
+    assert "minimal pairs" not in comparison.comparison_table([without], None).header
+    panels = []
+    monkeypatch.setattr(comparison, "save", lambda figure, file: panels.append(figure.axes))
+    comparison.draw_comparison([with_pairs, guided_run(guided_fraction="0:0.4")], None, "x.png")
+    comparison.draw_comparison([without], None, "x.png")
+    (loss, accuracy, pairs, guided), two = panels
+    assert len(two) == 2 and pairs.get_title() == "minimal pairs" and "follow" in guided.get_title()
+    line, chance = pairs.lines
+    assert line.get_xydata().tolist() == [[20, 50], [30, 62.5]] and set(chance.get_ydata()) == {50}
+
+
+def test_accuracy_on_minimal_pairs_is_read_from_the_log():
+    line = "2026 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 8.3 | pairs_accuracy 0.49 | num_updates 4"
+    assert list(training_log.parse_log([line])) == [
+        ("valid", {"epoch": 1, "loss": 8.3, "pairs_accuracy": 0.49, "num_updates": 4.0})]

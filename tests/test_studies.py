@@ -1,6 +1,7 @@
 """The paper's studies: their commands, a killed and resumed run, what the tables say of planted records."""
 
 import contextlib
+import csv
 import html
 import json
 import os
@@ -27,7 +28,7 @@ from entropy_mask_plugin.glue.paper import PAPER_CELLS, PAPER_ROWS, is_single_cl
 from entropy_mask_plugin.glue.tasks import TASKS
 from entropy_mask_plugin.models.flops import macs_of_step
 from entropy_mask_plugin.reporting.training_log import read_pretraining_run
-from entropy_mask_plugin.studies import identity, plan, report, results, run, tables
+from entropy_mask_plugin.studies import curves, identity, plan, report, results, run, tables
 from entropy_mask_plugin.studies.conditions import CONDITIONS, STUDIES, condition_names
 from entropy_mask_plugin.studies.options import StudyOptions, owned, resolve
 from entropy_mask_plugin.studies.plan import StudyTrial, plan_of
@@ -593,6 +594,32 @@ def test_pretraining_costs_are_in_the_table(study):
     random = rows["random"]
     assert [random[name] for name in ("updates", "tokens", "FLOPs", "time")] == ["100", "1.00 M", "1e+12", "30.0 min"]
     assert random["valid loss, bits"] == "6.100 ± 0.141" and random["mean entropy: masked tokens, nats"] == "–"
+
+
+def add_pairs(file, accuracies):
+    """As if a pretraining had been run with --valid-pairs."""
+    record = json.loads(file.read_text())
+    points = [{**point, "pairs_accuracy": value} for point, value in zip(record["pretraining"]["valid"], accuracies)]
+    record["pretraining"] |= {"valid": points, "pairs_accuracy": accuracies[-1]}
+    file.write_text(json.dumps(record))
+
+
+def test_accuracy_on_minimal_pairs_is_shown_where_records_have_it(study, tmp_path, monkeypatch):
+    assert "minimal pairs, %" not in table(study, "Pretraining")[0]
+    assert not curves.draw_pairs_curves(results.read_results(study), "x.png")
+    add_pairs(tmp_path / "random" / "all-mask" / "seed1" / "record.json", [0.4, 0.6])
+    add_pairs(tmp_path / "random" / "all-mask" / "seed2" / "record.json", [0.5, 0.7])
+    _, rows = table(study, "Pretraining")
+    assert [rows[name]["minimal pairs, %"] for name in ("random", "high PLATEAU")] == ["65.0 ± 7.1", "–"]
+    axes = []
+    monkeypatch.setattr(curves, "save", lambda figure, file: axes.extend(figure.axes))
+    assert curves.draw_pairs_curves(results.read_results(study), "x.png")
+    (line, chance) = axes[0].lines
+    assert list(line.get_ydata()) == pytest.approx([0.45, 0.65]) and set(chance.get_ydata()) == {0.5}
+    lines = list(csv.DictReader(tables.score_rows(study, results.read_results(study)).csv().splitlines()))
+    assert {line["pairs_accuracy"] for line in lines if line["condition"] == "random"} == {"0.6", "0.7"}
+    assert {line["pairs_accuracy"] for line in lines if line["condition"] != "random"} == {""}
+    assert "![Minimal pairs, all-mask](pairs-all-mask.png)" in report.write_study_report(study)
 
 
 OLD_KEYS = {"condition": "row", "fine_tuning": "fine-tuning", "peak_memory_bytes": "peak memory",

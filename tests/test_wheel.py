@@ -101,7 +101,9 @@ def test_the_wheel_holds_the_package_and_what_it_reads_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     ours = {name for name in names if not name.startswith("entropy_mask_plugin-")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "entropy_mask_plugin").rglob("*.py")}
-    assert ours == modules | {"entropy_mask_plugin/py.typed", "entropy_mask_plugin/studies/page.html"}
+    others = {f"entropy_mask_plugin/{name}" for name in (
+        "py.typed", "studies/page.html", "atlas/page.html", "atlas/page.css", "atlas/page.js")}
+    assert ours == modules | others
     assert any(name.endswith("LICENSE") for name in names)
 
 

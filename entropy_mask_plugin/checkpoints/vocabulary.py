@@ -13,6 +13,7 @@ from fairseq import utils
 from fairseq.data import Dictionary
 
 from ..system.errors import UsageError
+from ..system.text import one_line
 
 RECORD = "vocabulary"  # key in a checkpoint's extra_state
 
@@ -111,12 +112,16 @@ def read_dictionary(folder: str) -> Dictionary:
     """The dict.txt of a data-bin, with fairseq's special symbols.
 
     Raises:
-        UsageError: missing or empty.
+        UsageError: missing, empty, or of another format.
     """
     file = os.path.join(folder, "dict.txt")
     if not os.path.exists(file):
         raise UsageError(f"data: {file} does not exist, expected a folder written by fairseq-preprocess")
-    dictionary = Dictionary.load(file)
+    try:
+        dictionary = Dictionary.load(file)
+    except Exception as error:  # fairseq raises ValueError, RuntimeError and plain Exceptions
+        raise UsageError(f"data: {file} cannot be read ({one_line(str(error))[:200]}), expected one symbol and its "
+                         "count a line") from error
     if len(dictionary) == dictionary.nspecial:
         raise UsageError(f"data: {file} is empty, expected one symbol and its count a line")
     return dictionary

@@ -39,8 +39,13 @@ COMMANDS = {
     "build-entropy-cache": Command(fairseq=True),
     "glue": Command(fairseq=True, extras=("glue", "report"), extra_args=True),
     "glue-table": Command(fairseq=True, extras=("glue", "report")),
+    "minimal-pairs": Command(fairseq=True, extras=("report",)),
+    "pseudo-perplexity": Command(fairseq=True, extras=("report",)),
+    "cross": Command(fairseq=True, extras=("report",)),
     "studies": Command(fairseq=True, extras=("glue", "report"), extra_args=True),
     "compare-runs": Command(fairseq=True, extras=("report",)),
+    "diff": Command(fairseq=True, extras=("report",)),
+    "atlas": Command(fairseq=True, extras=("report",)),
     "flops": Command(fairseq=True, extras=("report",)),
     "benchmark": Command(extras=("report",)),  # registers itself, for its stages are processes of their own
     "mixer-scaling": Command(fairseq=True, extras=("report",)),

@@ -2,8 +2,9 @@
 
     %(prog)s corpora/mine/bin --teacher teacher.pt --entropy-cache cache
 
-Give the flags of the training: other block lengths are other entropies. Rerun the same
-command to resume; two at once share the work.
+Give the flags of the training: other block lengths are other entropies. For blocks that
+grow (--tokens-per-sample 32:128), those of every length are computed. Rerun the same command
+to resume; two at once share the work.
 """
 
 
@@ -26,16 +27,23 @@ def add_arguments(parser):
 
 
 def run(args):
+    from ..config import EntropyMaskedLMConfig, lengths_of, with_length, with_options
+    from ..flag_checks import check_parts
+
+    cfg = with_options(EntropyMaskedLMConfig)(**vars(args), seed=1, tpu=False)
+    check_parts(cfg)
+    for length in lengths_of(cfg.tokens_per_sample):
+        build(with_length(cfg, length), args)
+
+
+def build(cfg, args):
+    """The caches of all shards for blocks of one length."""
     from fairseq import utils
 
-    from ..config import EntropyMaskedLMConfig, with_options
-    from ..flag_checks import check_parts
     from ..pretrained.teacher import load_teacher
     from ..scoring.contextual import compare_with_visible
     from ..task import EntropyMaskedLMTask
 
-    cfg = with_options(EntropyMaskedLMConfig)(**vars(args), seed=1, tpu=False)
-    check_parts(cfg)
     task = EntropyMaskedLMTask.setup_task(cfg, from_checkpoint=True)  # no training: nothing to go on from
     task.teacher = load_teacher(args.teacher, task)
     for epoch, _ in enumerate(utils.split_paths(args.data), 1):

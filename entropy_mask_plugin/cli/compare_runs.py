@@ -16,8 +16,8 @@ def add_arguments(parser):
     parser.add_argument("--fine-tuned", type=Path, metavar="DIR",
                         help="folder with a run of entropy-mask glue for each RUN, of the same name: adds their scores")
     parser.add_argument("--against", default="updates", metavar="AXIS",
-                        help="what the curves are drawn over: updates (default), or hours of training, also of resumed "
-                             "runs")
+                        help="what the curves are drawn over: updates (default), tokens, or hours of training, also of "
+                             "resumed runs")
 
 
 def run(args):

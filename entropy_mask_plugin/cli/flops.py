@@ -9,7 +9,9 @@ Words after -- are flags of the arch. Counted are matrix products; one MAC is tw
 
 def add_arguments(parser):
     parser.add_argument("--arch", required=True)
-    parser.add_argument("--length", type=int, default=128, metavar="T", help="tokens of a block (default: 128)")
+    parser.add_argument("--length", default="128", metavar="T",
+                        help="positions of a block (default: 128), or FIRST:LAST as of --tokens-per-sample: table for "
+                             "the last, and what a training step costs at each")
     parser.add_argument("--vocabulary", type=int, default=30522, metavar="V", help="(default: 30522)")
     parser.add_argument("--mask-prob", type=float, help="(default: the arch's)")
     parser.add_argument("--leave-unmasked-prob", type=float, help="(default: the arch's)")

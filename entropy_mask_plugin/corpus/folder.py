@@ -4,12 +4,11 @@ A stage is finished when its files have their final names. `unfinished.json` con
 stage it is renamed to `corpus.json`.
 """
 
-import json
 import os
 from typing import Any, Dict, List
 
 from ..huggingface.tokenizer_files import TOKENIZER_FILE_NAMES
-from ..system.atomic_files import remove, remove_leftovers, write_json
+from ..system.atomic_files import read_json, remove, remove_leftovers, write_json
 from ..system.errors import UsageError
 
 PRODUCTS = ("tokenizer.vocab", *TOKENIZER_FILE_NAMES, "dict.txt", "encoded", "bin")
@@ -38,11 +37,8 @@ class CorpusFolder:
         return os.path.exists(self.path(name))
 
     def read(self, name: str) -> Dict[str, Any]:
-        """The content of a JSON file; {} if it is missing."""
-        if not self.has(name):
-            return {}
-        with open(self.path(name), encoding="utf-8") as file:
-            return json.load(file)
+        """The content of a JSON file; {} if it is missing. Raises as `read_json`."""
+        return read_json(self.path(name)) if self.has(name) else {}
 
     def differences(self) -> List[str]:
         """One phrase for each parameter that differs from the recorded one."""

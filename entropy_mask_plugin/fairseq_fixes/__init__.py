@@ -2,6 +2,7 @@
 
 registry            arch names that fairseq already uses, warnings about fairseq's own calls
 checkpoint_files    content and writing of checkpoints, checks before a run resumes
+save_dir            one run at a time
 clock               training time
 ranks               distributed training
 background_reader   the thread that prefetches batches
@@ -10,12 +11,25 @@ average             the moving average of the weights
 late_norm           gradients are checked for nan and inf one update later
 yaml_numbers        ramps that hydra reads as numbers are refused
 late_log            numbers stay on the device until the log is read
+tracking            TensorBoard and W&B
 """
 
 import importlib.metadata
 
 from ..system.errors import UsageError
-from . import average, background_reader, checkpoint_files, clock, late_log, late_norm, ranks, registry, training_step
+from . import (
+    average,
+    background_reader,
+    checkpoint_files,
+    clock,
+    late_log,
+    late_norm,
+    ranks,
+    registry,
+    save_dir,
+    tracking,
+    training_step,
+)
 
 RELEASE = "0.12.3.1"  # of fairseq-fixed: the one whose internals the patches below were written for
 
@@ -28,6 +42,8 @@ PATCHES = (
     checkpoint_files.save_plain_numbers,
     checkpoint_files.save_patience,
     checkpoint_files.save_learned_state,
+    checkpoint_files.save_no_crash_file_after_a_usage_error,
+    checkpoint_files.announce_checkpoints,
     checkpoint_files.begin_average_with_restored_weights,
     ranks.detect_torchrun,
     ranks.wrap_cpu_models_without_device_ids,
@@ -35,6 +51,9 @@ PATCHES = (
     ranks.destroy_process_groups_at_exit,
     background_reader.stop_prefetching_at_exit,
     checkpoint_files.validate_before_training,
+    save_dir.report_unusable_save_dir,
+    save_dir.refuse_second_run,
+    tracking.continue_curves_over_resumes,
     clock.pass_training_time_to_schedulers,
     registry.silence_warnings_of_fairseq,
     average.update_average_at_once,

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -161,6 +162,32 @@ def save_learned_state() -> None:
         return extra_state
 
     Trainer.save_checkpoint, Trainer.load_checkpoint = save_checkpoint, load_checkpoint
+
+
+def save_no_crash_file_after_a_usage_error() -> None:
+    """fairseq writes crash.pt, as large as a checkpoint, whatever ends an update: also what the user has to repair."""
+
+    fairseq_save = Trainer.save_checkpoint
+
+    def save_checkpoint(self, filename, extra_state):
+        if not isinstance(sys.exc_info()[1], UsageError):
+            return fairseq_save(self, filename, extra_state)
+
+    Trainer.save_checkpoint = save_checkpoint
+
+
+def announce_checkpoints() -> None:
+    """fairseq asks a task for its part of a checkpoint on the first rank alone. A task with the method
+    `before_checkpoint` is told on every rank, before anything is written."""
+    fairseq_save = checkpoint_utils.save_checkpoint
+
+    @functools.wraps(fairseq_save)
+    def save_checkpoint(cfg, trainer, *arguments, **named):
+        if hasattr(trainer.task, "before_checkpoint"):
+            trainer.task.before_checkpoint()
+        return fairseq_save(cfg, trainer, *arguments, **named)
+
+    checkpoint_utils.save_checkpoint = save_checkpoint
 
 
 def begin_average_with_restored_weights() -> None:

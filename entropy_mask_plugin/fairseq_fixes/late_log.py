@@ -43,7 +43,7 @@ class Update:
         self.logging_outputs = [{key: value.detach() if isinstance(value, torch.Tensor) else value
                                  for key, value in log.items()} for log in logging_outputs]
         self.sample_size = sample_size
-        self.is_late = may_be_late(trainer)
+        self.is_late, self.ids = may_be_late(trainer), trainer.latest_ids
         self.grad_norm = trainer.latest_norm if self.is_late else grad_norm
         self.aggregators = metrics._active_aggregators.copy()
 
@@ -95,7 +95,7 @@ def log_update(update: Update, on_host: Callable[[Any], Any]) -> None:
     """As fairseq logs an update, with numbers instead of tensors. on_host: tensor or number -> number."""
     norm, clip_norm = on_host(update.grad_norm), update.trainer.cfg.optimization.clip_norm
     if update.is_late:
-        refuse_infinite(norm, update.number)
+        refuse_infinite(norm, update.number, update.ids)
     if math.isfinite(norm):
         metrics.log_speed("ups", 1.0, priority=100, round=2)
         metrics.log_scalar("gnorm", norm, priority=400, round=3)

@@ -79,6 +79,8 @@ def read_lines(path):
             lines = [line.rstrip("\r\n") for line in file]
     except UnicodeDecodeError as error:
         raise UsageError(f"--glue: {path} is not UTF-8 ({error.reason}), expected UTF-8 text") from error
+    except OSError as error:
+        raise UsageError(f"--glue: {path} cannot be read ({error.strerror}), expected a file of the task") from error
     while lines and not lines[-1]:
         lines.pop()
     return lines

@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.vocabulary import symbols_of_checkpoint
-from ..corpus.wordpiece import WordPieceTokenizer
-from ..huggingface.sentencepiece_model import read_tokenizer
+from ..corpus.matching import read_matching_tokenizer
 from ..huggingface.tokenizer_files import find_tokenizer
 from ..reporting.records import read_record
 from ..system.atomic_files import atomic_path, remove_leftovers, write_bytes, write_json
@@ -109,14 +108,7 @@ def prepare_trials(settings: FineTuningSettings) -> List[GlueTrial]:
 
 def matching_tokenizer(settings, state, symbols):
     """With `encode` and `names`, checked against the checkpoint's vocabulary."""
-    path = find_tokenizer(settings.tokenizer, settings.checkpoint, state)
-    is_bert = os.path.isdir(path) or path.endswith(".txt")
-    tokenizer = WordPieceTokenizer(path) if is_bert else read_tokenizer(path)
-    unknown = sorted({line.rsplit(" ", 1)[0] for line in tokenizer.dictionary({}).splitlines()} - set(symbols))
-    if unknown:
-        raise UsageError(f"--tokenizer: {path} has subword tokens that the checkpoint does not have, {unknown[0]!r} "
-                         "for one; expected the tokenizer that it was trained with")
-    return tokenizer
+    return read_matching_tokenizer(find_tokenizer(settings.tokenizer, settings.checkpoint, state), symbols)
 
 
 def refuse_other_settings(settings: FineTuningSettings) -> None:

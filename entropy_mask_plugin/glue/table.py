@@ -7,8 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ..reporting.statistics import mean, std
 from ..reporting.table import Table, table_of_records
-from ..system.atomic_files import write_text
-from ..system.errors import UsageError
+from ..system.atomic_files import make_folder, write_text
 from ..system.text import one_line
 from .bootstrap import paired_bootstrap
 from .cells import Cell, FineTuningRun
@@ -192,10 +191,7 @@ def write_tables(records: Sequence[Dict[str, Any]], remarks: Sequence[str], fold
     Raises:
         UsageError: the folder cannot be made, or the disk is full.
     """
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror}, expected a folder or a name for a new one") from error
+    make_folder(folder, "--out")
     table = glue_table(records, remarks)
     contents = {"md": table.markdown() + "\n", "csv": table_of_records(records).csv(),
                 "json": table_json(records, remarks), "tex": table.latex()}

@@ -3,7 +3,7 @@
 Shapes: B sentences, T positions.
 """
 
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -98,10 +98,20 @@ class Masker:
         counts = number_to_mask(n, rate_at(self.mask_prob, when.progress), policy.mask_count)  # on the host
         k = to_device_async(counts, tokens.device)
         chosen = self.select(scores, maskable, k, draw, units, self.fraction_of_tokens(when))
-        src_tokens, target = corruption.corrupt(tokens, chosen.selected, self.vocabulary.mask, self.vocabulary.padding)
-        if policy.leave_unmasked_prob or policy.random_token_prob:
-            src_tokens = self.with_80_10_10(src_tokens, tokens, chosen.selected, draw)
-        return Masked(src_tokens, target, *chosen, counts if units is None else None)
+        return Masked(*self.corrupt(tokens, chosen.selected, draw), *chosen, counts if units is None else None)
+
+    def mask_at(self, tokens: Tensor, ids: Tensor, selected: Tensor, counts: Tensor, when: When) -> Masked:
+        """Mask a batch at given positions, in place of those that the policy would choose.
+
+        Args:
+            tokens: as for `__call__`.
+            ids: likewise.
+            selected: B x T bool, the positions.
+            counts: B int64 on the host, how many they are in each row.
+            when: as for `__call__`.
+        """
+        draw = Draw(self.seed, self.epoch_of_noise(when), ids, tokens.size(1), when.update)
+        return Masked(*self.corrupt(tokens, selected, draw), *Selected(selected), counts)
 
     @property
     def is_partly_guided(self) -> bool:
@@ -196,6 +206,13 @@ class Masker:
         without_syncs = devices.syncs_are_expensive(scores.values.device)
         refine = refinement.refine_nearest if without_syncs else refinement.refine_near_cut
         return refine(scores.values, maskable, choose, scores.exact_at)
+
+    def corrupt(self, tokens: Tensor, selected: Tensor, draw: Draw) -> Tuple[Tensor, Tensor]:
+        """src_tokens and target where some positions (B x T bool) are masked: B x T int64 each."""
+        src_tokens, target = corruption.corrupt(tokens, selected, self.vocabulary.mask, self.vocabulary.padding)
+        if self.policy.leave_unmasked_prob or self.policy.random_token_prob:
+            src_tokens = self.with_80_10_10(src_tokens, tokens, selected, draw)
+        return src_tokens, target
 
     def with_80_10_10(self, src_tokens: Tensor, tokens: Tensor, selected: Tensor, draw: Draw) -> Tensor:
         """`src_tokens` with BERT's 80/10/10 instead of 100 % <mask>: B x T int64."""

@@ -31,11 +31,12 @@ def load_teacher(path: str, task: Any) -> "Teacher":
         a model in eval mode whose parameters require no gradient, with `lm_hidden` and `output_projection`.
     Raises:
         UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; too few positions; no (trained) masked-LM
-            head.
+            head; weights that are nan or infinite.
     """
     path = file_or_huggingface_folder(path, "--teacher")
     model = huggingface_teacher(path, task) if os.path.isdir(path) else checkpoint_teacher(path, task)
     check_positions(path, model.max_positions(), task)
+    refuse_not_finite(model, path)
     logger.info(f"teacher: {path}, {sum(p.numel() for p in model.parameters()):,} parameters, frozen")
     return model.requires_grad_(False).eval()
 
@@ -58,11 +59,24 @@ def checkpoint_teacher(path: str, task: Any) -> "Teacher":
     model = (state.get("cfg") or {}).get("model")
     if isinstance(model, dict) and "max_positions" in model:  # checked before the model is built with the task's
         check_positions(path, model["max_positions"], task)
+    return load_masked_lm(path, "--teacher", task)
+
+
+def load_masked_lm(path: str, flag: str, task: Any) -> "Teacher":
+    """The model of a fairseq checkpoint that `read_checkpoint` accepts.
+
+    Args:
+        path: of the checkpoint.
+        flag: the command-line flag that names it, for messages.
+        task: a fairseq task with the dictionary of the checkpoint.
+    Raises:
+        UsageError: the weights do not fit the model; neither one of our archs nor fairseq's `roberta`.
+    """
     try:
         (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
     except (RuntimeError, AssertionError, AttributeError, KeyError, ValueError) as error:
-        raise UsageError(f"--teacher: {path} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
-    return with_separate_projection(path, model)
+        raise UsageError(f"{flag}: {path} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+    return with_separate_projection(path, model, flag)
 
 
 def check_positions(path: str, positions: int, task: Any) -> None:
@@ -71,21 +85,27 @@ def check_positions(path: str, positions: int, task: Any) -> None:
             f"at least --tokens-per-sample ({task.max_positions()})")
 
 
-def refuse_headless(has_head: bool, path: str) -> None:
-    """Raise a UsageError unless the teacher can predict tokens."""
+def refuse_headless(has_head: bool, path: str, flag: str = "--teacher", use: str = "entropies") -> None:
+    """Raise a UsageError unless the model can predict tokens. use: what is computed from its predictions."""
     if not has_head:
-        raise UsageError(f"--teacher: {path} has no trained masked-LM head, expected one: entropies are computed from "
-                         "its predictions")
+        raise UsageError(f"{flag}: {path} has no trained masked-LM head, expected one: {use} are computed from its "
+                         "predictions")
 
 
-def with_separate_projection(path: str, model: Any) -> "Teacher":
+def refuse_not_finite(model: nn.Module, path: str) -> None:
+    """Raise a UsageError where a weight is nan or infinite: masks would be made of nan without anyone noticing."""
+    for name, tensor in model.state_dict().items():
+        require("--teacher", f"{path} with nan or inf in {name}", tensor.isfinite().all(), "finite weights")
+
+
+def with_separate_projection(path: str, model: Any, flag: str = "--teacher") -> "Teacher":
     """The model with `lm_hidden` and `output_projection`, wrapped if it is fairseq's RoBERTa."""
     if hasattr(model, "lm_hidden"):
         return model
     if isinstance(model, RobertaModel):
         return RobertaReference(model)
     raise UsageError(
-        f"--teacher: {path} is a {type(model).__name__}, expected one of this plug-in's archs or fairseq's roberta"
+        f"{flag}: {path} is a {type(model).__name__}, expected one of this plug-in's archs or fairseq's roberta"
     )
 
 

@@ -3,7 +3,13 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..config import recorded_corruption, recorded_defaults, recorded_guided_fraction, source_schedule
+from ..config import (
+    recorded_corruption,
+    recorded_defaults,
+    recorded_guided_fraction,
+    recorded_lengths,
+    source_schedule,
+)
 from ..masking.rates import Ramp, rate_at
 from ..scoring import schedule
 from ..system.errors import require
@@ -13,6 +19,7 @@ from .table import Table
 from .training_log import PretrainingRun
 
 DEFAULTS = recorded_defaults()
+PAIRS = "pairs_accuracy"  # in the log of a run with --valid-pairs
 
 
 def comparison_table(runs: Sequence[PretrainingRun], plateau: Optional[float],
@@ -27,6 +34,9 @@ def comparison_table(runs: Sequence[PretrainingRun], plateau: Optional[float],
     header = ["run", "masks", "valid loss", "valid accuracy", "tokens/s", "mean entropy: masked tokens",
               "all tokens", "updates"]
     rows = [run_row(run, plateau) for run in runs]
+    if any(PAIRS in log for run in runs for log in run.valid):
+        header.append("minimal pairs")
+        rows = [[*cells, pairs_text(run)] for run, cells in zip(runs, rows)]
     for cell in next(iter(tuned.values())).cells.values() if tuned else ():
         header.append(f"{cell.name} (majority: {cell.majority_baseline('official'):.1f}%)")
         rows = [[*cells, tuned_score(tuned.get(run.name), cell.name)] for run, cells in zip(runs, rows)]
@@ -42,6 +52,12 @@ def run_row(run: PretrainingRun, plateau: Optional[float]) -> List[str]:
     return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}{mark}", f"{valid['accuracy']:.1%}",
             f"{speed:,.0f}" if speed else "–",
             entropy_text(train, "entropy_masked"), entropy_text(train, "entropy"), f"{valid['num_updates']:.0f}"]
+
+
+def pairs_text(run: PretrainingRun) -> str:
+    """The accuracy on minimal pairs in the last validation that has it."""
+    values = [log[PAIRS] for log in run.valid if PAIRS in log]
+    return f"{values[-1]:.1%}" if values else "–"
 
 
 def in_bits(plateau: Optional[float]) -> str:
@@ -66,8 +82,9 @@ def entropy_text(log: Dict[str, float], name: str) -> str:
 def describe_masks(flags: Dict[str, Any]) -> str:
     """For people: strategy, source of the scores, how much is guided, a rate that changes, distillation."""
     task, criterion = flags["task"], flags["criterion"]
-    text, sources = task["mask_strategy"], source_schedule(task)
-    if schedule.is_scored(text):
+    replays = task.get("replay_masks")
+    text, sources = f"replays {replays}" if replays else task["mask_strategy"], source_schedule(task)
+    if not replays and schedule.is_scored(text):
         first, switch = sources.first or "random", sources.switch
         text += {None: f", {first}", 1: f", {sources.then}"}.get(
             switch, f", {first}, {sources.then} from epoch {switch}")
@@ -76,7 +93,8 @@ def describe_masks(flags: Dict[str, Any]) -> str:
         guided = recorded_guided_fraction(task)
         text += "" if guided == 1 else f", {guided} guided" + by_sequences(task)
     rate = recorded_corruption(task).mask_prob
-    text += f", {rate} masked" if isinstance(rate, Ramp) else ""
+    text += f", {rate} masked" if isinstance(rate, Ramp) and not replays else ""
+    text += f", blocks of {task['tokens_per_sample']}" if len(recorded_lengths(task)) > 1 else ""
     if criterion["kd_weight"]:
         text += f", KD {criterion['kd_weight']:g} from epoch {criterion['kd_start_epoch']}"
     return text
@@ -88,22 +106,23 @@ def by_sequences(task: Dict[str, Any]) -> str:
 
 def plateau_warnings(runs: Sequence[PretrainingRun], plateau: Optional[float]) -> List[str]:
     """One line for each run that predicts tokens under random masks hardly better than their frequencies do."""
-    return [f"{run.name} is {plateau_warning(run.valid[-1]['loss'], plateau)}" for run in runs
+    return [f"{run.name} is {plateau_warning(run.valid[-1]['loss'], plateau, run.lengths())}" for run in runs
             if is_on_plateau(run.valid[-1]["loss"], plateau)]
 
 
-AGAINST = {"updates": "updates", "hours": "hours of training"}
+AGAINST = {"updates": "updates", "tokens": "tokens", "hours": "hours of training"}
 
 
 def places(run: PretrainingRun, updates: Any, against: str) -> Any:
     """Where updates are on an axis of AGAINST."""
-    return run.hours_at(updates) if against == "hours" else updates
+    return {"hours": run.hours_at, "tokens": run.tokens_at}.get(against, lambda updates: updates)(updates)
 
 
 def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], file: str,
                     against: str = "updates") -> None:
     """Loss and accuracy over updates or time, with the unigram entropy, the switch from teacher to self and the start
-    of distillation; and, where runs leave some masks to chance, how many follow the scores: intended and realised.
+    of distillation; where runs have it, accuracy on minimal pairs; and, where they leave some masks to chance, how many
+    follow the scores: intended and realised.
 
     Args:
         runs: a line for each.
@@ -117,8 +136,9 @@ def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], fi
         require("--against", f"hours, which are not in the log of {run.name}", against != "hours" or run.hours,
                 "updates for runs of older versions")
     guided_runs = [run for run in runs if is_partly_guided(run)]
-    panels = 3 if guided_runs else 2
-    figure, (loss, accuracy, *guided) = pyplot.subplots(1, panels, figsize=(5.5 * panels, 4.2), layout="constrained")
+    runs_with_pairs = [run for run in runs if any(PAIRS in log for log in run.valid)]
+    panels = 2 + bool(runs_with_pairs) + bool(guided_runs)
+    figure, (loss, accuracy, *more) = pyplot.subplots(1, panels, figsize=(5.5 * panels, 4.2), layout="constrained")
     color_of = {run.name: f"C{i}" for i, run in enumerate(runs)}
     for run in runs:
         at = places(run, [log["num_updates"] for log in run.valid], against)
@@ -130,9 +150,22 @@ def draw_comparison(runs: Sequence[PretrainingRun], plateau: Optional[float], fi
     loss.set(xlabel=AGAINST[against], ylabel="bits per masked token", title="validation loss")
     accuracy.set(xlabel=AGAINST[against], ylabel="% of masked tokens", title="validation accuracy")
     loss.legend(fontsize=8)
-    for axis in guided:
-        draw_guided(guided_runs, axis, against, color_of)
+    if runs_with_pairs:
+        draw_pairs(runs_with_pairs, more[0], against, color_of)
+    if guided_runs:
+        draw_guided(guided_runs, more[-1], against, color_of)
     save(figure, file)
+
+
+def draw_pairs(runs: Sequence[PretrainingRun], axis: Any, against: str, color_of: Mapping[str, str]) -> None:
+    """The percentage of minimal pairs whose right side is likelier, with chance."""
+    for run in runs:
+        logs = [log for log in run.valid if PAIRS in log]
+        axis.plot(places(run, [log["num_updates"] for log in logs], against), [100 * log[PAIRS] for log in logs],
+                  marker=".", color=color_of[run.name], label=run.name)
+    axis.axhline(50, color="grey", linestyle="--", linewidth=1, label="chance")
+    axis.set(xlabel=AGAINST[against], ylabel="% of pairs", title="minimal pairs")
+    axis.legend(fontsize=8)
 
 
 def is_partly_guided(run: PretrainingRun) -> bool:
@@ -172,9 +205,11 @@ def mark_events(runs, loss, accuracy, against):
     for run in runs:
         for update, event in run.events():
             names[float(places(run, update, against))][event].append(run.name)
-    for place, events in names.items():
+    lines_above = 0  # labels of places that are near each other must not overlap
+    for place, events in sorted(names.items()):
         for axis in (loss, accuracy):
             axis.axvline(place, color="grey", linestyle=":", linewidth=1)
         label = "\n".join(f"{event}\n({', '.join(runs)})" for event, runs in events.items())
-        accuracy.annotate(label, (place, 1), (4, -4), xycoords=("data", "axes fraction"),
+        accuracy.annotate(label, (place, 1), (4, -4 - 10 * lines_above), xycoords=("data", "axes fraction"),
                           textcoords="offset points", va="top", fontsize=8, color="dimgrey")
+        lines_above += 2 * len(events)

@@ -10,7 +10,7 @@ from fairseq import models, options
 from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
-from ..config import PAPERS, corruption_of
+from ..config import PAPERS, corruption_of, lengths_of
 from ..flag_checks import check_corruption
 from ..masking.rates import mean_over, rate_at
 from ..models.bert import BertModel
@@ -33,7 +33,8 @@ def flops_report(args: Any) -> str:
     """
     require("--arch", args.arch, issubclass(models.ARCH_MODEL_REGISTRY.get(args.arch, object), BertModel),
             "one of this plug-in's archs")
-    require("--length", args.length, args.length >= 2, "2 or more")
+    lengths = lengths_of(args.length, "--length")
+    args = SimpleNamespace(**{**vars(args), "length": lengths[-1]})
     require("--vocabulary", args.vocabulary, args.vocabulary >= 6, "6 or more: five symbols are special")
     corruption = corruption_of(args)
     check_corruption(corruption)
@@ -56,6 +57,9 @@ def flops_report(args: Any) -> str:
     lines = [f"--arch {args.arch}: {parameters:,} parameters; T = {args.length}, V = {args.vocabulary:,}; {masks}",
              "Million multiply-accumulates (MACs) per token.",
              table.markdown(align=("left", "left", "right", "right"))]
+    if len(lengths) > 1:
+        costs = ", ".join(f"{million(TRAINING_STEP * macs(model, T, shares))} at T = {T}" for T in lengths)
+        lines.append(f"A training step per token, without entropies: {costs}.")
     if model.mask_decoder is not None:
         lines += comparison_with_published(model, args, shares, step_macs)
     return "\n\n".join(lines)

@@ -30,11 +30,10 @@ def read_record(path: str, required: Iterable[str] = ()) -> Any:
         UsageError: damaged, or of a kind or version that lacks a key.
     """
     record = with_new_keys(read_json(path))
-    missing = [key for key in required if not isinstance(record, dict) or key not in record]
+    missing = [key for key in required if key not in record]
     if missing:
-        keys = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-        raise UsageError(f"{path}: a record with {keys or 'no keys'} found, expected {', '.join(missing)} in it, as "
-                         "this version writes them")
+        raise UsageError(f"{path}: a record with {', '.join(record) or 'no keys'} found, expected "
+                         f"{', '.join(missing)} in it, as this version writes them")
     return record
 
 

@@ -2,17 +2,19 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy
 from fairseq.data import Dictionary
 
 from ..checkpoints.reading import read_checkpoint
-from ..config import source_schedule
+from ..config import recorded_lengths, source_schedule
+from ..fairseq_fixes.checkpoint_files import LEARNED
 from ..scoring import schedule
 from ..system.errors import UsageError
 from ..training import plateau
+from ..training.block_lengths import STATE, first_epoch_like, lengths_in
 
 TRAIN_LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
 # As fairseq-train prints it, and as hydra does.
@@ -32,6 +34,7 @@ class PretrainingRun:
         and `wpb` are always there, the others where fairseq has printed its line about the epoch.
     hours: [(update, training time in hours)], by fairseq's account, which goes on over interruptions.
     vocabulary: number of symbols.
+    block_lengths: {epoch: positions of a block}, as the checkpoint holds them, where blocks grow.
     """
 
     name: str
@@ -40,21 +43,45 @@ class PretrainingRun:
     train: List[Dict[str, float]]
     hours: List[Tuple[int, float]]
     vocabulary: int
+    block_lengths: Dict[int, int] = field(default_factory=dict)
 
     def hours_at(self, updates: Any) -> Any:
         """Training time in hours at an update, or at each of several."""
         return numpy.interp(updates, *zip(*self.hours))
 
     def events(self) -> List[Tuple[float, str]]:
-        """[(update, event that follows it)]: self-masking and distillation, where the run has reached them."""
+        """[(update, event that follows it)]: self-masking, distillation and longer blocks, where the run has reached
+        them."""
         task, criterion = self.flags["task"], self.flags["criterion"]
         epochs = {}
         epochs["self-masking begins"] = source_schedule(task).switch
         if criterion["kd_weight"]:
             epochs["distillation begins"] = criterion["kd_start_epoch"]
+        for length in self.lengths()[1:]:
+            epochs[event_of_length(length)] = next(
+                (log["epoch"] for log in self.train if self.length_of(log["epoch"]) >= length), None)
         ends = {0: 0, **{log["epoch"]: log["num_updates"] for log in self.train}}
         reached = [(event, epoch) for event, epoch in epochs.items() if epoch and epoch <= self.train[-1]["epoch"]]
         return [(ends[epoch - 1], event) for event, epoch in reached if epoch - 1 in ends]
+
+    def lengths(self) -> Tuple[int, ...]:
+        """Positions of a block: all lengths that the flags give, ascending."""
+        return recorded_lengths(self.flags["task"])
+
+    def length_of(self, epoch: float) -> int:
+        """Positions of a block in an epoch; of one after the last checkpoint, those of the epoch before."""
+        known = [length for number, length in sorted(self.block_lengths.items()) if number <= epoch]
+        return known[-1] if known else self.lengths()[0]
+
+    def first_epoch_like(self, epoch: float) -> int:
+        """The epoch from which on the blocks have been as long as in this one."""
+        return first_epoch_like({number: self.length_of(number) for number in range(1, int(epoch) + 1)}, int(epoch))
+
+    def tokens_at(self, updates: Any) -> Any:
+        """Tokens of all batches up to an update, or up to each of several."""
+        spans = self.updates_of_epochs()
+        tokens = [log["wpb"] * (end - begin) for log, (begin, end) in zip(self.train, spans)]
+        return numpy.interp(updates, [0, *(end for _, end in spans)], [0, *numpy.cumsum(tokens)])
 
     def updates_of_epochs(self) -> List[Tuple[float, float]]:
         """The numbers of updates at the beginning and at the end of each epoch of `train`."""
@@ -99,7 +126,19 @@ def read_pretraining_run(folder: str) -> PretrainingRun:
     if not valid or not train:
         raise UsageError(f"{log}: no line about a validation or about an epoch found, expected one of each")
     return PretrainingRun(os.path.basename(os.path.normpath(folder)), state["cfg"], valid,
-               with_unprinted_epochs(train, valid), hours_of(text), vocabulary_of(state["model"]))
+               with_unprinted_epochs(train, valid), hours_of(text), vocabulary_of(state["model"]),
+               lengths_of_checkpoint(state))
+
+
+def lengths_of_checkpoint(state: Dict[str, Any]) -> Dict[int, int]:
+    """{epoch: positions of a block} in a checkpoint; empty where blocks do not grow."""
+    learned = (state.get("extra_state") or {}).get(LEARNED, {})
+    return {epoch: record.length for epoch, record in lengths_in(learned.get(STATE, {})).items()}
+
+
+def event_of_length(length: int) -> str:
+    """The event of blocks that have become as long as this."""
+    return f"blocks of {length} begin"
 
 
 def vocabulary_of(weights: Dict[str, Any]) -> int:

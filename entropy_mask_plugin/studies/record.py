@@ -13,17 +13,24 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 from ..checkpoints.reading import read_checkpoint
-from ..config import recorded_corruption, recorded_guided_fraction, source_schedule
+from ..config import recorded_corruption, recorded_guided_fraction, recorded_lengths, source_schedule
 from ..glue.protocols import arch_args, model_settings
 from ..glue.tasks import TASKS
 from ..masking.rates import mean_over, rate_at
 from ..masking.scores import SCORES
 from ..models.bert import BertModel
 from ..models.flops import macs_of_step
+from ..reporting.comparison import PAIRS
 from ..reporting.drift import drift
 from ..reporting.flops_table import build_meta_model
 from ..reporting.records import read_record
-from ..reporting.training_log import TRAIN_LOG, PretrainingRun, dictionary_unigram_entropy, read_pretraining_run
+from ..reporting.training_log import (
+    TRAIN_LOG,
+    PretrainingRun,
+    dictionary_unigram_entropy,
+    event_of_length,
+    read_pretraining_run,
+)
 from ..scoring import schedule
 from ..scoring.sources import SOURCES, models_read
 from ..system.atomic_files import write_json
@@ -73,7 +80,8 @@ def account(folder: str) -> Dict[str, Any]:
     costs = costs_of(run)
     valid = [{"updates": log["num_updates"], "tokens": tokens_at(costs, log["num_updates"]),
               "flops": flops_at(costs, log["num_updates"]), "hours": float(run.hours_at(log["num_updates"])),
-              "loss_bits": log["loss"], "accuracy": log["accuracy"]} for log in run.valid]
+              "loss_bits": log["loss"], "accuracy": log["accuracy"], **({PAIRS: log[PAIRS]} if PAIRS in log else {})}
+             for log in run.valid]
     last, events = run.train[-1], run.events()
     return {
         "unigram_entropy_bits": dictionary_unigram_entropy(dictionary), "valid": valid, **valid[-1],
@@ -97,7 +105,7 @@ def peak_gpu_memory_bytes(folder: str) -> Optional[float]:
 def expected_events(flags: Dict[str, Any]) -> List[str]:
     """Those that the flags schedule for a later epoch than the first."""
     task, criterion = flags["task"], flags["criterion"]
-    events = []
+    events = [event_of_length(length) for length in recorded_lengths(task)[1:]]
     if (source_schedule(task).switch or 0) > 1:
         events.append("self-masking begins")
     if criterion["kd_weight"] and criterion["kd_start_epoch"] > 1:
@@ -116,10 +124,9 @@ class Costs(NamedTuple):
 def costs_of(run: PretrainingRun) -> Costs:
     costs = Costs([0.0], [0.0], [0.0])
     for log, per_token in zip(run.train, flops_per_token(run)):
-        tokens = log["wpb"] * (log["num_updates"] - costs.updates[-1])
         costs.updates.append(log["num_updates"])
-        costs.tokens.append(costs.tokens[-1] + tokens)
-        costs.flops.append(costs.flops[-1] + tokens * per_token)
+        costs.tokens.append(float(run.tokens_at(log["num_updates"])))
+        costs.flops.append(costs.flops[-1] + (costs.tokens[-1] - costs.tokens[-2]) * per_token)
     return costs
 
 
@@ -134,30 +141,30 @@ def flops_at(costs: Costs, updates: float) -> float:
 def flops_per_token(run: PretrainingRun) -> Iterator[float]:
     """FLOPs of a token in each epoch of a run."""
     task, criterion = run.flags["task"], run.flags["criterion"]
-    length = task["tokens_per_sample"]
-    student = model_of_settings(run.flags["model"], run.vocabulary, length)
+    longest = run.lengths()[-1]
+    student = model_of_settings(run.flags["model"], run.vocabulary, longest)
     teacher = None
     if task["teacher"]:
         settings = model_settings(read_checkpoint(task["teacher"], "--teacher"), task["teacher"], "--teacher")
-        teacher = model_of_settings(settings, run.vocabulary, length)
+        teacher = model_of_settings(settings, run.vocabulary, longest)
     corruption = recorded_corruption(task)
-    if task["mask_count"]:
-        corruption = corruption._replace(mask_prob=task["mask_count"] / length)
     shards, sources, score = len(task["data"].split(":")), source_schedule(task), task.get("mask_score", "entropy")
     require(SCORES.flag, score, score in SCORES, SCORES.expected(score))
     for log, (begin, end) in zip(run.train, run.progress_of_epochs(), strict=True):
-        name = sources.at(log["epoch"])
+        name, length = sources.at(log["epoch"]), run.length_of(log["epoch"])
+        since = run.first_epoch_like(log["epoch"])  # scores on disk are of blocks as long as these
         require(SOURCES.flag, name, name is None or name in SOURCES, SOURCES.expected(name))
         scored = set(models_read(name))
         if scored & {"self", "ema"} and log["epoch"] != schedule.epoch_of_self_entropies(
-                log["epoch"], sources.first_epoch_of(name), task.get("self_entropy_every", 1), shards):
+                log["epoch"], max(since, sources.first_epoch_of(name)), task.get("self_entropy_every", 1), shards):
             scored -= {"self", "ema"}  # kept from an earlier pass over the data
-        if task["entropy_cache"] and log["epoch"] > shards:
+        if task["entropy_cache"] and log["epoch"] - since >= shards:
             scored -= {"teacher"}  # on disk since the first pass over the data
         distils = schedule.distils(log["epoch"], criterion["kd_weight"], criterion["kd_start_epoch"])
 
-        def macs_at(progress, scored=tuple(scored), distils=distils):
-            fractions = corruption._replace(mask_prob=rate_at(corruption.mask_prob, progress))
+        def macs_at(progress, scored=tuple(scored), distils=distils, length=length):
+            rate = task["mask_count"] / length if task["mask_count"] else rate_at(corruption.mask_prob, progress)
+            fractions = corruption._replace(mask_prob=rate)
             return macs_of_step(student, length, fractions, teacher, scored, distils, SCORES[score].traits["needs"],
                                 task.get("entropy_folds", 1), scored_rows_at(task, progress))
 

@@ -10,7 +10,7 @@ from ..system.errors import UsageError
 from ..training import plateau
 from . import page, tables
 from .conditions import STUDIES
-from .curves import draw_curves, draw_result_drift
+from .curves import draw_loss_curves, draw_pairs_curves, draw_result_drift
 from .identity import identity, refuse_another
 from .options import StudyOptions
 from .plan import FINISHED, last_value
@@ -51,9 +51,11 @@ def draw_pictures(options: StudyOptions, results: Sequence[Result]) -> List[Tupl
     pictures = []
     for corruption in dict.fromkeys(result.corruption for result in results):
         own = [result for result in results if result.corruption == corruption]
-        file = options.path(f"curves-{corruption}.png")
-        if draw_curves(own, file):
-            pictures.append((f"Curves, {corruption}", file))
+        for title, name, draw in (("Curves", "curves", draw_loss_curves),
+                                  ("Minimal pairs", "pairs", draw_pairs_curves)):
+            file = options.path(f"{name}-{corruption}.png")
+            if draw(own, file):
+                pictures.append((f"{title}, {corruption}", file))
         for result in own if "drift" in options.studies else ():
             if result.name in STUDIES["drift"]:
                 file = options.path(f"drift-{result.name}-{corruption}.png")

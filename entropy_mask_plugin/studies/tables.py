@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..glue.paper import is_single_class_score
 from ..glue.tasks import TASKS
-from ..reporting.comparison import in_bits
+from ..reporting.comparison import PAIRS, in_bits
 from ..reporting.drift import ELEMENTWISE, FROBENIUS
 from ..reporting.statistics import mean, std
 from ..reporting.table import Table
@@ -50,6 +50,7 @@ Mean entropies in nats, of the last epoch, by the model that chose the masks. FL
 teacher's predictions; a static teacher's entropies are counted once, whoever computed them. Time: training and
 validation; a static teacher's entropies are on disk by then and not in them. The training of the teacher is in
 neither. Memory: the peak of the GPU's; without one, the most that the process held since it was last started.""")
+PAIRS_NOTE = one_line("""Minimal pairs (--valid-pairs): how often the model prefers the right one; chance is 50 %.""")
 DRIFT = one_line("""How far fine-tuning moved W to W', of the component that moved most by |W' - W| / |W|; means over
 seeds. The paper: most in the feed-forward block of the last layer, 7077 % on MNLI, 167 % on CoLA, without a formula;
 the last column, the mean of |W' - W| / |W| over the single weights, is our reading of it, and the weights near zero
@@ -195,7 +196,18 @@ def cost_table(results: Sequence[Result], corruption: str) -> Table:
               "valid accuracy", "train loss, bits", "mean entropy: masked tokens, nats", "all tokens, nats"]
     unigrams = ", ".join(map(in_bits, plateaus(results))) or in_bits(None)
     note = f"{COSTS} Unigram entropy of the training data: {unigrams}."
-    return Table(f"Pretraining, {corruption}", header, [cost_row(result) for result in with_pretraining(results)], note)
+    shown = with_pretraining(results)
+    rows = [cost_row(result) for result in shown]
+    if any(map(pairs_accuracies, shown)):
+        header.append("minimal pairs, %")
+        rows = [[*cells, with_std(pairs_accuracies(result), 1)] for result, cells in zip(shown, rows)]
+        note += " " + PAIRS_NOTE
+    return Table(f"Pretraining, {corruption}", header, rows, note)
+
+
+def pairs_accuracies(result: Result) -> List[float]:
+    """Of each seed at its end, in per cent; none where pairs were not measured."""
+    return [100 * each[PAIRS] for each in result.pretrainings() if PAIRS in each]
 
 
 def cost_row(result: Result) -> List[str]:
@@ -241,7 +253,7 @@ def decimals(value: float, digits: int = 2) -> str:
 SCORE_KEYS = ("condition", "corruption", "seed", "task", "metric", "score_pct", "official_metric", "official_score_pct",
               "majority_baseline_pct", "is_collapsed", "paper_score_pct")
 COST_KEYS = ("updates", "tokens", "flops", "hours", "valid_loss_bits", "valid_accuracy", "unigram_entropy_bits",
-             "on_plateau")
+             "on_plateau", "pairs_accuracy")
 
 
 def score_rows(options: StudyOptions, results: Sequence[Result]) -> Table:
@@ -264,4 +276,5 @@ def costs_of_seed(result: Result, seed: int) -> List[Any]:
     if pretraining is None:
         return [None] * len(COST_KEYS)
     return [*(pretraining[key] for key in ("updates", "tokens", "flops", "hours", "loss_bits", "accuracy",
-                                           "unigram_entropy_bits")), ended_on_plateau(pretraining)]
+                                           "unigram_entropy_bits")),
+            ended_on_plateau(pretraining), pretraining.get(PAIRS)]

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Dict
 
 from .errors import UsageError
 
@@ -44,6 +44,18 @@ def disk_trouble_in_one_line(path: str) -> Iterator[None]:
         raise UsageError(f"{error.filename or path}: cannot be written ({os.strerror(error.errno)})") from error
 
 
+def make_folder(path: str, flag: str) -> None:
+    """Create a folder, and those above it, unless it exists. flag: the command-line flag that names it, for messages.
+
+    Raises:
+        UsageError: it cannot be created: something else is there, the disk is full or read-only, ….
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{flag}: {path} ({error.strerror}), expected a folder or a name for a new one") from error
+
+
 def remove(path: str) -> None:
     """Remove a file, a link or a folder with its content; a missing path is no error."""
     if os.path.isdir(path):
@@ -75,15 +87,19 @@ def write_json(path: str, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str) -> Any:
-    """The content of a JSON file.
+def read_json(path: str) -> Dict[str, Any]:
+    """The content of a JSON file that this package has written, an object.
 
     Raises:
-        UsageError: not JSON.
-        OSError: it cannot be read.
+        UsageError: it cannot be read, or is damaged.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            content = json.load(file)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}), expected JSON as it was written") from error
     except ValueError as error:
         raise UsageError(f"{path} is damaged ({error}), expected JSON as it was written") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is damaged (a {type(content).__name__}), expected JSON as it was written")
+    return content

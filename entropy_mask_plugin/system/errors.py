@@ -44,10 +44,16 @@ def show_usage_errors_as_one_line() -> None:
 
     def show(kind, error, traceback):
         if issubclass(kind, UsageError):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {message_of(error)}", file=sys.stderr)
         elif kind is KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
         else:
             show_other(kind, error, traceback)
 
     sys.excepthook = show
+
+
+def message_of(error: UsageError) -> str:
+    """Its message; of one that was raised in a data worker, where torch adds the worker's traceback, the last line."""
+    message = str(error)
+    return message.rstrip().rpartition("UsageError: ")[2] if message.startswith("Caught UsageError in ") else message

@@ -9,10 +9,13 @@ MODULES = {  # of each extra in setup.py, what is imported
     "corpus": ("datasets",),
     "glue": ("scipy", "sklearn"),
     "report": ("jinja2", "matplotlib", "tabulate"),
+    "tracking": ("tensorboard", "wandb"),
+    "atlas": ("HanTa",),
     "dev": ("transformers",),
 }
 PURPOSES = {
     "corpus": "public data sets", "glue": "scores of GLUE and their statistics", "report": "tables and figures",
+    "tracking": "curves in TensorBoard and W&B", "atlas": "word classes in the mask atlas",
     "dev": "tests, and transformers to compare with",
 }
 

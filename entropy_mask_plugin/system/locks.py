@@ -6,10 +6,15 @@ Some network file systems cannot lock: there every lock succeeds, and work may b
 import contextlib
 import fcntl
 import os
+import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, MutableMapping, Set
 
+from .atomic_files import make_folder
 from .errors import UsageError
+
+_handles: Set[int] = set()  # open files that hold a lock
+_held: MutableMapping[str, "HeldLock"] = weakref.WeakValueDictionary()  # folder -> its lock
 
 
 @contextlib.contextmanager
@@ -23,18 +28,33 @@ def exclusive_lock(folder: str, flag: str = "--out") -> Iterator[None]:
         UsageError: another run holds the lock; the folder cannot be created.
     """
     is_new = not os.path.exists(folder)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{flag} {folder}: {error.strerror}, expected a folder or a name for a new one") from error
+    make_folder(folder, flag)
     with _opened(folder, os.O_RDONLY) as handle:
         try:
             if not _lock(fcntl.flock, handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                raise UsageError(f"{flag} {folder}: another run is writing there, expected no other run")
+                raise UsageError(f"{flag}: {folder}: another run is writing there, expected no other run")
             yield
         finally:
-            if is_new and not os.listdir(folder):
+            if is_new and os.path.isdir(folder) and not os.listdir(folder):
                 os.rmdir(folder)
+
+
+class HeldLock:
+    """An `exclusive_lock` that is held while this object exists, at most until the process ends."""
+
+    def __init__(self, folder: str, flag: str):
+        stack = contextlib.ExitStack()
+        stack.enter_context(exclusive_lock(folder, flag))
+        weakref.finalize(self, stack.close)
+
+
+def lock_while_alive(folder: str, flag: str) -> HeldLock:
+    """Lock a folder, once within a process; arguments and errors as for `exclusive_lock`."""
+    path = os.path.realpath(folder)
+    held = _held.get(path)
+    if held is None:
+        held = _held[path] = HeldLock(folder, flag)
+    return held
 
 
 @contextlib.contextmanager
@@ -55,10 +75,21 @@ def try_lock(path: str, number: int) -> Iterator[bool]:
 @contextlib.contextmanager
 def _opened(path: str, flags: int) -> Iterator[int]:
     handle = os.open(path, flags)
+    _handles.add(handle)
     try:
         yield handle
     finally:
+        _handles.remove(handle)
         os.close(handle)
+
+
+def _close_handles() -> None:
+    """A forked data worker that outlives a killed run for some seconds would still hold its locks."""
+    for handle in _handles:
+        os.close(handle)
+
+
+os.register_at_fork(after_in_child=_close_handles)
 
 
 def _lock(lock: Any, *arguments: Any) -> bool:

@@ -18,13 +18,13 @@ from fairseq.data import (
     SortDataset,
     TokenBlockDataset,
     data_utils,
-    indexed_dataset,
 )
 from fairseq.data.shorten_dataset import maybe_shorten_dataset
 from torch import Tensor
 
 from ..masking.devices import to_device_async
 from ..system.errors import UsageError
+from .data_files import check_sizes, check_split, check_symbols
 
 
 def load_samples(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combine: bool) -> FairseqDataset:
@@ -37,12 +37,19 @@ def load_samples(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combi
         epoch: from 1; decides which shard is read.
         combine: also read split1, split2, …, as fairseq does for training data.
     Raises:
-        UsageError: the data-bin has no such split, or the split holds no sequences.
+        UsageError: the data-bin has no such split, or it is cut or holds no sequences.
     """
     blocks = load_blocks(cfg, dictionary, split, epoch, combine)
     with data_utils.numpy_seed(cfg.seed):
         shuffle = np.random.permutation(len(blocks))
-    return EveryBlockDataset(Samples(blocks, dictionary), sort_order=[shuffle, blocks.sizes])
+    samples = Samples(blocks, dictionary, prefix_of(cfg, split, epoch))
+    return EveryBlockDataset(samples, sort_order=[shuffle, blocks.sizes])
+
+
+def prefix_of(cfg: Any, split: str, epoch: int) -> str:
+    """The path of a split's files without .bin and .idx, in the shard of an epoch; arguments as for `load_samples`."""
+    paths = utils.split_paths(cfg.data)
+    return os.path.join(paths[(epoch - 1) % len(paths)], split)
 
 
 def load_blocks(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combine: bool) -> PrependTokenDataset:
@@ -50,15 +57,15 @@ def load_blocks(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combin
 
     Arguments and errors as those of `load_samples`.
     """
-    paths = utils.split_paths(cfg.data)
-    prefix = os.path.join(paths[(epoch - 1) % len(paths)], split)
+    prefix = prefix_of(cfg, split, epoch)
     check_split(prefix)
     length = cfg.tokens_per_sample - 1  # without <s>
     lines: Any
     try:
         lines = data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
-    except (ValueError, AssertionError, OSError) as error:
+    except Exception as error:  # a damaged index can trip its reader anywhere
         raise UsageError(f"data: {prefix}.bin or .idx cannot be read ({error}), expected complete files") from error
+    check_sizes(prefix, combine)
     lines = maybe_shorten_dataset(
         lines, split, cfg.shorten_data_split_list, cfg.shorten_method, length, cfg.seed
     )
@@ -78,16 +85,20 @@ class Samples(FairseqDataset):
     """Batches of blocks, with the counts that the host needs: taken here, on the CPU, so that no step has to wait for a
     device to send them."""
 
-    def __init__(self, blocks: Any, dictionary: Dictionary):
+    def __init__(self, blocks: Any, dictionary: Dictionary, prefix: str = ""):
         super().__init__()
+        self.prefix = prefix  # of the file, for messages
         self.blocks, self.sizes = blocks, blocks.sizes
         self.padding_idx, self.specials = dictionary.pad(), special_symbols(dictionary)
+        self.n_symbols = len(dictionary)
         self.entropies: Any = None  # an `EntropyStore`; its values are added to each batch
         self.self_entropies: Any = None  # a `SelfEntropyStore`; likewise
 
     def __getitem__(self, index: int) -> Dict[str, Any]:
-        """{id, src_tokens: T int64}."""
-        return {"id": index, "src_tokens": self.blocks[index]}
+        """{id, src_tokens: T int64}; raises a UsageError where its ids are not the dictionary's."""
+        block = self.blocks[index]
+        check_symbols(block, self.n_symbols, self.prefix)
+        return {"id": index, "src_tokens": block}
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -168,20 +179,17 @@ def some_rows(sample: Mapping[str, Any], rows: Tensor) -> Dict[str, Any]:
     return {key: chosen(value) for key, value in sample.items()}
 
 
+def with_masks(sample: Mapping[str, Any], src_tokens: Tensor, target: Tensor, selected: Any) -> Dict[str, Any]:
+    """A new sample with corrupted tokens and targets, B x T int64 each, and the positions to be predicted,
+    a `SelectedPositions`."""
+    return {**sample, "net_input": {**sample["net_input"], "src_tokens": src_tokens}, "target": target,
+            "selected": selected}
+
+
 def bits(values: Iterable[np.ndarray]) -> Tensor:
     """fp32 arrays -> B x T int32 with the same bits, padded: fairseq's --fp16 would convert fp32 tensors of a batch."""
     rows = [torch.from_numpy(np.array(row)) for row in values]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).view(torch.int32)
-
-
-def check_split(prefix: str) -> None:
-    """Raise a UsageError unless prefix.bin and prefix.idx exist and hold text."""
-    if not indexed_dataset.dataset_exists(prefix, impl=None):
-        below = os.path.join(os.path.dirname(prefix), "bin")
-        instead = below if os.path.isdir(below) else "a folder written by fairseq-preprocess"
-        raise UsageError(f"data: {prefix}.bin and .idx not found, expected {instead}")
-    if os.path.getsize(prefix + ".bin") == 0:
-        raise UsageError(f"data: {prefix}.bin holds no sequences, expected at least one")
 
 
 class EveryBlockDataset(SortDataset):

@@ -2,10 +2,11 @@
 training, and many small ones never leave it; a loss there or above does not show that the model uses context."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Optional
 
 MARGIN = 0.3  # bits below the unigram entropy
+SHORT = 32  # positions of a block; with so few, the models of examples/quickstart leave the plateau
 
 
 def unigram_entropy(counts: Iterable[int]) -> Optional[float]:
@@ -34,7 +35,16 @@ def is_on_plateau(loss: float, unigram: Optional[float]) -> bool:
     return unigram is not None and not loss <= unigram - MARGIN  # nan is no progress either
 
 
-def plateau_warning(loss: float, unigram: float) -> str:
-    """The warning about a validation loss on the plateau. Both in bits."""
+def plateau_warning(loss: float, unigram: float, lengths: Sequence[int]) -> str:
+    """The warning about a validation loss on the plateau, and what to do. Both in bits; lengths: of the blocks of the
+    run, ascending."""
     return (f"on the plateau: valid loss {loss:.2f} bits, expected at least {MARGIN} below the unigram entropy of the "
-            f"training data, {unigram:.2f}")
+            f"training data, {unigram:.2f}; {advice(lengths)}")
+
+
+def advice(lengths: Sequence[int]) -> str:
+    """What helps a model off the plateau. lengths: of the blocks of the run, ascending."""
+    first, last = lengths[0], lengths[-1]
+    if first > SHORT:
+        return f"if it stays there, begin with shorter blocks: --tokens-per-sample {max(SHORT, first // 4)}:{last}"
+    return "if it stays there, train for more updates: more epochs, or smaller batches"

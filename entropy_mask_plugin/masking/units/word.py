@@ -51,6 +51,12 @@ def word(tokens: Tensor, candidates: Tensor, vocabulary: Vocabulary, draw: Draw)
 
     What cannot be masked is alone, and ends a word.
     """
+    return number_words(tokens, candidates, vocabulary)
+
+
+def number_words(tokens: Tensor, candidates: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """B x T int64: tokens of one word have the position of its first token as their number. What is no candidate (B x T
+    bool) is alone, and ends a word."""
     starts = begins_word(vocabulary, tokens.device)[tokens] | ~candidates
     starts[:, 1:] |= ~candidates[:, :-1]
     return number_by_start(starts)

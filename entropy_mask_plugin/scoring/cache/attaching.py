@@ -10,7 +10,7 @@ from .self_store import SelfEntropyStore
 from .store import EntropyStore
 
 
-def attach_entropies(task: Any, samples: Any, split: str, epoch: int) -> None:
+def attach_entropies(task: Any, samples: Any, split: str, epoch: int, length: int) -> None:
     """Make each batch carry the entropies on disk that may be needed in this epoch.
 
     Args:
@@ -18,13 +18,14 @@ def attach_entropies(task: Any, samples: Any, split: str, epoch: int) -> None:
         samples: the data of the epoch, a `training.blocks.Samples`.
         split: its name.
         epoch: counted from 1.
+        length: positions of a block, the longest one's.
     """
     cfg = task.cfg
     by_teacher = "teacher" in models_read(task.sources_by_epoch.at(epoch)) and task.teacher is not None
-    keeps_own = cfg.self_entropy_every > 1 and task.trains
+    keeps_own = cfg.self_entropy_every > 1 and task.trains and not cfg.replay_masks
     if not (by_teacher or keeps_own):
         return  # saves reading all the data for its digest
-    facts = fingerprint.facts_of_data(cfg, task.dictionary, split, epoch, samples.sizes)
+    facts = fingerprint.facts_of_data(cfg, task.dictionary, split, epoch, samples.sizes, length)
     if by_teacher:
         samples.entropies = filled_cache(task, samples, facts)
     if keeps_own:

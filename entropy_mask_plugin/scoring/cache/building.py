@@ -12,6 +12,7 @@ from fairseq import utils
 from torch import Tensor
 from tqdm import tqdm
 
+from ...system.errors import require
 from .store import EntropyStore
 
 ScoreBatch = Callable[[Dict[str, Any]], Tensor]  # a clean batch -> B x T fp32
@@ -30,7 +31,7 @@ def build(store: EntropyStore, samples: Any, longest: int, score_batch: ScoreBat
         score_batch: a batch as `samples` collates it, on the device -> entropies, B x T fp32, nats.
         device: where to compute.
     Raises:
-        OSError: a part cannot be written.
+        UsageError: the teacher predicts nan, or a part cannot be written.
     """
     missing = store.missing()
     if not missing:
@@ -38,7 +39,8 @@ def build(store: EntropyStore, samples: Any, longest: int, score_batch: ScoreBat
 
     def compute(part: int) -> List[np.ndarray]:
         blocks = store.blocks(part)
-        entropies = scores_of_blocks(samples, [i for i in blocks if samples.sizes[i] <= longest], score_batch, device)
+        short = [i for i in blocks if samples.sizes[i] <= longest]
+        entropies = finite(scores_of_blocks(samples, short, score_batch, device))
         return [next(entropies) if samples.sizes[i] <= longest else np.full(samples.sizes[i], np.nan) for i in blocks]
 
     total = int(store.ends[-1])
@@ -50,6 +52,13 @@ def build(store: EntropyStore, samples: Any, longest: int, score_batch: ScoreBat
             bar.update(total - sum(map(store.number_of_values, missing)) - bar.n)
             if missing and not done:
                 time.sleep(0.5)  # other processes are computing them
+
+
+def finite(scores: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The scores of each block; raises a UsageError where one is nan, which must not be stored."""
+    for of_block in scores:
+        require("--teacher", "predictions that are nan", not np.isnan(of_block).any(), "finite weights")
+        yield of_block
 
 
 def compute_locked(store: EntropyStore, part: int, compute: Callable[[int], List[np.ndarray]], bar: tqdm) -> bool:

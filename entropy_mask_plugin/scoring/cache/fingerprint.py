@@ -8,7 +8,7 @@ import glob
 import hashlib
 import json
 import os
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ def facts_of_teacher(teacher: Any) -> Dict[str, Any]:
     }
 
 
-def facts_of_data(cfg: Any, dictionary: Any, split: str, epoch: int, block_sizes: Sequence[int]) -> Dict[str, Any]:
+def facts_of_data(cfg: Any, dictionary: Any, split: str, epoch: int, block_sizes: Sequence[int],
+                  length: Optional[int] = None) -> Dict[str, Any]:
     """The facts of one shard: everything that its entropies depend on besides the model.
 
     Args:
@@ -35,6 +36,7 @@ def facts_of_data(cfg: Any, dictionary: Any, split: str, epoch: int, block_sizes
         split: name of the split.
         epoch: counted from 1; it determines the shard.
         block_sizes: tokens of each block.
+        length: positions of a block in this epoch; None = there is a single length.
     """
     paths = utils.split_paths(cfg.data)
     prefix = os.path.join(paths[(epoch - 1) % len(paths)], split)
@@ -42,7 +44,7 @@ def facts_of_data(cfg: Any, dictionary: Any, split: str, epoch: int, block_sizes
         "definition of entropy": SCORES["entropy"].traits["version"],
         "data": [digest_of_file(path) for path in sorted(glob.glob(glob.escape(prefix) + "*.[bi][id][nx]"))],
         "dictionary": digest("\n".join(dictionary.symbols).encode()),
-        "tokens per sample": cfg.tokens_per_sample,
+        "tokens per sample": length or cfg.tokens_per_sample,
         "sample break mode": str(cfg.sample_break_mode),
         "shorten method": f"{cfg.shorten_method} {cfg.shorten_data_split_list}",
         "sizes of the blocks": digest(np.asarray(block_sizes, np.int64).tobytes()),

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from ...system.atomic_files import atomic_path, write_json
+from ...system.atomic_files import atomic_path, make_folder, write_json
 
 
 class SelfEntropyStore:
@@ -24,7 +24,7 @@ class SelfEntropyStore:
     """
 
     def __init__(self, folder: str, facts: Mapping[str, Any], sizes: Sequence[int]):
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder, "--entropy-cache")
         self.folder = folder
         self.ends = np.cumsum(sizes, dtype=np.int64)
         write_json(os.path.join(folder, "facts.json"), facts)

@@ -13,7 +13,7 @@ from typing import Any, ContextManager, Dict, List, Mapping, Sequence
 
 import numpy as np
 
-from ...system.atomic_files import atomic_path, write_bytes, write_json
+from ...system.atomic_files import atomic_path, make_folder, write_bytes, write_json
 from ...system.locks import try_lock
 
 PART_TOKENS = 1 << 20  # 4 MiB
@@ -31,7 +31,7 @@ class EntropyStore:
     """
 
     def __init__(self, folder: str, facts: Mapping[str, Any], sizes: Sequence[int]):
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder, "--entropy-cache")
         self.folder = folder
         if not os.path.exists(os.path.join(folder, "facts.json")):  # a complete cache may be on a read-only disk
             write_json(os.path.join(folder, "facts.json"), facts)

@@ -28,7 +28,8 @@ class Own(Source):
         if self.task.learner is not None:
             return self.learned(sample, model, when)
         cfg = self.task.cfg
-        begin = self.task.sources_by_epoch.first_epoch_of(self.name)
+        begin = max(self.task.sources_by_epoch.first_epoch_of(self.name),
+                    self.task.block_lengths.first_epoch_like(when.epoch))  # scores of blocks that were shorter are lost
         epoch = schedule.epoch_of_self_entropies(when.epoch, begin, cfg.self_entropy_every,
                                                  len(utils.split_paths(cfg.data)))
         if epoch != when.epoch and set(sample["self_entropy_epochs"]) == {epoch}:

@@ -14,10 +14,12 @@ that it scores: what it computes once, it may keep on `task.scoring_device()`.
 from typing import Any, Mapping, Optional, Tuple
 
 import torch
+from torch import Tensor
 
 from ...masking.registry import Registry
 from ...masking.scores import Scores
 from ...masking.when import When
+from ...system.errors import require
 
 SOURCES = Registry("--mask-source", reads=None)
 
@@ -26,6 +28,18 @@ def models_read(source: Optional[str]) -> Tuple[str, ...]:
     """The models that a source reads, see above; none for a source that is not registered here."""
     reads = SOURCES[source].traits["reads"] if source is not None and source in SOURCES else None
     return (reads,) if isinstance(reads, str) else tuple(reads or ())
+
+
+def refuse_nan(scores: Tensor, maskable: Tensor, source: str) -> None:
+    """Check what a source has scored, B x T fp32, at the maskable positions, B x T bool: masks made of nan would look
+    like any others.
+
+    Raises:
+        UsageError: a score is nan.
+    """
+    model = " and ".join(f"--{model}" if model == "teacher" else model for model in models_read(source))
+    require("--mask-source", f"{source} with scores that are nan", not scores[maskable].isnan().any(),
+            f"numbers{model and f': the weights of {model} may be too large'}")
 
 
 class Source:

@@ -1,0 +1,72 @@
+"""Are the files of a data-bin complete, and do they belong together? Without these checks, a cut file or another
+dictionary ends in a traceback, perhaps in the middle of a run."""
+
+import itertools
+import os
+
+import numpy as np
+from fairseq.data import indexed_dataset
+from fairseq.data.indexed_dataset import MMapIndexedDataset
+from torch import Tensor
+
+from ..system.errors import UsageError, require
+
+
+def check_split(prefix: str) -> None:
+    """Check that a split exists and holds text. prefix: path of its files without .bin and .idx.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not indexed_dataset.dataset_exists(prefix, impl=None):
+        below = os.path.join(os.path.dirname(prefix), "bin")
+        instead = below if os.path.isdir(below) else "a folder written by fairseq-preprocess"
+        raise UsageError(f"data: {prefix}.bin and .idx not found, expected {instead}")
+    if os.path.getsize(prefix + ".bin") == 0:
+        raise UsageError(f"data: {prefix}.bin holds no sequences, expected at least one")
+
+
+def check_sizes(prefix: str, combine: bool) -> None:
+    """Check that each .bin is as large as its .idx says.
+
+    Args:
+        prefix: path of the files without .bin and .idx, which can be read.
+        combine: also check split1, split2, ….
+    Raises:
+        UsageError: one is not, as when a copy was interrupted.
+    """
+    for number in itertools.count():
+        path = f"{prefix}{number or ''}"
+        if number and not (combine and indexed_dataset.dataset_exists(path, impl=None)):
+            return
+        if indexed_dataset.infer_dataset_impl(path) == "mmap":
+            size, expected = os.path.getsize(path + ".bin"), size_by_index(path + ".idx")
+            require("data", f"{path}.bin of {size:,} bytes", size == expected, f"{expected:,}, as {path}.idx says")
+
+
+def size_by_index(path: str) -> int:
+    """Bytes of the .bin that belongs to an .idx.
+
+    Raises:
+        UsageError: the index is damaged.
+    """
+    index = MMapIndexedDataset.Index(path)
+    ends = index.sizes.cumsum(dtype=np.int64) * np.dtype(index.dtype).itemsize
+    is_consistent = len(ends) and index.sizes.min() >= 0 and np.array_equal(index._pointers[1:], ends[:-1])
+    require("data", f"{path}, which is damaged,", is_consistent, "it as fairseq-preprocess wrote it")
+    return int(ends[-1])
+
+
+def check_symbols(block: Tensor, n_symbols: int, prefix: str) -> None:
+    """Check that a block's ids are in the dictionary.
+
+    Args:
+        block: T int64.
+        n_symbols: of the dictionary, <mask> included.
+        prefix: path of the file that the block is from, without .bin.
+    Raises:
+        UsageError: one is not.
+    """
+    largest = int(block.max()) if len(block) else 0
+    require("data", f"{prefix}.bin with symbol {largest:,} and a dict.txt of {n_symbols:,} symbols",
+            largest < n_symbols, "the dict.txt with which it was preprocessed")
