@@ -454,7 +454,7 @@ def test_the_dictionary_counts_the_training_text(text, tokenizer_file, tmp_path,
     (dict(docstrings=True), "expected one of --text, --dataset and --docstrings"),
     (dict(tokenizer="/nowhere"), "--tokenizer /nowhere: No such file"),
     (dict(vocab_size=77), "--vocab-size 77: .*a dictionary of 400 entries"),
-    (dict(out="/dev/null"), "--out /dev/null: File exists"),
+    (dict(out="/dev/null"), r"--out: /dev/null \(File exists\), expected a folder"),
     (dict(out="a:b"), "--out: a:b found, expected"),
 ])
 def test_a_mistake_ends_in_one_line_that_names_the_flag(wrong, reason, text, tokenizer_file, tmp_path, without_fairseq):

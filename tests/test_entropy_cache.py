@@ -128,6 +128,13 @@ class Blocks(list):
     sizes = np.array(SIZES)
 
 
+def dictionary():
+    symbols = Dictionary()
+    for number in range(100 * len(SIZES)):  # as many as `blocks` has ids
+        symbols.add_symbol(str(number))
+    return symbols
+
+
 def blocks():
     return Blocks(torch.arange(size) + 100 * i for i, size in enumerate(SIZES))
 
@@ -138,7 +145,7 @@ def half(clean):
 
 def filled(folder, entropies_of=half):
     store = EntropyStore(str(folder), {"some": "facts"}, np.array(SIZES))
-    build(store, Samples(blocks(), Dictionary()), 99, entropies_of, torch.device("cpu"))
+    build(store, Samples(blocks(), dictionary()), 99, entropies_of, torch.device("cpu"))
     return store
 
 

@@ -612,8 +612,9 @@ def test_accuracy_on_minimal_pairs_is_shown_where_records_have_it(study, tmp_pat
     _, rows = table(study, "Pretraining")
     assert [rows[name]["minimal pairs, %"] for name in ("random", "high PLATEAU")] == ["65.0 ± 7.1", "–"]
     axes = []
-    monkeypatch.setattr(curves, "save", lambda figure, file: axes.extend(figure.axes))
-    assert curves.draw_pairs_curves(results.read_results(study), "x.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(curves, "save", lambda figure, file: axes.extend(figure.axes))
+        assert curves.draw_pairs_curves(results.read_results(study), "x.png")
     (line, chance) = axes[0].lines
     assert list(line.get_ydata()) == pytest.approx([0.45, 0.65]) and set(chance.get_ydata()) == {0.5}
     lines = list(csv.DictReader(tables.score_rows(study, results.read_results(study)).csv().splitlines()))

@@ -131,6 +131,8 @@ class BlockLengths:
 
     def first_epoch_like(self, epoch: int) -> int:
         """The epoch from which on the blocks have been as long as in this one."""
+        if not self.grows:  # fairseq loads the data once, so that only its first epoch is in the record
+            return 1
         return first_epoch_like({number: record.length for number, record in self.epochs.items()}, epoch)
 
     def record_loss(self, epoch: int, updates: int, loss: float) -> None:
