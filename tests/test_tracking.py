@@ -127,6 +127,13 @@ def curves(folder, tag):
     return {key: points for key, points in tensorboard_scalars(folder / tag).items() if key not in TIMES}
 
 
+def wait_for_next_second():
+    """TensorBoard reads its files in the order of their names, which tell the second: no process resumes within one."""
+    now = int(time.time())
+    while int(time.time()) == now:
+        time.sleep(0.01)
+
+
 def test_a_resumed_run_continues_its_curves_from_the_checkpoint(data_bin, tmp_path, monkeypatch):
     """Killed before update 8 of epochs of nine, with a checkpoint after update 4. Resumed for one update only, then for
     the rest."""
@@ -140,10 +147,12 @@ def test_a_resumed_run_continues_its_curves_from_the_checkpoint(data_bin, tmp_pa
     loss = tensorboard_scalars(tmp_path / "tb" / "train_inner")["loss"]
     assert steps(loss) == [1, 2, 3, 4, 5, 6, 7]
 
+    wait_for_next_second()
     train(data_bin, str(tmp_path / "run"), *mine, "--max-update", "5")
     shown = tensorboard_scalars(tmp_path / "tb" / "train_inner")["loss"]
     assert shown == loss[:5]  # what was written after the checkpoint is gone, what was written before it is not
 
+    wait_for_next_second()
     train(data_bin, str(tmp_path / "run"), *mine)
     assert curves(tmp_path / "tb", "train_inner") == curves(tmp_path / "straight.tb", "train_inner")
     assert steps(tensorboard_scalars(tmp_path / "tb" / "train")["loss"]) == [5, 9, 12]  # 5: the end of the second run
