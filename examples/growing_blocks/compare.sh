@@ -8,6 +8,7 @@ set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,5s/^# //p' "$0" >&2; exit 1; }
 corpus=$1 out=$2 seed=${3:-1} updates=${UPDATES:-2640}
 root=$(cd "$(dirname "$0")/../.." && pwd)
+[ -d "$corpus/bin/shard0" ] || { echo "error: CORPUS: no $corpus/bin/shard0, expected a corpus in shards" >&2; exit 1; }
 data=$(printf '%s:' "$corpus"/bin/shard*) # an epoch is a shard, so that blocks can grow five times
 data=${data%:}
 
