@@ -22,9 +22,10 @@ from entropy_mask_plugin.atlas import counts, groups, word_classes
 from entropy_mask_plugin.atlas.build import Settings, make_atlas
 from entropy_mask_plugin.atlas.page import Symbols, page, view_data
 from entropy_mask_plugin.atlas.summary import Types, summary
-from entropy_mask_plugin.atlas.views import Extent, Shown, View, names_of
+from entropy_mask_plugin.atlas.views import Extent, Shown, View, names_of_policies
+from entropy_mask_plugin.evaluation.text_pairs import spread
 from entropy_mask_plugin.inspection.checkpoints import read_checkpoints, thinned, times_of
-from entropy_mask_plugin.inspection.choices import Choices, Prediction, Text, choose, predictions, read_text, spread
+from entropy_mask_plugin.inspection.choices import Choices, Prediction, Text, choose, predictions, read_text
 from entropy_mask_plugin.inspection.restoring import restore
 from entropy_mask_plugin.system.errors import UsageError
 
@@ -182,9 +183,9 @@ def test_items_are_spread_evenly():
 
 
 def test_policies_are_named_by_what_differs_in_their_paths():
-    assert names_of(["runs/high/seed1/a.pt"], ["runs/low/seed1/a.pt"]) == ("high", "low")
-    assert names_of(["runs/high/seed1/a.pt"], []) == ("seed1", "")
-    assert names_of(["runs/a.pt"], ["runs/b.pt"]) == ("A", "B")
+    assert names_of_policies(["runs/high/seed1/a.pt"], ["runs/low/seed1/a.pt"]) == ["high", "low"]
+    assert names_of_policies(["runs/high/seed1/a.pt"], []) == ["seed1"]
+    assert names_of_policies(["runs/a.pt"], ["runs/b.pt"]) == ["A", "B"]
 
 
 def test_a_run_is_its_checkpoints_by_update_each_once(runs):
@@ -289,7 +290,7 @@ def test_numbers_of_the_summary_are_counted_again_from_the_masks(runs, subwords)
     assert ramp["all_checkpoints"]["never_masked_fraction"] == len(kept) / len(text.tokens)
     assert chance["all_checkpoints"]["never_masked_by_chance"] == pytest.approx(
         chance["all_checkpoints"]["never_masked_fraction"], abs=0.05)
-    shares = ramp["masked_share"]["word_part"]
+    shares = ramp["masked_fraction"]["word_part"]
     inside = [p for p, token in enumerate(text.tokens) if atlas.types.symbols[token].startswith("##")]
     assert shares["positions"][1] == len(inside)
     assert shares["at_checkpoints"][1][1] == sum(choices.masked[:, p].sum() for p in inside) / (2 * len(inside))
@@ -315,10 +316,11 @@ def test_the_files_agree_with_one_another(written):
         draws, masked = (sum(int(row[f"{letter}_{name}"]) for row in rows) for name in ("draws", "masked"))
         assert masked / draws == policy["all_checkpoints"]["mask_rate"]
         top, = (row for row in rows if int(row["id"]) == policy["most_masked"][0]["id"])
-        assert float(top[f"{letter}_masked_share"]) == pytest.approx(policy["most_masked"][0]["masked_share"], abs=1e-6)
+        expected = policy["most_masked"][0]["masked_fraction"]
+        assert float(top[f"{letter}_masked_fraction"]) == pytest.approx(expected, abs=1e-6)
         types = Counter(row["frequency_decile"] for row in rows)
         assert set(types) <= {str(i) for i in range(1, 11)}
-    for name in ("token_map.png", "masked_share.png", "checkpoints.png"):
+    for name in ("token_map.png", "masked_fraction.png", "checkpoints.png"):
         assert (written / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -445,7 +447,7 @@ def test_one_policy_at_one_checkpoint_is_an_atlas_too(runs, subwords, tmp_path):
     record = json.loads((tmp_path / "atlas.json").read_text())
     assert record["policies"][0]["name"] == "any" and record["overlap"] == []
     assert record["policies"][0]["checkpoints"][0]["jaccard_of_epochs"] is None
-    assert "word_class" not in record["policies"][0]["masked_share"]
+    assert "word_class" not in record["policies"][0]["masked_fraction"]
 
 
 # ---- mistakes

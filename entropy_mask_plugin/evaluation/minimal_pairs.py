@@ -15,7 +15,6 @@ from .models import EvaluatedModel
 from .pseudo_likelihood import METRICS, Sentence, chunks, cost, masked_log_probabilities, pseudo_log_likelihood
 from .reading import FLAG, Pair
 
-TOKENS_A_CHUNK = 1 << 17
 NOTE = ("Chance is 50 %; a tie counts one half. Intervals are Wilson's, 95 %, over pairs. Unknown: pairs with an "
         "unknown word (`<unk>`).")
 
@@ -61,7 +60,7 @@ def score_pairs(model: EvaluatedModel, pairs: Sequence[Pair], metric: str = "pll
         model.require_words(f"--metric {metric}")
     scored = []
     with tqdm(total=len(pairs), desc="pairs", disable=not show_progress) as bar:
-        for chunk in chunks(encode_pairs(model, pairs), lambda item: cost(item[1:]), TOKENS_A_CHUNK):
+        for chunk in chunks(encode_pairs(model, pairs), lambda item: cost(item[1:])):
             scores = likelihoods(model.model, [(good, bad) for _, good, bad in chunk], model.mask, metric, max_tokens)
             model.refuse_nan([score for both in scores for score in both])
             for (pair, *both), (good, bad) in zip(chunk, scores):

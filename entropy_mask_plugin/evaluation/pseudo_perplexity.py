@@ -27,8 +27,6 @@ from .pseudo_likelihood import (
     visible_log_probabilities,
 )
 
-TOKENS_A_CHUNK = 1 << 17
-
 
 class Passage(NamedTuple):
     """A line or a block: its inputs, more than one where a line is longer than the blocks that the model was trained
@@ -129,7 +127,7 @@ def pseudo_perplexity(model: EvaluatedModel, passages: Sequence[Passage], metric
     masked, seen = [], []
     with tqdm(total=cost(sentences), unit="token", unit_scale=True, desc="masked inputs",
               disable=not show_progress) as bar:
-        for chunk in chunks(sentences, lambda sentence: cost([sentence]), TOKENS_A_CHUNK):
+        for chunk in chunks(sentences, lambda sentence: cost([sentence])):
             masked += masked_log_probabilities(model.model, chunk, model.mask, metric, max_tokens)
             seen += visible_log_probabilities(model.model, chunk, max_tokens)
             bar.update(cost(chunk))

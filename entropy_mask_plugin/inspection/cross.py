@@ -28,6 +28,7 @@ from ..system.digests import digest_of_file
 from ..system.errors import UsageError, require
 from .checkpoints import FLAG, read_checkpoints, times_of
 from .choices import batches, choose_in_batch
+from .names import differing_parts
 from .restoring import RestoredPolicy, restore, source_of
 
 SPLIT, RANDOM, RESULT = "valid", "random masks", "cross.json"
@@ -68,21 +69,16 @@ def checkpoint_of(run: str) -> str:
     return path
 
 
-def names_of(runs: Sequence[str]) -> List[str]:
-    """Their paths without what all of them have in common, at the beginning and at the end.
+def names_of_runs(runs: Sequence[str]) -> List[str]:
+    """See `differing_parts`.
 
     Raises:
         UsageError: a run is given twice.
     """
-    paths = [os.path.abspath(run).split(os.sep) for run in runs]
+    paths = list(map(os.path.abspath, runs))
     for path, run in zip(paths, runs):
         require(FLAG, f"{run} twice", paths.count(path) == 1, "each run once")
-    if len(paths) == 1:
-        return [paths[0][-1]]
-    begin = min(len(os.path.commonprefix(paths)), min(map(len, paths)) - 1)
-    end = len(os.path.commonprefix([path[begin:][::-1] for path in paths]))
-    end = min(end, min(len(path) - begin for path in paths) - 1)
-    return ["/".join(path[begin : len(path) - end]) for path in paths]
+    return differing_parts(paths)
 
 
 def cross(runs: Sequence[str], data: Optional[str] = None, teacher: Optional[str] = None, limit: Optional[int] = None,
@@ -101,7 +97,7 @@ def cross(runs: Sequence[str], data: Optional[str] = None, teacher: Optional[str
     """
     require("--limit", limit, limit is None or limit >= 1, "1 or more")
     require("--max-tokens", max_tokens, max_tokens >= 1, "1 or more")
-    checkpoints = dict(zip(names_of(runs), map(checkpoint_of, runs)))
+    checkpoints = dict(zip(names_of_runs(runs), map(checkpoint_of, runs)))
     data = check_runs(list(checkpoints.values()), data)
     settings = {"checkpoints": {name: digest_of_file(path) for name, path in checkpoints.items()}, "data": data,
                 "digest_of_text": digest_of_text(data), "teacher": teacher, "limit": limit}

@@ -1,6 +1,5 @@
 """Which recording a training writes, and which it reads."""
 
-import logging
 import os
 from typing import Any
 
@@ -12,8 +11,6 @@ from .facts import Facts, check_facts, facts_of_masks, path_of, read_facts, writ
 from .reader import Recording
 from .replay import Replay
 from .writer import MaskRecorder
-
-logger = logging.getLogger(__name__)
 
 
 def attach_recordings(task: Any, samples: Any, split: str, epoch: int) -> None:
