@@ -60,10 +60,7 @@ def make_atlas(settings: Settings, show_progress: bool = False) -> Atlas:
     Raises:
         UsageError: a flag is out of its range, a checkpoint cannot be used, or the two policies read other blocks.
     """
-    require("--limit", settings.limit, settings.limit >= 1, "1 or more")
-    for name, most in MOST.items():
-        value = getattr(settings, name)
-        require(f"--{name}", value, 1 <= value <= most, f"1 to {most}")
+    check_numbers(settings)
     of_policies = [read_checkpoints(paths, settings.checkpoints, *flag)
                    for paths, flag in ((settings.paths, ()), (settings.beside, (BESIDE,))) if paths]
     check_same_blocks(of_policies)
@@ -76,13 +73,26 @@ def make_atlas(settings: Settings, show_progress: bool = False) -> Atlas:
         policies = [show(name, checkpoints, settings.data, settings.teacher, extent, bar.update)
                     for name, checkpoints in zip(names(settings), of_policies)]
     text = read_text(samples, extent.ids)
-    counts = np.array(dictionary.count)
-    counts[samples.specials.numpy()] = 0
-    types = Types(dictionary.symbols, *frequencies(counts, text.tokens))
+    types = types_of(dictionary, samples.specials.numpy(), text)
     kinds = groups_of(text, types, task.max_positions(), settings.word_classes)
     record = {"data": settings.data, **summary(policies, text, kinds, types)}
     sequences = [samples[i]["src_tokens"][: extent.longest].numpy() for i in extent.passages]
     return Atlas(record, text, types, policies, extent, sequences)
+
+
+def check_numbers(settings: Settings) -> None:
+    """Raise a UsageError where one is out of its range."""
+    require("--limit", settings.limit, settings.limit >= 1, "1 or more")
+    for name, most in MOST.items():
+        value = getattr(settings, name)
+        require(f"--{name}", value, 1 <= value <= most, f"1 to {most}")
+
+
+def types_of(dictionary: Any, specials: np.ndarray, text: Text) -> Types:
+    """The token types. dictionary: fairseq's; specials: int64, those that are never masked."""
+    counts = np.array(dictionary.count)
+    counts[specials] = 0
+    return Types(dictionary.symbols, *frequencies(counts, text.tokens))
 
 
 def names(settings: Settings) -> Sequence[str]:

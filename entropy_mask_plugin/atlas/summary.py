@@ -185,13 +185,16 @@ def table_of_types(policies: Sequence[Shown], text: Text, types: Types) -> Table
               "characters", "positions"]
     for letter in "ab"[: len(policies)]:
         header += [f"{letter}_{name}" for name in ("draws", "masked", "masked_fraction", "mean_score")]
-    rows = []
-    for i in sorted(np.flatnonzero(positions).tolist(), key=lambda i: (-positions[i], i)):
-        row = [i, types.symbols[i], int(types.frequencies[i]), f"{types.per_million[i]:.3f}", groups.BANDS[bands[i]],
-               int(deciles[i]) + 1, classes[i], int(positions[i])]
-        for of_types, shown in of_policies:
-            draws = int(positions[i]) * len(shown.views) * len(shown.views[0].choices.masked)
-            row += [draws, int(of_types.masked[i]), f"{of_types.masked[i] / draws:.6f}",
-                    f"{of_types.score_sum[i] / positions[i]:.6f}"]
-        rows.append(row)
+    per_million = types.per_million
+    rows = [[i, types.symbols[i], int(types.frequencies[i]), f"{per_million[i]:.3f}", groups.BANDS[bands[i]],
+             int(deciles[i]) + 1, classes[i], int(positions[i]),
+             *(cell for of_types, shown in of_policies for cell in cells_of_type(i, of_types, shown))]
+            for i in sorted(np.flatnonzero(positions).tolist(), key=lambda i: (-positions[i], i))]
     return Table("", header, rows)
+
+
+def cells_of_type(i: int, of_types: counts.TypeCounts, shown: Shown) -> List[Any]:
+    """What one policy makes of a type: draws, masked, masked fraction, mean score."""
+    positions, masked = int(of_types.positions[i]), int(of_types.masked[i])
+    draws = positions * len(shown.views) * len(shown.views[0].choices.masked)
+    return [draws, masked, f"{masked / draws:.6f}", f"{of_types.score_sum[i] / positions:.6f}"]

@@ -42,16 +42,8 @@ def cloze_questions(blocks: Iterable[Tensor], dictionary: Any, limit: int, longe
     Returns:
         none where the vocabulary has no swap as whole words, or the text has no two words of one.
     """
-    tokens, ends = tokens_of_swaps(dictionary.symbols), ends_word(dictionary)
-    if not tokens:
-        return []
-    is_asked = torch.zeros(len(dictionary), dtype=torch.bool)
-    is_asked[list(tokens)] = True
-    by_answer: Dict[int, List[Tuple[Tensor, int]]] = {token: [] for token in tokens}  # -> (block, position)
-    for block in blocks:
-        if len(block) <= longest:
-            for position in (is_asked[block[:-1]] & ends[block[1:]]).nonzero().flatten().tolist():
-                by_answer[int(block[position])].append((block, position))
+    tokens = tokens_of_swaps(dictionary.symbols)
+    by_answer = places_of(tokens, (block for block in blocks if len(block) <= longest), dictionary) if tokens else {}
     questions = []
     for answer, (counterpart, swap) in tokens.items():
         number = min(len(by_answer[answer]), len(by_answer[counterpart]), limit // 2)
@@ -60,6 +52,17 @@ def cloze_questions(blocks: Iterable[Tensor], dictionary: Any, limit: int, longe
             masked[position] = dictionary.index("<mask>")
             questions.append(Cloze(MaskedInput(tuple(masked), position), answer, counterpart, swap))
     return questions
+
+
+def places_of(tokens: Iterable[int], blocks: Iterable[Tensor], dictionary: Any) -> Dict[int, List[Tuple[Tensor, int]]]:
+    """{token: every (block, position) at which it is a whole word}. Arguments as those of `cloze_questions`."""
+    places: Dict[int, List[Tuple[Tensor, int]]] = {token: [] for token in tokens}
+    is_answer, ends = torch.zeros(len(dictionary), dtype=torch.bool), ends_word(dictionary)
+    is_answer[list(places)] = True
+    for block in blocks:
+        for position in (is_answer[block[:-1]] & ends[block[1:]]).nonzero().flatten().tolist():
+            places[int(block[position])].append((block, position))
+    return places
 
 
 def tokens_of_swaps(symbols: Sequence[str]) -> Dict[int, Tuple[int, Tuple[str, str]]]:

@@ -5,6 +5,7 @@ The masks of each policy are chosen once, by its own last checkpoint as those of
 Shapes: B sentences, T positions, K masked tokens, V vocabulary; M models, P = M + 1 sets of masks.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -121,15 +122,21 @@ def check_runs(paths: Sequence[str], data: Optional[str]) -> str:
     Raises:
         UsageError: names both, with the first difference.
     """
-    states = [read_checkpoint(path, FLAG) for path in paths]
-    symbols = [symbols_of_checkpoint(state, path) or [] for state, path in zip(states, paths)]
+    symbols, bins = zip(*map(symbols_and_data, paths))
     for path, theirs in zip(paths, symbols):
         if theirs != symbols[0]:
             raise UsageError(f"{FLAG}: {path} has another vocabulary than {paths[0]}: "
                              f"{first_difference(theirs, symbols[0])}")
-    data = data or data_bin(states[0], paths[0])
+    data = data or bins[0]
     require("--data", f"none, nor in {paths[0]},", data, "the data-bin whose validation split is masked")
     return data
+
+
+def symbols_and_data(path: str) -> Tuple[List[str], str]:
+    """The vocabulary and the data-bin of a checkpoint, "" where it records none. The checkpoint itself is not kept: of
+    many runs, they would not fit into memory."""
+    state = read_checkpoint(path, FLAG)
+    return symbols_of_checkpoint(state, path) or [], data_bin(state, path)
 
 
 def digest_of_text(data: str) -> Optional[str]:
@@ -235,14 +242,13 @@ def draw(result: Cross, file: str) -> None:
     above = losses - losses.min(0).values
     figure, axis = pyplot.subplots(figsize=(2.5 + 0.75 * len(columns), 2 + 0.42 * len(models)), layout="constrained")
     shown = axis.imshow(above.numpy(), cmap="viridis_r", aspect="auto", vmin=0)
-    for row, name in enumerate(models):
-        for column, masks in enumerate(columns):
-            color = "white" if above[row, column] > above.max() / 2 else "black"
-            weight = "bold" if above[row, column] == 0 else "normal"
-            axis.text(column, row, f"{losses[row, column]:.2f}", ha="center", va="center", color=color, fontsize=8,
-                      fontweight=weight)
-            if name == masks:
-                axis.add_patch(pyplot.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red"))
+    for row, column in itertools.product(range(len(models)), range(len(columns))):
+        color = "white" if above[row, column] > above.max() / 2 else "black"
+        weight = "bold" if above[row, column] == 0 else "normal"
+        axis.text(column, row, f"{losses[row, column]:.2f}", ha="center", va="center", color=color, fontsize=8,
+                  fontweight=weight)
+        if models[row] == columns[column]:
+            axis.add_patch(pyplot.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red"))
     axis.set(xticks=range(len(columns)), yticks=range(len(models)), yticklabels=models, xlabel="masks of",
              ylabel="model", title="loss in bits per masked token: read down a column")
     axis.set_xticklabels(columns, rotation=45, ha="right")
