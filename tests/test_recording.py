@@ -394,7 +394,7 @@ def test_a_comparison_of_runs_says_whose_masks_they_are():
     assert describe_masks(flags) == "replays masks/high, KD 0.5 from epoch 2"
 
 
-def test_a_sample_or_an_epoch_without_masks_is_refused_by_name(data_bin, recorded, tmp_path):
+def test_a_sample_or_an_epoch_without_masks_is_refused_by_name(data_bin, recorded, tmp_path, caplog):
     short = tmp_path / "short"
     run = train(data_bin, str(tmp_path / "run"), *RANDOM, "--max-update", "4", "--record-masks", str(short))
     again = train(data_bin, str(tmp_path / "again"), "--max-update", "4", "--replay-masks", str(short))
@@ -409,6 +409,9 @@ def test_a_sample_or_an_epoch_without_masks_is_refused_by_name(data_bin, recorde
     assert not list((tmp_path / "replay").glob("*"))  # no crash.pt
     with pytest.raises(UsageError, match=f"^--replay-masks: {recorded[0]} has no masks of epoch 3, expected as many"):
         train(data_bin, str(tmp_path / "longer"), "--max-epoch", "3", "--replay-masks", recorded[0])
+    warnings = [record.getMessage() for record in caplog.records if "has masks of" in record.getMessage()]
+    assert warnings[-1:] == [f"--replay-masks: {recorded[0]} has masks of 2 epochs, expected --max-epoch (3): this run "
+                             "cannot go on after epoch 2"]  # before the first epoch
 
 
 def test_what_is_no_recording_or_a_damaged_one_is_refused_in_one_line(data_bin, recorded, tmp_path):
