@@ -1,6 +1,7 @@
 """The mask atlas: its masks are those of the run's next update, its counts those of plain loops, and its page works in
 a browser."""
 
+import contextlib
 import csv
 import json
 import math
@@ -24,7 +25,7 @@ from entropy_mask_plugin.atlas.page import Symbols, page, view_data
 from entropy_mask_plugin.atlas.summary import Types, summary
 from entropy_mask_plugin.atlas.views import Extent, Shown, View, names_of_policies
 from entropy_mask_plugin.evaluation.text_pairs import spread
-from entropy_mask_plugin.inspection.checkpoints import read_checkpoints, thinned, times_of
+from entropy_mask_plugin.inspection.checkpoints import check_one_policy, read_checkpoints, thinned, times_of
 from entropy_mask_plugin.inspection.choices import Choices, Prediction, Text, choose, predictions, read_text
 from entropy_mask_plugin.inspection.restoring import restore
 from entropy_mask_plugin.system.errors import UsageError
@@ -195,6 +196,14 @@ def test_a_run_is_its_checkpoints_by_update_each_once(runs):
     times = times_of(found)
     assert [fraction for _, fraction in times] == pytest.approx([1 / 3, 2 / 3, 1])
     assert len(read_checkpoints([str(runs / "ramp")], most=2)) == 2
+
+
+def test_a_run_that_was_resumed_with_a_later_end_is_one_policy_unless_its_rates_depend_on_the_end(runs):
+    for name, is_one in (("random", True), ("ramp", False)):
+        first, *_, last = read_checkpoints([str(runs / name)])
+        longer = last._replace(settings={**last.settings, "max_epoch": 6})
+        with contextlib.nullcontext() if is_one else pytest.raises(UsageError, match="--max-epoch 6, expected 3"):
+            check_one_policy([first, longer], "RUN")
 
 
 def test_progress_within_the_first_epoch_needs_a_later_checkpoint(subwords, tmp_path):
