@@ -19,7 +19,7 @@ from builders.masks import read_masks, record_masks
 from builders.training import train
 
 from entropy_mask_plugin import cli
-from entropy_mask_plugin.atlas import counts, groups, word_classes
+from entropy_mask_plugin.atlas import counts, groups, pictures, word_classes
 from entropy_mask_plugin.atlas.build import Settings, make_atlas
 from entropy_mask_plugin.atlas.page import Symbols, page, view_data
 from entropy_mask_plugin.atlas.summary import Types, summary
@@ -314,6 +314,18 @@ def test_numbers_of_the_summary_are_counted_again_from_the_masks(runs, subwords)
     a, b = (shown.views[1].choices.masked for shown in atlas.policies)
     assert record["overlap"][1]["jaccard"] == (a & b).sum() / (a | b).sum()
     assert record["overlap"][1]["other_update"] == record["overlap"][1]["update"]
+
+
+def test_groups_without_tokens_have_no_bar(monkeypatch):
+    figures = []
+    monkeypatch.setattr(pictures, "save", lambda figure, file: figures.append(figure))
+    fractions = {"title": "kind", "labels": ["a", "b", "c"], "positions": [3, 0, 4],
+                 "all_checkpoints": [0.5, None, 0.0]}
+    policy = {"name": "x", "masked_fraction": {"kind": fractions}, "all_checkpoints": {"mask_rate": 0.2}}
+    pictures.draw_masked_fractions({"policies": [policy]}, "")
+    (axis,) = figures[0].axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "c"]
+    assert [bar.get_width() for bar in axis.patches] == [50, 0]
 
 
 def test_the_files_agree_with_one_another(written):

@@ -50,7 +50,7 @@ def draw_masked_fractions(summary: Dict[str, Any], file: str) -> None:
     """The masked fraction of each group, over all checkpoints."""
     policies = summary["policies"]
     groupings = list(policies[0]["masked_fraction"])
-    heights = [len(policies[0]["masked_fraction"][key]["labels"]) for key in groupings]
+    heights = [len(groups_with_tokens(policies[0]["masked_fraction"][key])) for key in groupings]
     figure, axes = pyplot.subplots(len(groupings), 1, figsize=(8, 0.34 * sum(heights) + 0.9 * len(groupings)),
                                    squeeze=False, sharex=True, height_ratios=heights)
     for axis, key in zip(axes[:, 0], groupings):
@@ -65,14 +65,19 @@ def draw_masked_fractions(summary: Dict[str, Any], file: str) -> None:
     save(figure, file)
 
 
+def groups_with_tokens(fractions: Dict[str, Any]) -> List[int]:
+    """Places of the groups that have tokens: the others have no masked fraction, which is not 0."""
+    return [place for place, positions in enumerate(fractions["positions"]) if positions]
+
+
 def draw_bars(axis: Any, fractions: Dict[str, Any], number: int, n_policies: int, name: str) -> None:
     """One bar for each group that has tokens. number: of the policy."""
-    height = 0.8 / n_policies
-    places = np.arange(len(fractions["labels"])) - 0.4 + height * (number + 0.5)
-    values = [100 * (value or 0) for value in fractions["all_checkpoints"]]
+    shown, height = groups_with_tokens(fractions), 0.8 / n_policies
+    places = np.arange(len(shown)) - 0.4 + height * (number + 0.5)
+    values = [100 * fractions["all_checkpoints"][group] for group in shown]
     axis.barh(places, values, height, color=POLICY_COLORS[number], label=name)
-    axis.set_yticks(range(len(fractions["labels"])), fractions["labels"], fontsize=8)
-    axis.set_ylim(len(fractions["labels"]) - 0.4, -0.6)
+    axis.set_yticks(range(len(shown)), [fractions["labels"][group] for group in shown], fontsize=8)
+    axis.set_ylim(len(shown) - 0.4, -0.6)
 
 
 def draw_checkpoints(summary: Dict[str, Any], file: str) -> None:
