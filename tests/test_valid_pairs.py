@@ -171,10 +171,10 @@ def test_another_arch_is_refused_by_name():
 
 def test_nothing_is_drawn_at_random():
     blocks, dictionary = word_level([3] * 10)
-    cfg = SimpleNamespace(valid_pairs="text", valid_pairs_limit=None, tokens_per_sample=16)
+    cfg = SimpleNamespace(valid_pairs="text", valid_pairs_limit=None)
     model = lively(build("--dropout", "0.5")).train()
     state = torch.get_rng_state()
-    assert accuracy_sums(valid_pairs(cfg, dictionary, blocks), model)["n_pairs"] > 100
+    assert accuracy_sums(valid_pairs(cfg, dictionary, blocks, 16), model)["n_pairs"] > 100
     assert torch.equal(torch.get_rng_state(), state)
 
 
