@@ -225,7 +225,8 @@ def field_of(registry: Registry) -> str:
 def policy_of(cfg: Any) -> Policy:
     """The `Policy` that an EntropyMaskedLMConfig describes; where masks are replayed, one that asks for no scores."""
     if cfg.replay_masks:
-        return Policy("random", static_masks=cfg.static_masks, **corruption_of(cfg)._replace(mask_prob=0.15)._asdict())
+        corruption = corruption_of(cfg)._replace(mask_prob=PAPERS.mask_prob)  # whatever it is
+        return Policy("random", static_masks=cfg.static_masks, **corruption._asdict())
     values = {name: getattr(cfg, name, option.default) for name, option in options().items()}
     return Policy(cfg.mask_strategy, cfg.mask_score, cfg.mask_unit, mask_count=cfg.mask_count,
                   static_masks=cfg.static_masks, guided_fraction=parse_rate(cfg.guided_fraction),

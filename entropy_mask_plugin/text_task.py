@@ -70,9 +70,12 @@ class TextTask(MaskedLMTask):
         return self.trains and split == self.cfg.train_subset
 
     def begin_blocks(self, epoch: int) -> int:
-        """Set and return the length of the blocks of an epoch, see `training.block_lengths`."""
-        self.length = self.block_lengths.begin_epoch(epoch, self.cfg.max_update, self.cfg.max_epoch)
-        if self.block_lengths.grows:
+        """Set and return the length of the blocks of an epoch, see `training.block_lengths`. fairseq loads the data of
+        one more epoch than it trains; longer blocks for that one would be scored, where scores are cached."""
+        lengths, ends = self.block_lengths, (self.cfg.max_update, self.cfg.max_epoch)
+        is_over = lengths.grows and lengths.is_over(epoch, *ends)
+        self.length = lengths.latest() if is_over else lengths.begin_epoch(epoch, *ends)
+        if lengths.grows and not is_over:
             logger.info(f"epoch {epoch}: blocks of {self.length} positions (--tokens-per-sample "
                         f"{self.cfg.tokens_per_sample})")
         return self.length

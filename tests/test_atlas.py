@@ -1,6 +1,7 @@
 """The mask atlas: its masks are those of the run's next update, its counts those of plain loops, and its page works in
 a browser."""
 
+import contextlib
 import csv
 import json
 import math
@@ -18,13 +19,14 @@ from builders.masks import read_masks, record_masks
 from builders.training import train
 
 from entropy_mask_plugin import cli
-from entropy_mask_plugin.atlas import counts, groups, word_classes
+from entropy_mask_plugin.atlas import counts, groups, pictures, word_classes
 from entropy_mask_plugin.atlas.build import Settings, make_atlas
 from entropy_mask_plugin.atlas.page import Symbols, page, view_data
 from entropy_mask_plugin.atlas.summary import Types, summary
-from entropy_mask_plugin.atlas.views import Extent, Shown, View, names_of
-from entropy_mask_plugin.inspection.checkpoints import read_checkpoints, thinned, times_of
-from entropy_mask_plugin.inspection.choices import Choices, Prediction, Text, choose, predictions, read_text, spread
+from entropy_mask_plugin.atlas.views import Extent, Shown, View, names_of_policies
+from entropy_mask_plugin.evaluation.text_pairs import spread
+from entropy_mask_plugin.inspection.checkpoints import check_one_policy, read_checkpoints, thinned, times_of
+from entropy_mask_plugin.inspection.choices import Choices, Prediction, Text, choose, predictions, read_text
 from entropy_mask_plugin.inspection.restoring import restore
 from entropy_mask_plugin.system.errors import UsageError
 
@@ -182,9 +184,9 @@ def test_items_are_spread_evenly():
 
 
 def test_policies_are_named_by_what_differs_in_their_paths():
-    assert names_of(["runs/high/seed1/a.pt"], ["runs/low/seed1/a.pt"]) == ("high", "low")
-    assert names_of(["runs/high/seed1/a.pt"], []) == ("seed1", "")
-    assert names_of(["runs/a.pt"], ["runs/b.pt"]) == ("A", "B")
+    assert names_of_policies(["runs/high/seed1/a.pt"], ["runs/low/seed1/a.pt"]) == ["high", "low"]
+    assert names_of_policies(["runs/high/seed1/a.pt"], []) == ["seed1"]
+    assert names_of_policies(["runs/a.pt"], ["runs/b.pt"]) == ["A", "B"]
 
 
 def test_a_run_is_its_checkpoints_by_update_each_once(runs):
@@ -194,6 +196,14 @@ def test_a_run_is_its_checkpoints_by_update_each_once(runs):
     times = times_of(found)
     assert [fraction for _, fraction in times] == pytest.approx([1 / 3, 2 / 3, 1])
     assert len(read_checkpoints([str(runs / "ramp")], most=2)) == 2
+
+
+def test_a_run_that_was_resumed_with_a_later_end_is_one_policy_unless_its_rates_depend_on_the_end(runs):
+    for name, is_one in (("random", True), ("ramp", False)):
+        first, *_, last = read_checkpoints([str(runs / name)])
+        longer = last._replace(settings={**last.settings, "max_epoch": 6})
+        with contextlib.nullcontext() if is_one else pytest.raises(UsageError, match="--max-epoch 6, expected 3"):
+            check_one_policy([first, longer], "RUN")
 
 
 def test_progress_within_the_first_epoch_needs_a_later_checkpoint(subwords, tmp_path):
@@ -289,7 +299,7 @@ def test_numbers_of_the_summary_are_counted_again_from_the_masks(runs, subwords)
     assert ramp["all_checkpoints"]["never_masked_fraction"] == len(kept) / len(text.tokens)
     assert chance["all_checkpoints"]["never_masked_by_chance"] == pytest.approx(
         chance["all_checkpoints"]["never_masked_fraction"], abs=0.05)
-    shares = ramp["masked_share"]["word_part"]
+    shares = ramp["masked_fraction"]["word_part"]
     inside = [p for p, token in enumerate(text.tokens) if atlas.types.symbols[token].startswith("##")]
     assert shares["positions"][1] == len(inside)
     assert shares["at_checkpoints"][1][1] == sum(choices.masked[:, p].sum() for p in inside) / (2 * len(inside))
@@ -306,6 +316,18 @@ def test_numbers_of_the_summary_are_counted_again_from_the_masks(runs, subwords)
     assert record["overlap"][1]["other_update"] == record["overlap"][1]["update"]
 
 
+def test_groups_without_tokens_have_no_bar(monkeypatch):
+    figures = []
+    monkeypatch.setattr(pictures, "save", lambda figure, file: figures.append(figure))
+    fractions = {"title": "kind", "labels": ["a", "b", "c"], "positions": [3, 0, 4],
+                 "all_checkpoints": [0.5, None, 0.0]}
+    policy = {"name": "x", "masked_fraction": {"kind": fractions}, "all_checkpoints": {"mask_rate": 0.2}}
+    pictures.draw_masked_fractions({"policies": [policy]}, "")
+    (axis,) = figures[0].axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "c"]
+    assert [bar.get_width() for bar in axis.patches] == [50, 0]
+
+
 def test_the_files_agree_with_one_another(written):
     record = json.loads((written / "atlas.json").read_text())
     with open(written / "tokens.csv", encoding="utf-8", newline="") as file:
@@ -315,10 +337,11 @@ def test_the_files_agree_with_one_another(written):
         draws, masked = (sum(int(row[f"{letter}_{name}"]) for row in rows) for name in ("draws", "masked"))
         assert masked / draws == policy["all_checkpoints"]["mask_rate"]
         top, = (row for row in rows if int(row["id"]) == policy["most_masked"][0]["id"])
-        assert float(top[f"{letter}_masked_share"]) == pytest.approx(policy["most_masked"][0]["masked_share"], abs=1e-6)
+        expected = policy["most_masked"][0]["masked_fraction"]
+        assert float(top[f"{letter}_masked_fraction"]) == pytest.approx(expected, abs=1e-6)
         types = Counter(row["frequency_decile"] for row in rows)
         assert set(types) <= {str(i) for i in range(1, 11)}
-    for name in ("token_map.png", "masked_share.png", "checkpoints.png"):
+    for name in ("token_map.png", "masked_fraction.png", "checkpoints.png"):
         assert (written / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -445,7 +468,7 @@ def test_one_policy_at_one_checkpoint_is_an_atlas_too(runs, subwords, tmp_path):
     record = json.loads((tmp_path / "atlas.json").read_text())
     assert record["policies"][0]["name"] == "any" and record["overlap"] == []
     assert record["policies"][0]["checkpoints"][0]["jaccard_of_epochs"] is None
-    assert "word_class" not in record["policies"][0]["masked_share"]
+    assert "word_class" not in record["policies"][0]["masked_fraction"]
 
 
 # ---- mistakes

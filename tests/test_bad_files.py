@@ -173,6 +173,18 @@ def test_a_second_run_in_a_save_dir_is_refused_until_the_first_is_killed(data_bi
     assert third.returncode == 0, third.stderr
 
 
+def test_a_forked_process_closes_its_copy_of_a_lock_once(tmp_path):
+    with exclusive_lock(str(tmp_path)):
+        child = os.fork()
+        if child == 0:  # another file now has the number of the copy, which no grandchild may close
+            file = os.open(os.devnull, os.O_RDONLY)
+            grandchild = os.fork()
+            if grandchild == 0:
+                os._exit(0 if os.path.exists(f"/proc/self/fd/{file}") else 1)
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_a_process_locks_a_folder_once_and_only_while_the_lock_is_used(tmp_path):
     held = lock_while_alive(str(tmp_path), "--save-dir")
     assert lock_while_alive(str(tmp_path / "."), "--save-dir") is held

@@ -201,6 +201,17 @@ def test_a_run_with_growing_blocks_that_was_killed_ends_in_the_weights_of_a_stra
     assert same_weights(straight, resumed)
 
 
+def test_no_longer_blocks_are_loaded_after_the_last_epoch(data_bin, tmp_path, monkeypatch, caplog):
+    planted(monkeypatch, [-1.0, -1.0])  # the plateau is left at once
+    loaded = []
+    for epochs in ("1", "2"):
+        caplog.clear()
+        train(data_bin, str(tmp_path), *GROWING, *RANDOM, "--grow-tokens-per-sample", "left", "--max-epoch", epochs)
+        loaded.append([record.getMessage().split(" positions")[0] for record in caplog.records
+                       if ": blocks of " in record.getMessage()])
+    assert loaded == [["epoch 1: blocks of 4"], ["epoch 2: blocks of 8"]]
+
+
 def test_a_run_with_one_length_is_as_it_was(data_bin, tmp_path, caplog):
     """Its settings hold a number, its checkpoint no state, its log no other loss."""
     with caplog.at_level("INFO"):

@@ -176,12 +176,12 @@ def test_the_command_prints_a_table_and_leaves_a_matrix_and_a_picture(runs, tmp_
 
 
 def test_names_are_what_paths_do_not_share():
-    assert cross.names_of(["/a/x/80/s1/p", "/a/y-z/80/s1/p"]) == ["x", "y-z"]
-    assert cross.names_of(["/a/x/80/s1/p", "/a/x/80/s2/p"]) == ["s1", "s2"]
-    assert cross.names_of(["/a/b", "/a/b/b"]) == ["b", "b/b"]
-    assert cross.names_of(["/a/run"]) == ["run"]
+    assert cross.names_of_runs(["/a/x/80/s1/p", "/a/y-z/80/s1/p"]) == ["x", "y-z"]
+    assert cross.names_of_runs(["/a/x/80/s1/p", "/a/x/80/s2/p"]) == ["s1", "s2"]
+    assert cross.names_of_runs(["/a/b", "/a/b/b"]) == ["b", "b/b"]
+    assert cross.names_of_runs(["/a/run"]) == ["run"]
     with pytest.raises(UsageError, match="^RUN: /a/b/ twice found, expected each run once$"):
-        cross.names_of(["/a/b/", "/a/b"])
+        cross.names_of_runs(["/a/b/", "/a/b"])
 
 
 # ---- refusals

@@ -329,6 +329,14 @@ def test_sentences_that_the_model_cannot_read_are_refused(tiny):
         minimal_pairs.score_pairs(tiny, [pair_of("a", "\u200b\x00")])
 
 
+def test_pairs_beyond_the_positions_that_were_trained_are_counted_in_a_warning(folder, caplog):
+    model = read_model(str(folder))
+    model.settings = {"tokens_per_sample": "4:8"}
+    minimal_pairs.score_pairs(model, [pair_of("a " * 6, "a"), pair_of("a", "a " * 7), pair_of("a", "a")])
+    assert [record.getMessage().split(",")[0] for record in caplog.records if record.levelname == "WARNING"] == [
+        "--pairs: 1 of 3 pairs have a sentence of more than 8 tokens"]
+
+
 def test_a_model_that_predicts_nan_is_refused(folder, tmp_path):
     model = read_model(str(folder))
     model.model.lm_head.bias[7] = math.nan

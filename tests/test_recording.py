@@ -394,7 +394,7 @@ def test_a_comparison_of_runs_says_whose_masks_they_are():
     assert describe_masks(flags) == "replays masks/high, KD 0.5 from epoch 2"
 
 
-def test_a_sample_or_an_epoch_without_masks_is_refused_by_name(data_bin, recorded, tmp_path):
+def test_a_sample_or_an_epoch_without_masks_is_refused_by_name(data_bin, recorded, tmp_path, caplog):
     short = tmp_path / "short"
     run = train(data_bin, str(tmp_path / "run"), *RANDOM, "--max-update", "4", "--record-masks", str(short))
     again = train(data_bin, str(tmp_path / "again"), "--max-update", "4", "--replay-masks", str(short))
@@ -409,6 +409,9 @@ def test_a_sample_or_an_epoch_without_masks_is_refused_by_name(data_bin, recorde
     assert not list((tmp_path / "replay").glob("*"))  # no crash.pt
     with pytest.raises(UsageError, match=f"^--replay-masks: {recorded[0]} has no masks of epoch 3, expected as many"):
         train(data_bin, str(tmp_path / "longer"), "--max-epoch", "3", "--replay-masks", recorded[0])
+    warnings = [record.getMessage() for record in caplog.records if "has masks of" in record.getMessage()]
+    assert warnings[-1:] == [f"--replay-masks: {recorded[0]} has masks of 2 epochs, expected --max-epoch (3): this run "
+                             "cannot go on after epoch 2"]  # before the first epoch
 
 
 def test_what_is_no_recording_or_a_damaged_one_is_refused_in_one_line(data_bin, recorded, tmp_path):
@@ -494,11 +497,11 @@ def test_a_recording_that_ends_earlier_lacks_samples(recorded, tmp_path, capsys)
 def test_recordings_of_other_blocks_are_said_to_be_of_other_samples(data_bin, subwords, recorded, tmp_path, capsys):
     train(data_bin, str(tmp_path / "short"), *RANDOM, "--tokens-per-sample", "8", "--record-masks", str(tmp_path / "8"))
     train(subwords, str(tmp_path / "words"), *RANDOM, "--record-masks", str(tmp_path / "words masks"))
-    status, above, _ = diff(recorded[0], tmp_path / "8", capsys)
-    assert status == 1
-    assert above[0] == "not the same samples: tokens per sample 16 in A, 8 in B (--tokens-per-sample)"
-    status, above, _ = diff(recorded[0], tmp_path / "words masks", capsys)
-    assert (status, above[0]) == (1, "not the same samples: B was recorded with another dictionary (dict.txt)")
+    capsys.readouterr()
+    for name, line in (("8", "tokens per sample 16 in A, 8 in B (--tokens-per-sample)"),
+                       ("words masks", "B was recorded with another dictionary (dict.txt)")):
+        assert run_command("diff", [recorded[0], str(tmp_path / name)]) == 1
+        assert capsys.readouterr().out == f"not the same samples: {line}\n"  # an overlap of other texts means nothing
 
 
 def test_what_cannot_be_read_has_an_exit_status_of_its_own(recorded, tmp_path, capsys):

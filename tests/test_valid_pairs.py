@@ -82,7 +82,7 @@ def test_each_direction_is_asked_as_often_and_not_above_the_limit(limit, number)
     questions = questions_of(lines, limit)
     assert [right for _, right, _ in questions] == ["is"] * number + ["are"] * number
     assert len({text for text, right, _ in questions if right == "are"}) == number
-    assert spread(list(range(10)), 4) == [0, 2, 5, 7]
+    assert spread(10, 4) == (0, 2, 5, 7)
 
 
 def prefers(token):

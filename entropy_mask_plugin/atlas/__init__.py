@@ -1,7 +1,7 @@
 """The mask atlas: what a policy masks on held-out text, as one page, pictures and tables.
 
 views         a policy at each of its checkpoints, see the package `inspection`
-counts        overlaps, shares and ranks: numpy alone
+counts        overlaps, fractions and ranks: numpy alone
 groups        token types and positions by frequency, form and place
 word_classes  nouns, verbs, …, where a tagger is installed
 summary       all numbers of the atlas

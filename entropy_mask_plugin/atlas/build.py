@@ -1,13 +1,14 @@
 """From checkpoints to the files of an atlas."""
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
+from ..evaluation.text_pairs import spread
 from ..inspection.checkpoints import Checkpoint, read_checkpoints
-from ..inspection.choices import Text, read_text, spread
+from ..inspection.choices import Text, read_text
 from ..inspection.restoring import task_of
 from ..masking.units.word import prefix_of
 from ..system.atomic_files import make_folder, write_json, write_text
@@ -16,7 +17,7 @@ from . import pictures
 from .groups import Grouping, frequencies, groupings
 from .page import page
 from .summary import Types, summary, table_of_types
-from .views import Extent, Shown, names_of, show
+from .views import Extent, Shown, names_of_policies, show
 from .word_classes import installed_tagger, word_classes
 
 SHOWN_TOKENS = 30_000  # of all passages at all checkpoints: the page stays below 5 MB
@@ -59,10 +60,7 @@ def make_atlas(settings: Settings, show_progress: bool = False) -> Atlas:
     Raises:
         UsageError: a flag is out of its range, a checkpoint cannot be used, or the two policies read other blocks.
     """
-    require("--limit", settings.limit, settings.limit >= 1, "1 or more")
-    for name, most in MOST.items():
-        value = getattr(settings, name)
-        require(f"--{name}", value, 1 <= value <= most, f"1 to {most}")
+    check_numbers(settings)
     of_policies = [read_checkpoints(paths, settings.checkpoints, *flag)
                    for paths, flag in ((settings.paths, ()), (settings.beside, (BESIDE,))) if paths]
     check_same_blocks(of_policies)
@@ -75,20 +73,33 @@ def make_atlas(settings: Settings, show_progress: bool = False) -> Atlas:
         policies = [show(name, checkpoints, settings.data, settings.teacher, extent, bar.update)
                     for name, checkpoints in zip(names(settings), of_policies)]
     text = read_text(samples, extent.ids)
-    counts = np.array(dictionary.count)
-    counts[samples.specials.numpy()] = 0
-    types = Types(dictionary.symbols, *frequencies(counts, text.tokens))
-    found = groups_of(text, types, task.max_positions(), settings.word_classes)
-    record = {"data": settings.data, **summary(policies, text, found, types)}
+    types = types_of(dictionary, samples.specials.numpy(), text)
+    kinds = groups_of(text, types, task.max_positions(), settings.word_classes)
+    record = {"data": settings.data, **summary(policies, text, kinds, types)}
     sequences = [samples[i]["src_tokens"][: extent.longest].numpy() for i in extent.passages]
     return Atlas(record, text, types, policies, extent, sequences)
 
 
-def names(settings: Settings) -> Tuple[str, ...]:
+def check_numbers(settings: Settings) -> None:
+    """Raise a UsageError where one is out of its range."""
+    require("--limit", settings.limit, settings.limit >= 1, "1 or more")
+    for name, most in MOST.items():
+        value = getattr(settings, name)
+        require(f"--{name}", value, 1 <= value <= most, f"1 to {most}")
+
+
+def types_of(dictionary: Any, specials: np.ndarray, text: Text) -> Types:
+    """The token types. dictionary: fairseq's; specials: int64, those that are never masked."""
+    counts = np.array(dictionary.count)
+    counts[specials] = 0
+    return Types(dictionary.symbols, *frequencies(counts, text.tokens))
+
+
+def names(settings: Settings) -> Sequence[str]:
     """Of the policies: as given, or from their paths."""
     require("--names", " ".join(settings.names), not settings.names or len(settings.names) == 1 + bool(settings.beside),
             "a name for each policy")
-    return tuple(settings.names) or names_of(settings.paths, settings.beside)
+    return settings.names or names_of_policies(settings.paths, settings.beside)
 
 
 def check_same_blocks(of_policies: Sequence[List[Checkpoint]]) -> None:
@@ -110,11 +121,11 @@ def extent_of(settings: Settings, n_blocks: int, n_views: int, last_epoch: int) 
 
 def groups_of(text: Text, types: Types, block_length: int, has_word_classes: bool) -> List[Grouping]:
     """All groupings, with word classes where a tagger is installed and the vocabulary marks words."""
-    found = groupings(text.tokens, text.positions, types.frequencies, types.symbols, block_length)
+    kinds = groupings(text.tokens, text.positions, types.frequencies, types.symbols, block_length)
     tagger, prefix = (installed_tagger() if has_word_classes else None), prefix_of(types.symbols)
     if tagger is not None and prefix is not None:
-        found.append(word_classes(tagger, text.tokens, text.blocks, text.positions, types.symbols, prefix))
-    return found
+        kinds.append(word_classes(tagger, text.tokens, text.blocks, text.positions, types.symbols, prefix))
+    return kinds
 
 
 def write_atlas(atlas: Atlas, folder: str) -> None:
@@ -123,7 +134,7 @@ def write_atlas(atlas: Atlas, folder: str) -> None:
     write_json(os.path.join(folder, "atlas.json"), atlas.summary)
     write_text(os.path.join(folder, "tokens.csv"), table_of_types(atlas.policies, atlas.text, atlas.types).csv())
     pictures.draw_token_map(atlas.policies, atlas.text, atlas.types, os.path.join(folder, "token_map.png"))
-    pictures.draw_shares(atlas.summary, os.path.join(folder, "masked_share.png"))
+    pictures.draw_masked_fractions(atlas.summary, os.path.join(folder, "masked_fraction.png"))
     pictures.draw_checkpoints(atlas.summary, os.path.join(folder, "checkpoints.png"))
     write_text(os.path.join(folder, "atlas.html"),
                page(atlas.summary, atlas.policies, atlas.text, atlas.types, atlas.extent, atlas.sequences))

@@ -96,19 +96,19 @@ def count_types(tokens: np.ndarray, scores: np.ndarray, masked: np.ndarray, voca
     return TypeCounts(*counts, np.bincount(tokens, scores.astype(np.float64), vocabulary_size))
 
 
-def extremes(shares: np.ndarray, positions: np.ndarray, least_positions: int,
+def extremes(fractions: np.ndarray, positions: np.ndarray, least_positions: int,
              most: int) -> Tuple[np.ndarray, np.ndarray]:
     """The types that are masked most and least, in this order: ids. Ties go to the more frequent type, then the lower
     id; no type is in both.
 
     Args:
-        shares: V float, how often each is masked.
+        fractions: V float, how often each is masked.
         positions: V int64.
         least_positions: types that are rarer are left out.
         most: length of each list.
     """
     types = np.flatnonzero(positions >= least_positions)
     length = min(most, len(types) // 2)
-    highest = types[np.lexsort((types, -positions[types], -shares[types]))][:length]
+    highest = types[np.lexsort((types, -positions[types], -fractions[types]))][:length]
     others = np.setdiff1d(types, highest)
-    return highest, others[np.lexsort((others, -positions[others], shares[others]))][:length]
+    return highest, others[np.lexsort((others, -positions[others], fractions[others]))][:length]

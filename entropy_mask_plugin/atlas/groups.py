@@ -7,7 +7,7 @@ from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from ..masking.units.word import PREFIXES, prefix_of
+from ..masking.units.word import prefix_of, starts_word
 
 BANDS = ("10,000 and more", "1,000 to 10,000", "100 to 1,000", "10 to 100", "below 10")  # per million tokens
 BAND_LIMITS = (10_000, 1_000, 100, 10)
@@ -106,19 +106,13 @@ def groupings(text_tokens: np.ndarray, positions: np.ndarray, counts: np.ndarray
         block_length: tokens of a full block.
     """
     classes = np.array([character_class(text) for text in texts_of(symbols)])
-    found = [Grouping("frequency_decile", "frequency: tenths of the running text", FROM_FREQUENT,
+    kinds = [Grouping("frequency_decile", "frequency: tenths of the running text", FROM_FREQUENT,
                       deciles(counts)[text_tokens])]
     prefix = prefix_of(symbols)
     if prefix is not None:
-        begins = np.array([begins_a_word(symbol, prefix) for symbol in symbols])
-        found.append(Grouping("word_part", "place in the word", ("begins a word", "inside a word"),
+        begins = np.array([starts_word(symbol, prefix) for symbol in symbols])
+        kinds.append(Grouping("word_part", "place in the word", ("begins a word", "inside a word"),
                               np.where(begins, 0, 1)[text_tokens]))
-    return [*found, Grouping("character_class", "characters", CHARACTER_CLASSES, classes[text_tokens]),
+    return [*kinds, Grouping("character_class", "characters", CHARACTER_CLASSES, classes[text_tokens]),
             Grouping("block_position", "place in the block: tenths of its positions", FROM_BEGIN,
                      tenths_of_block(positions, block_length))]
-
-
-
-def begins_a_word(symbol: str, prefix: str) -> bool:
-    """Whether a subword token begins a word. prefix: the mark of its vocabulary, see `masking.units.word`."""
-    return symbol.startswith(prefix) == PREFIXES[prefix]

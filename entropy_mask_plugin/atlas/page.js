@@ -30,6 +30,7 @@ const views = (policy) => data.views[policy].map((_, i) => i);
 const chosenViews = (policy) => state.all ? views(policy) : [placeOf(policy)];
 const sameScore = policies.every((policy) => policy.score === policies[0].score);
 const unit = (policy) => policies[policy].unit;
+const scoreName = (policy) => policies[policy].score + (unit(policy) ? ` (${unit(policy)})` : "");  // of an axis
 
 function label(view) {
   const progress = view.progress === null ? "" : `, ${Math.round(100 * view.progress)} % of the run`;
@@ -219,16 +220,16 @@ function domain(members) {
 const DOMAINS = sameScore ? Array(2).fill(domain(policies.map((_, i) => i))) : policies.map((_, i) => domain([i]));
 
 function drawMaps() {
-  const wanted = byId("find").value.trim().toLowerCase();
+  const query = byId("find").value.trim().toLowerCase();
   const shown = policies.map((_, policy) => typesOf(policy));
   const top = Math.min(100, 10 * Math.ceil(10 * Math.max(0.1, ...shown.flat().map((type) => type.y))));
   byId("maps").replaceChildren(...policies.map((policy, number_) => {
-    const [svg, x, y] = frame(MAP, DOMAINS[number_], [0, top], `mean ${policy.score} (${unit(number_)})`, "masked, % of its tokens");
+    const [svg, x, y] = frame(MAP, DOMAINS[number_], [0, top], `mean ${scoreName(number_)}`, "masked, % of its tokens");
     const rate = 100 * number(number_, "mask_rate");
     svg.append(drawn("line", {class: "chance", x1: MAP.left, x2: MAP.width - MAP.right, y1: y(rate), y2: y(rate)}));
     for (const type of [...shown[number_]].sort((a, b) => b.positions - a.positions)) {
-      const found = wanted && type.text.toLowerCase() === wanted;
-      svg.append(drawn("circle", {class: `type${found ? " found" : wanted ? " dim" : ""}`, cx: x(type.x).toFixed(1), cy: y(100 * type.y).toFixed(1),
+      const found = query && type.text.toLowerCase() === query;
+      svg.append(drawn("circle", {class: `type${found ? " found" : query ? " dim" : ""}`, cx: x(type.x).toFixed(1), cy: y(100 * type.y).toFixed(1),
         r: (1.5 + 0.55 * Math.sqrt(type.positions)).toFixed(1), fill: BAND_COLORS[type.band]},
         drawn("title", {}, `${type.symbol}: masked ${percent(type.y)}, mean ${policy.score} ${decimal(type.x)} ${unit(number_)}, ` +
           `${type.positions} tokens here, ${type.rate.toLocaleString("en")} per million`)));
@@ -245,15 +246,15 @@ function drawBands() {
   }));
 }
 
-function drawShares() {
+function drawMaskedFractions() {
   const values = (policy, key) => {
-    const of = policies[policy].masked_share[key];
+    const of = policies[policy].masked_fraction[key];
     return state.all ? of.all_checkpoints : of.at_checkpoints[placeOf(policy)];
   };
-  const keys = Object.keys(policies[0].masked_share);
+  const keys = Object.keys(policies[0].masked_fraction);
   const top = Math.max(...policies.flatMap((_, policy) => keys.flatMap((key) => values(policy, key).map((v) => v || 0))));
-  byId("shares").replaceChildren(...keys.map((key) => {
-    const of = policies[0].masked_share[key], kept = of.labels.map((_, i) => i).filter((i) => of.positions[i]);
+  byId("fractions").replaceChildren(...keys.map((key) => {
+    const of = policies[0].masked_fraction[key], kept = of.labels.map((_, i) => i).filter((i) => of.positions[i]);
     const row = 10 * policies.length + 8, height = row * kept.length + 8, x = (value) => 150 + 330 * value / top;
     const svg = drawn("svg", {viewBox: `0 0 560 ${height}`, role: "img"});
     kept.forEach((group, place) => {
@@ -334,7 +335,7 @@ function drawSources() {
 function drawStatistics() {
   drawCards();
   drawMaps();
-  drawShares();
+  drawMaskedFractions();
   drawCurves();
   drawSources();
 }

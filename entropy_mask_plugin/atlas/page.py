@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..inspection.choices import Text
-from ..masking.units.word import prefix_of
+from ..masking.units.word import prefix_of, starts_word
 from . import counts, groups
 from .summary import RARE, Types
 from .views import Extent, Shown, View
@@ -70,8 +70,8 @@ class Symbols:
     def texts(self) -> List[List[Any]]:
         """[text without its mark, whether it begins a word, symbol] of each number; all begin one in a vocabulary
         without marks."""
-        return [[self.shown[token], int(self.prefix is None or groups.begins_a_word(self.symbols[token], self.prefix)),
-                 self.symbols[token]] for token in self.place_of]
+        return [[self.shown[token], int(starts_word(self.symbols[token], self.prefix)), self.symbols[token]]
+                for token in self.place_of]
 
 
 def view_data(view: View, text: Text, extent: Extent, used: Symbols) -> List[Dict[str, Any]]:
@@ -79,18 +79,18 @@ def view_data(view: View, text: Text, extent: Extent, used: Symbols) -> List[Dic
     rank in the block, in which draws it is masked and guided (bit d = draw d), the best predictions and their
     probabilities in thousandths, five of each after the other; n: maskable positions of the whole block."""
     ranks = counts.ranks(view.choices.scores, text.blocks)
-    found = []
+    of_passages = []
     for block, prediction in zip(extent.passages, view.predictions):
         of_block = np.flatnonzero(text.blocks == text.ids.index(block))
         shown = of_block[text.positions[of_block] < extent.longest]
         at = text.positions[shown]
-        found.append({
+        of_passages.append({
             "n": len(of_block), "at": at.tolist(), "score": hundredths(view.choices.scores[shown]),
             "rank": ranks[shown].tolist(), "masked": draws_as_bits(view.choices.masked[:, shown]),
             "guided": draws_as_bits(view.choices.guided[:, shown]), "best": used.places(prediction.tokens[at]),
             "probability": np.round(1000 * prediction.probabilities[at]).astype(int).ravel().tolist(),
         })
-    return found
+    return of_passages
 
 
 def hundredths(values: np.ndarray) -> List[int]:

@@ -32,7 +32,7 @@ def draw_token_map(policies: Sequence[Shown], text: Text, types: Types, file: st
             axis.scatter(x[of_band], 100 * y[of_band], s=4 + 1.5 * positions[of_band] ** 0.75, c=BAND_COLORS[i],
                          edgecolors="#333333", linewidths=0.4, alpha=0.8, label=name)
         axis.axhline(100 * masked.mean(), color=CHANCE, linestyle="--", linewidth=1)
-        axis.set(title=shown.name, xlabel=f"mean {shown.views[0].score} ({shown.views[0].unit})")
+        axis.set(title=shown.name, xlabel="mean " + with_unit(shown.views[0].score, shown.views[0].unit))
     axes[0][0].set_ylabel("masked, % of its tokens")
     legend = axes[0][-1].legend(title="per million tokens", fontsize=8, title_fontsize=8)
     for handle in legend.legend_handles:
@@ -41,18 +41,23 @@ def draw_token_map(policies: Sequence[Shown], text: Text, types: Types, file: st
     save(figure, file)
 
 
-def draw_shares(summary: Dict[str, Any], file: str) -> None:
-    """The masked share of each group, over all checkpoints."""
+def with_unit(score: str, unit: str) -> str:
+    """A score and its unit, for an axis; some scores have none."""
+    return f"{score} ({unit})" if unit else score
+
+
+def draw_masked_fractions(summary: Dict[str, Any], file: str) -> None:
+    """The masked fraction of each group, over all checkpoints."""
     policies = summary["policies"]
-    groupings = list(policies[0]["masked_share"])
-    heights = [len(policies[0]["masked_share"][key]["labels"]) for key in groupings]
+    groupings = list(policies[0]["masked_fraction"])
+    heights = [len(groups_with_tokens(policies[0]["masked_fraction"][key])) for key in groupings]
     figure, axes = pyplot.subplots(len(groupings), 1, figsize=(8, 0.34 * sum(heights) + 0.9 * len(groupings)),
                                    squeeze=False, sharex=True, height_ratios=heights)
     for axis, key in zip(axes[:, 0], groupings):
         for number, policy in enumerate(policies):
-            shares = policy["masked_share"][key]
-            draw_bars(axis, shares, number, len(policies), policy["name"])
-        axis.set_title(policies[0]["masked_share"][key]["title"], loc="left", fontsize=9)
+            fractions = policy["masked_fraction"][key]
+            draw_bars(axis, fractions, number, len(policies), policy["name"])
+        axis.set_title(policies[0]["masked_fraction"][key]["title"], loc="left", fontsize=9)
         axis.axvline(100 * policies[0]["all_checkpoints"]["mask_rate"], color=CHANCE, linestyle="--", linewidth=1)
     axes[0, 0].legend(fontsize=8)
     axes[-1, 0].set_xlabel("masked, % of the tokens")
@@ -60,14 +65,19 @@ def draw_shares(summary: Dict[str, Any], file: str) -> None:
     save(figure, file)
 
 
-def draw_bars(axis: Any, shares: Dict[str, Any], number: int, n_policies: int, name: str) -> None:
+def groups_with_tokens(fractions: Dict[str, Any]) -> List[int]:
+    """Places of the groups that have tokens: the others have no masked fraction, which is not 0."""
+    return [place for place, positions in enumerate(fractions["positions"]) if positions]
+
+
+def draw_bars(axis: Any, fractions: Dict[str, Any], number: int, n_policies: int, name: str) -> None:
     """One bar for each group that has tokens. number: of the policy."""
-    height = 0.8 / n_policies
-    places = np.arange(len(shares["labels"])) - 0.4 + height * (number + 0.5)
-    values = [100 * (value or 0) for value in shares["all_checkpoints"]]
+    shown, height = groups_with_tokens(fractions), 0.8 / n_policies
+    places = np.arange(len(shown)) - 0.4 + height * (number + 0.5)
+    values = [100 * fractions["all_checkpoints"][group] for group in shown]
     axis.barh(places, values, height, color=POLICY_COLORS[number], label=name)
-    axis.set_yticks(range(len(shares["labels"])), shares["labels"], fontsize=8)
-    axis.set_ylim(len(shares["labels"]) - 0.4, -0.6)
+    axis.set_yticks(range(len(shown)), [fractions["labels"][group] for group in shown], fontsize=8)
+    axis.set_ylim(len(shown) - 0.4, -0.6)
 
 
 def draw_checkpoints(summary: Dict[str, Any], file: str) -> None:
@@ -87,7 +97,8 @@ def draw_checkpoints(summary: Dict[str, Any], file: str) -> None:
             axis.plot(updates, values, style, color=color, marker="o", markersize=4, label=f"{policy['name']}: {label}")
     guided.set(title="masks that follow the scores", ylabel="% of masked tokens", ylim=(-3, 103))
     repeats.set(title="how much of the choice repeats", ylabel="Jaccard overlap", ylim=(-0.03, 1.03))
-    scores.set(title="mean score", ylabel=summary["policies"][0]["unit"])
+    names = {with_unit(policy["score"], policy["unit"]) for policy in summary["policies"]}
+    scores.set(title="mean score", ylabel=names.pop() if len(names) == 1 else "each in its own unit")
     for axis in (guided, repeats, scores):
         axis.set_xlabel("updates")
         axis.legend(fontsize=7)

@@ -63,8 +63,8 @@ def of_policy(shown: Shown, text: Text, groupings: Sequence[Grouping], types: Ty
     """The numbers of one policy."""
     masked, scores = masked_at_all(shown), mean_scores(shown)
     of_types = counts.count_types(text.tokens, scores, masked, len(types.symbols))
-    shares = of_types.masked / np.maximum(1, len(masked) * of_types.positions)
-    most, least = counts.extremes(shares, of_types.positions, RARE, LISTED)
+    masked_fractions = of_types.masked / np.maximum(1, len(masked) * of_types.positions)
+    most, least = counts.extremes(masked_fractions, of_types.positions, RARE, LISTED)
     rate = counts.ratio(masked.sum(), masked.size) or 0.0
     before: List[Optional[View]] = [None, *shown.views]
     n_noises = number_of_noises(shown._replace(views=shown.views[:1]))
@@ -83,9 +83,9 @@ def of_policy(shown: Shown, text: Text, groupings: Sequence[Grouping], types: Ty
             "n_types_never_masked": int(((of_types.positions > 0) & (of_types.masked == 0)).sum()),
             "mean_score": float(scores.mean()), "mean_score_of_masked": mean_of_masked(shown),
         },
-        "masked_share": {grouping.key: shares_of(grouping, shown) for grouping in groupings},
-        "most_masked": [of_type(i, shares, of_types, types) for i in most.tolist()],
-        "least_masked": [of_type(i, shares, of_types, types) for i in least.tolist()],
+        "masked_fraction": {grouping.key: masked_fractions_of(grouping, shown) for grouping in groupings},
+        "most_masked": [of_type(i, masked_fractions, of_types, types) for i in most.tolist()],
+        "least_masked": [of_type(i, masked_fractions, of_types, types) for i in least.tolist()],
     }
 
 
@@ -125,8 +125,8 @@ def of_view(view: View, before: Optional[View], n_noises: int) -> Dict[str, Any]
     }
 
 
-def shares_of(grouping: Grouping, shown: Shown) -> Dict[str, Any]:
-    """The masked share of each group, at each checkpoint and over all: None where it has no positions."""
+def masked_fractions_of(grouping: Grouping, shown: Shown) -> Dict[str, Any]:
+    """The masked fraction of each group, at each checkpoint and over all: None where it has no positions."""
     n = len(grouping.labels)
     of_views = [counts.count_groups(grouping.groups, view.choices.masked, n) for view in shown.views]
     n_draws = len(shown.views[0].choices.masked)
@@ -143,10 +143,10 @@ def fractions(masked: Any, total: np.ndarray) -> List[Optional[float]]:
     return [counts.ratio(part, whole) for part, whole in zip(masked.tolist(), total.tolist())]
 
 
-def of_type(i: int, shares: np.ndarray, of_types: counts.TypeCounts, types: Types) -> Dict[str, Any]:
+def of_type(i: int, masked_fractions: np.ndarray, of_types: counts.TypeCounts, types: Types) -> Dict[str, Any]:
     """A row of the lists of types that are masked most and least."""
     return {"id": i, "token": types.symbols[i], "positions": int(of_types.positions[i]),
-            "per_million": float(types.per_million[i]), "masked_share": float(shares[i]),
+            "per_million": float(types.per_million[i]), "masked_fraction": float(masked_fractions[i]),
             "mean_score": float(of_types.score_sum[i] / of_types.positions[i])}
 
 
@@ -157,20 +157,20 @@ def nearest(view: View, others: Sequence[View]) -> int:
 
 def overlaps(one: Shown, other: Shown) -> List[Dict[str, Any]]:
     """At each checkpoint of one policy, its overlap with the other at the nearest update."""
-    found = []
+    at_checkpoints = []
     for view in one.views:
         place = nearest(view, other.views)
         a, b = view.choices.masked, other.views[place].choices.masked
-        found.append({"update": view.update, "other_update": other.views[place].update, "other_place": place,
+        at_checkpoints.append({"update": view.update, "other_update": other.views[place].update, "other_place": place,
                       "jaccard": counts.jaccard(a, b),
                       "jaccard_by_chance": counts.jaccard_by_chance(float(a.mean()), float(b.mean()))})
-    return found
+    return at_checkpoints
 
 
-def with_overlap(found: List[Dict[str, Any]]) -> Dict[str, Any]:
+def with_overlap(at_checkpoints: List[Dict[str, Any]]) -> Dict[str, Any]:
     """The overlaps, and their mean over the checkpoints."""
-    means = {key: mean([at[key] for at in found]) for key in ("jaccard", "jaccard_by_chance")}
-    return {"overlap": found, "overlap_all_checkpoints": means}
+    means = {key: mean([at[key] for at in at_checkpoints]) for key in ("jaccard", "jaccard_by_chance")}
+    return {"overlap": at_checkpoints, "overlap_all_checkpoints": means}
 
 
 def table_of_types(policies: Sequence[Shown], text: Text, types: Types) -> Table:
@@ -184,14 +184,17 @@ def table_of_types(policies: Sequence[Shown], text: Text, types: Types) -> Table
     header = ["id", "token", "frequency", "per_million", "frequency_band_per_million", "frequency_decile",
               "characters", "positions"]
     for letter in "ab"[: len(policies)]:
-        header += [f"{letter}_{name}" for name in ("draws", "masked", "masked_share", "mean_score")]
-    rows = []
-    for i in sorted(np.flatnonzero(positions).tolist(), key=lambda i: (-positions[i], i)):
-        row = [i, types.symbols[i], int(types.frequencies[i]), f"{types.per_million[i]:.3f}", groups.BANDS[bands[i]],
-               int(deciles[i]) + 1, classes[i], int(positions[i])]
-        for of_types, shown in of_policies:
-            draws = int(positions[i]) * len(shown.views) * len(shown.views[0].choices.masked)
-            row += [draws, int(of_types.masked[i]), f"{of_types.masked[i] / draws:.6f}",
-                    f"{of_types.score_sum[i] / positions[i]:.6f}"]
-        rows.append(row)
+        header += [f"{letter}_{name}" for name in ("draws", "masked", "masked_fraction", "mean_score")]
+    per_million = types.per_million
+    rows = [[i, types.symbols[i], int(types.frequencies[i]), f"{per_million[i]:.3f}", groups.BANDS[bands[i]],
+             int(deciles[i]) + 1, classes[i], int(positions[i]),
+             *(cell for of_types, shown in of_policies for cell in cells_of_type(i, of_types, shown))]
+            for i in sorted(np.flatnonzero(positions).tolist(), key=lambda i: (-positions[i], i))]
     return Table("", header, rows)
+
+
+def cells_of_type(i: int, of_types: counts.TypeCounts, shown: Shown) -> List[Any]:
+    """What one policy makes of a type: draws, masked, masked fraction, mean score."""
+    positions, masked = int(of_types.positions[i]), int(of_types.masked[i])
+    draws = positions * len(shown.views) * len(shown.views[0].choices.masked)
+    return [draws, masked, f"{masked / draws:.6f}", f"{of_types.score_sum[i] / positions:.6f}"]

@@ -6,6 +6,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 from ..config import recorded_corruption, source_schedule
 from ..inspection.checkpoints import Checkpoint, times_of
 from ..inspection.choices import Choices, Prediction, choose, predictions
+from ..inspection.names import differing_parts
 from ..inspection.restoring import RestoredPolicy, restore
 from ..masking.rates import rate_at
 from ..masking.scores import SCORES
@@ -103,21 +104,9 @@ def description(settings: Any) -> str:
     return ", ".join([*parts, f"unit {settings['mask_unit']}", f"mask rate {rate}"])
 
 
-def names_of(one: Sequence[str], other: Sequence[str]) -> Tuple[str, str]:
-    """The parts of two paths that differ, or the last part of the first where there is no other."""
-    first, second = (parts_of(paths) for paths in (one, other))
-    if not second:
-        return "/".join(first[-1:]), ""
-    while first and second and first[0] == second[0]:
-        first, second = first[1:], second[1:]
-    while first and second and first[-1] == second[-1]:
-        first, second = first[:-1], second[:-1]
-    return "/".join(first) or "A", "/".join(second) or "B"
-
-
-def parts_of(paths: Sequence[str]) -> List[str]:
-    """Of the folder of a policy's checkpoints."""
-    if not paths:
-        return []
-    folder = paths[0] if os.path.isdir(paths[0]) else os.path.dirname(paths[0])
-    return os.path.abspath(folder).split(os.sep)
+def names_of_policies(one: Sequence[str], other: Sequence[str]) -> List[str]:
+    """What differs in the paths of two policies, or the last part of the path of a single one. one, other: each a
+    folder, or files of one folder; other may be empty."""
+    names = differing_parts([paths[0] if os.path.isdir(paths[0]) else os.path.dirname(paths[0])
+                             for paths in (one, other) if paths])
+    return names if len(set(names)) == len(names) else ["A", "B"]

@@ -9,8 +9,9 @@ from typing import Callable, List, Optional, Sequence
 
 import numpy as np
 
+from ..masking.units.word import starts_word
 from ..system.extras import missing_modules
-from .groups import Grouping, begins_a_word, texts_of
+from .groups import Grouping, texts_of
 
 Tagger = Callable[[List[str]], List[str]]
 
@@ -68,7 +69,7 @@ def word_classes(tagger: Tagger, tokens: np.ndarray, blocks: np.ndarray, positio
 def word_starts(tokens: np.ndarray, blocks: np.ndarray, positions: np.ndarray, symbols: Sequence[str],
                 texts: Sequence[str], prefix: str) -> np.ndarray:
     """Whether each token begins a word for the tagger: P bool."""
-    begins = np.array([begins_a_word(symbol, prefix) for symbol in symbols])[tokens]
+    begins = np.array([starts_word(symbol, prefix) for symbol in symbols])[tokens]
     is_sign = np.array([bool(text) and text not in WITHIN_WORDS and not any(map(str.isalnum, text))
                         for text in texts])[tokens]
     follows = (np.diff(blocks) == 0) & (np.diff(positions) == 1)

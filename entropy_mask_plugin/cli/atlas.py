@@ -9,10 +9,10 @@ text, chosen as the run would choose them in its next update. The page needs no 
 
 EPILOG = """
 what it leaves in DIR:
-  atlas.html             passages, token map, shares: one file, also without a network
+  atlas.html             passages, token map, masked fractions: one file, also without a network
   atlas.json             all numbers
   tokens.csv             a row for each token type of the text
-  token_map.png, masked_share.png, checkpoints.png
+  token_map.png, masked_fraction.png, checkpoints.png
 """
 
 

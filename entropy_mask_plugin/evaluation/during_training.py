@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 FLAG, TEXT = "--valid-pairs", "text"
 LIMIT_OF_SWAP, LIMIT_OF_PARADIGM = 200, 10
 MAX_TOKENS = 1 << 13  # of a batch
-TOKENS_A_CHUNK = 1 << 17
 
 Credits = Callable[[Teacher], List[float]]  # a model -> for each pair 1, 1/2 or 0
 
@@ -115,5 +114,5 @@ def pairs_of_files(cfg: Any, dictionary: Any, limit: int, longest: int) -> Credi
 
 def likelihood_credits(model: Teacher, pairs: Sequence[Tuple[Sentence, Sentence]], mask: int) -> List[float]:
     """1 for each pair whose acceptable sentence is likelier, 1/2 for a tie, else 0."""
-    return [credit(good, bad) for chunk in chunks(pairs, cost, TOKENS_A_CHUNK)
+    return [credit(good, bad) for chunk in chunks(pairs, cost)
             for good, bad in likelihoods(model, chunk, mask, "pll", MAX_TOKENS)]

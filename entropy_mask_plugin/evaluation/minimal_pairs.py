@@ -1,5 +1,6 @@
 """How often is the acceptable sentence of a minimal pair the likelier one? (BLiMP, Warstadt et al. 2020)"""
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from .models import EvaluatedModel
 from .pseudo_likelihood import METRICS, Sentence, chunks, cost, masked_log_probabilities, pseudo_log_likelihood
 from .reading import FLAG, Pair
 
-TOKENS_A_CHUNK = 1 << 17
+logger = logging.getLogger(__name__)
+
 NOTE = ("Chance is 50 %; a tie counts one half. Intervals are Wilson's, 95 %, over pairs. Unknown: pairs with an "
         "unknown word (`<unk>`).")
 
@@ -61,7 +63,7 @@ def score_pairs(model: EvaluatedModel, pairs: Sequence[Pair], metric: str = "pll
         model.require_words(f"--metric {metric}")
     scored = []
     with tqdm(total=len(pairs), desc="pairs", disable=not show_progress) as bar:
-        for chunk in chunks(encode_pairs(model, pairs), lambda item: cost(item[1:]), TOKENS_A_CHUNK):
+        for chunk in chunks(encode_pairs(model, pairs), lambda item: cost(item[1:])):
             scores = likelihoods(model.model, [(good, bad) for _, good, bad in chunk], model.mask, metric, max_tokens)
             model.refuse_nan([score for both in scores for score in both])
             for (pair, *both), (good, bad) in zip(chunk, scores):
@@ -86,7 +88,17 @@ def encode_pairs(model: EvaluatedModel, pairs: Sequence[Pair]) -> List[Tuple[Pai
     for pair, *both in encoded:
         for sentence in both:
             check_length(sentence, pair, model)
+    warn_of_untrained_positions(encoded, model)
     return encoded
+
+
+def warn_of_untrained_positions(encoded: Sequence[Tuple[Pair, Sentence, Sentence]], model: EvaluatedModel) -> None:
+    """Log how many pairs have a sentence that is longer than the blocks on which the model was trained."""
+    longest = model.block_length
+    number = sum(any(len(sentence.tokens) > longest for sentence in both) for _, *both in encoded)
+    if number:
+        logger.warning(f"{FLAG}: {number:,} of {len(encoded):,} pairs have a sentence of more than {longest} tokens, "
+                       "the longest blocks in the model's training: it has not learned the positions beyond")
 
 
 def check_length(sentence: Sentence, pair: Pair, model: EvaluatedModel) -> None:

@@ -18,7 +18,7 @@ from ..corpus.matching import read_matching_tokenizer
 from ..corpus.settings import CorpusTokenizer
 from ..huggingface.importing import dictionary_of, read_bert
 from ..huggingface.tokenizer_files import find_tokenizer
-from ..masking.units.word import number_words, prefix_of
+from ..masking.units.word import check_words, number_words, prefix_of
 from ..masking.vocabulary import Vocabulary
 from ..pretrained.teacher import Teacher, load_masked_lm, refuse_headless
 from ..system.errors import UsageError, require
@@ -65,9 +65,10 @@ class SentenceEncoder:
 
     def require_words(self, flag: str) -> None:
         """Raise a UsageError where its vocabulary does not say where words begin. flag: what needs them."""
-        if not self.marks_words:
-            raise UsageError(f"{flag}: a vocabulary of {len(self.dictionary)} symbols without word boundaries found, "
-                             "expected WordPiece (##…), SentencePiece (▁…) or byte-level BPE (Ġ…)")
+        try:
+            check_words(self.dictionary.symbols, flag)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def encode(self, texts: Sequence[str]) -> List[List[int]]:
         """The ids of each text, without <s> and </s>."""

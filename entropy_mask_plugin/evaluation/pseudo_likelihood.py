@@ -23,6 +23,7 @@ from ..masking.scores.surprisal import surprisal
 from ..models.positions import SelectedPositions
 
 METRICS = ("pll", "within_word_l2r")
+TOKENS_A_CHUNK = 1 << 17
 Item = TypeVar("Item")
 
 
@@ -106,10 +107,10 @@ def predict(model: Any, inputs: Sequence[MaskedInput], targets: Sequence[Sequenc
     with torch.autocast(device.type, enabled=False):
         logits = model(tokens, masked_tokens=positions, has_padding=False)[0]  # B x V
     rows = torch.tensor([row for row, of_row in enumerate(targets) for _ in of_row], device=device)  # K
-    wanted = torch.tensor(list(itertools.chain.from_iterable(targets)), device=device)  # K
+    target = torch.tensor(list(itertools.chain.from_iterable(targets)), device=device)  # K
     if len(rows) > len(inputs):
         logits = logits[rows]  # K x V
-    values = iter((-surprisal(logits, wanted)).tolist())
+    values = iter((-surprisal(logits, target)).tolist())
     return [list(itertools.islice(values, len(of_row))) for of_row in targets]
 
 
@@ -138,7 +139,7 @@ def pseudo_log_likelihood(log_probabilities: Sequence[float]) -> float:
     return math.fsum(log_probabilities)
 
 
-def chunks(items: Iterable[Item], cost: Callable[[Item], int], budget: int) -> Iterator[List[Item]]:
+def chunks(items: Iterable[Item], cost: Callable[[Item], int], budget: int = TOKENS_A_CHUNK) -> Iterator[List[Item]]:
     """Lists of items that cost about `budget` together, for a progress bar and to bound the memory."""
     chunk, total = [], 0
     for item in items:

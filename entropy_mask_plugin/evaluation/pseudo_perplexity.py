@@ -27,8 +27,6 @@ from .pseudo_likelihood import (
     visible_log_probabilities,
 )
 
-TOKENS_A_CHUNK = 1 << 17
-
 
 class Passage(NamedTuple):
     """A line or a block: its inputs, more than one where a line is longer than the blocks that the model was trained
@@ -129,22 +127,31 @@ def pseudo_perplexity(model: EvaluatedModel, passages: Sequence[Passage], metric
     masked, seen = [], []
     with tqdm(total=cost(sentences), unit="token", unit_scale=True, desc="masked inputs",
               disable=not show_progress) as bar:
-        for chunk in chunks(sentences, lambda sentence: cost([sentence]), TOKENS_A_CHUNK):
+        for chunk in chunks(sentences, lambda sentence: cost([sentence])):
             masked += masked_log_probabilities(model.model, chunk, model.mask, metric, max_tokens)
             seen += visible_log_probabilities(model.model, chunk, max_tokens)
             bar.update(cost(chunk))
-    n_words, n_tokens = sum(passage.n_words for passage in passages), sum(map(len, masked))
-    require("--data" if n_tokens else "--text", f"{n_words} words in {n_tokens} tokens", n_words and n_tokens, "text")
     totals = {name: pseudo_log_likelihood([value for of_sentence in values for value in of_sentence])
               for name, values in (("masked", masked), ("visible", seen))}
     model.refuse_nan(list(totals.values()))
     return {
-        "n_passages": len(passages), "n_words": n_words, "n_tokens": n_tokens,
+        "n_passages": len(passages),
+        **perplexities(totals, sum(passage.n_words for passage in passages), sum(map(len, masked))),
         "n_unknown_tokens": sum(map(model.count_unknown, sentences)),
-        **{f"{name}_perplexity_per_{what}": perplexity(totals[name], count) for name in totals
-           for what, count in (("word", n_words), ("token", n_tokens))},
         **{f"{name}_log_likelihood_nats": total for name, total in totals.items()},
     }
+
+
+def perplexities(totals: Dict[str, float], n_words: int, n_tokens: int) -> Dict[str, Any]:
+    """The counts, and the perplexities per word and per token. totals: {masked or visible: sum of ln P}.
+
+    Raises:
+        UsageError: there are no words, or no tokens.
+    """
+    require("--data" if n_tokens else "--text", f"{n_words} words in {n_tokens} tokens", n_words and n_tokens, "text")
+    return {"n_words": n_words, "n_tokens": n_tokens,
+            **{f"{name}_perplexity_per_{what}": perplexity(total, count) for name, total in totals.items()
+               for what, count in (("word", n_words), ("token", n_tokens))}}
 
 
 def perplexity(total: float, count: int) -> float:

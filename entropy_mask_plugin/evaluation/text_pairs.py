@@ -14,7 +14,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor
 
-from ..masking.units.word import PREFIXES, prefix_of
+from ..masking.units.word import PREFIXES, prefix_of, starts_word
 from .minimal_pairs import credit
 from .pseudo_likelihood import MaskedInput, batches_of_one_length, predict
 
@@ -42,24 +42,27 @@ def cloze_questions(blocks: Iterable[Tensor], dictionary: Any, limit: int, longe
     Returns:
         none where the vocabulary has no swap as whole words, or the text has no two words of one.
     """
-    tokens, ends = tokens_of_swaps(dictionary.symbols), ends_word(dictionary)
-    if not tokens:
-        return []
-    is_asked = torch.zeros(len(dictionary), dtype=torch.bool)
-    is_asked[list(tokens)] = True
-    by_answer: Dict[int, List[Tuple[Tensor, int]]] = {token: [] for token in tokens}  # -> (block, position)
-    for block in blocks:
-        if len(block) <= longest:
-            for position in (is_asked[block[:-1]] & ends[block[1:]]).nonzero().flatten().tolist():
-                by_answer[int(block[position])].append((block, position))
+    tokens = tokens_of_swaps(dictionary.symbols)
+    by_answer = places_of(tokens, (block for block in blocks if len(block) <= longest), dictionary) if tokens else {}
     questions = []
     for answer, (counterpart, swap) in tokens.items():
         number = min(len(by_answer[answer]), len(by_answer[counterpart]), limit // 2)
-        for block, position in spread(by_answer[answer], number):
+        for block, position in (by_answer[answer][i] for i in spread(len(by_answer[answer]), number)):
             masked = block.tolist()
             masked[position] = dictionary.index("<mask>")
             questions.append(Cloze(MaskedInput(tuple(masked), position), answer, counterpart, swap))
     return questions
+
+
+def places_of(tokens: Iterable[int], blocks: Iterable[Tensor], dictionary: Any) -> Dict[int, List[Tuple[Tensor, int]]]:
+    """{token: every (block, position) at which it is a whole word}. Arguments as those of `cloze_questions`."""
+    places: Dict[int, List[Tuple[Tensor, int]]] = {token: [] for token in tokens}
+    is_answer, ends = torch.zeros(len(dictionary), dtype=torch.bool), ends_word(dictionary)
+    is_answer[list(places)] = True
+    for block in blocks:
+        for position in (is_answer[block[:-1]] & ends[block[1:]]).nonzero().flatten().tolist():
+            places[int(block[position])].append((block, position))
+    return places
 
 
 def tokens_of_swaps(symbols: Sequence[str]) -> Dict[int, Tuple[int, Tuple[str, str]]]:
@@ -88,13 +91,12 @@ def ends_word(dictionary: Any) -> Tensor:
 def goes_on(symbol: str, prefix: Optional[str]) -> bool:
     """Whether a token goes on the word before it. Punctuation does not, whether marked as a word or not."""
     text = symbol.removeprefix(prefix or "")
-    begins = prefix is None or symbol.startswith(prefix) == PREFIXES[prefix]
-    return text.startswith(JOINERS) or not begins and any(map(str.isalnum, text))
+    return text.startswith(JOINERS) or not starts_word(symbol, prefix) and any(map(str.isalnum, text))
 
 
-def spread(items: Sequence[Any], number: int) -> List[Any]:
-    """As many items, evenly spaced."""
-    return [items[i * len(items) // number] for i in range(number)]
+def spread(n: int, most: int) -> Tuple[int, ...]:
+    """At most so many of n numbers, evenly spaced from the first: floor(i n / most)."""
+    return tuple(range(n)) if n <= most else tuple(i * n // most for i in range(most))
 
 
 def cloze_credits(model: Any, questions: Sequence[Cloze], max_tokens: int) -> List[float]:

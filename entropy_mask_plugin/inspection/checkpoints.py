@@ -13,6 +13,7 @@ from ..scoring.schedule import total_updates
 from ..system.errors import UsageError, require
 
 TASK = "entropy_masked_lm"
+ENDS = ("max_update", "max_epoch")
 COPIES = ("checkpoint_last.pt", "checkpoint_best.pt")
 FLAG = "RUN"
 
@@ -77,10 +78,13 @@ def update_frequency(sections: Dict[str, Any], epoch: int) -> int:
 
 
 def check_one_policy(checkpoints: Sequence[Checkpoint], flag: str) -> None:
+    """Raise a UsageError for checkpoints of two policies. A run that was resumed with a later end has one, unless it
+    depends on how much of the run is over."""
     first = policy(checkpoints[0].settings)
+    compared = first.keys() - (() if changes_over_the_run(checkpoints[0].settings) else ENDS)
     for checkpoint in checkpoints[1:]:
         other = policy(checkpoint.settings)
-        differing = next((name for name in first if first[name] != other.get(name)), None)
+        differing = next((name for name in first if name in compared and first[name] != other.get(name)), None)
         if differing is not None:
             raise UsageError(f"{flag}: {checkpoint.path} was trained with {flag_of(differing)} {other.get(differing)}, "
                              f"expected {first[differing]} as {checkpoints[0].path}: one policy (--beside shows two)")

@@ -48,11 +48,6 @@ class Prediction(NamedTuple):
     probabilities: np.ndarray
 
 
-def spread(n: int, most: int) -> Tuple[int, ...]:
-    """At most so many of n numbers, evenly spaced from the first: floor(i n / most)."""
-    return tuple(range(n)) if n <= most else tuple(i * n // most for i in range(most))
-
-
 def read_text(samples: Any, ids: Sequence[int]) -> Text:
     """The maskable tokens of these blocks. samples: a `training.blocks.Samples`."""
     rows = [samples[i]["src_tokens"] for i in ids]
@@ -148,12 +143,12 @@ def predictions(policy: RestoredPolicy, samples: Any, ids: Sequence[int], longes
         ids: of the blocks.
         longest: positions of a block.
     """
-    found = []
+    of_blocks = []
     policy.reference.eval()  # a source leaves it in training mode
     for sample in batches(policy, samples, ids):
         hidden, weight, bias = policy.scorer.projection(policy.reference, sample)
         for row, block in zip(hidden, sample["ids"]):
             logits = row[: min(longest, int(samples.sizes[block]))].float() @ weight.float().t() + bias.float()  # T x V
             best = logits.softmax(-1).topk(N_PREDICTIONS)
-            found.append(Prediction(best.indices.cpu().numpy(), best.values.cpu().numpy()))
-    return found
+            of_blocks.append(Prediction(best.indices.cpu().numpy(), best.values.cpu().numpy()))
+    return of_blocks

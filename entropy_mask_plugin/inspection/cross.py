@@ -5,6 +5,7 @@ The masks of each policy are chosen once, by its own last checkpoint as those of
 Shapes: B sentences, T positions, K masked tokens, V vocabulary; M models, P = M + 1 sets of masks.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from ..system.digests import digest_of_file
 from ..system.errors import UsageError, require
 from .checkpoints import FLAG, read_checkpoints, times_of
 from .choices import batches, choose_in_batch
+from .names import differing_parts
 from .restoring import RestoredPolicy, restore, source_of
 
 SPLIT, RANDOM, RESULT = "valid", "random masks", "cross.json"
@@ -68,21 +70,16 @@ def checkpoint_of(run: str) -> str:
     return path
 
 
-def names_of(runs: Sequence[str]) -> List[str]:
-    """Their paths without what all of them have in common, at the beginning and at the end.
+def names_of_runs(runs: Sequence[str]) -> List[str]:
+    """See `differing_parts`.
 
     Raises:
         UsageError: a run is given twice.
     """
-    paths = [os.path.abspath(run).split(os.sep) for run in runs]
+    paths = list(map(os.path.abspath, runs))
     for path, run in zip(paths, runs):
         require(FLAG, f"{run} twice", paths.count(path) == 1, "each run once")
-    if len(paths) == 1:
-        return [paths[0][-1]]
-    begin = min(len(os.path.commonprefix(paths)), min(map(len, paths)) - 1)
-    end = len(os.path.commonprefix([path[begin:][::-1] for path in paths]))
-    end = min(end, min(len(path) - begin for path in paths) - 1)
-    return ["/".join(path[begin : len(path) - end]) for path in paths]
+    return differing_parts(paths)
 
 
 def cross(runs: Sequence[str], data: Optional[str] = None, teacher: Optional[str] = None, limit: Optional[int] = None,
@@ -101,7 +98,7 @@ def cross(runs: Sequence[str], data: Optional[str] = None, teacher: Optional[str
     """
     require("--limit", limit, limit is None or limit >= 1, "1 or more")
     require("--max-tokens", max_tokens, max_tokens >= 1, "1 or more")
-    checkpoints = dict(zip(names_of(runs), map(checkpoint_of, runs)))
+    checkpoints = dict(zip(names_of_runs(runs), map(checkpoint_of, runs)))
     data = check_runs(list(checkpoints.values()), data)
     settings = {"checkpoints": {name: digest_of_file(path) for name, path in checkpoints.items()}, "data": data,
                 "digest_of_text": digest_of_text(data), "teacher": teacher, "limit": limit}
@@ -125,15 +122,21 @@ def check_runs(paths: Sequence[str], data: Optional[str]) -> str:
     Raises:
         UsageError: names both, with the first difference.
     """
-    states = [read_checkpoint(path, FLAG) for path in paths]
-    symbols = [symbols_of_checkpoint(state, path) or [] for state, path in zip(states, paths)]
+    symbols, bins = zip(*map(symbols_and_data, paths))
     for path, theirs in zip(paths, symbols):
         if theirs != symbols[0]:
             raise UsageError(f"{FLAG}: {path} has another vocabulary than {paths[0]}: "
                              f"{first_difference(theirs, symbols[0])}")
-    data = data or data_bin(states[0], paths[0])
+    data = data or bins[0]
     require("--data", f"none, nor in {paths[0]},", data, "the data-bin whose validation split is masked")
     return data
+
+
+def symbols_and_data(path: str) -> Tuple[List[str], str]:
+    """The vocabulary and the data-bin of a checkpoint, "" where it records none. The checkpoint itself is not kept: of
+    many runs, they would not fit into memory."""
+    state = read_checkpoint(path, FLAG)
+    return symbols_of_checkpoint(state, path) or [], data_bin(state, path)
 
 
 def digest_of_text(data: str) -> Optional[str]:
@@ -239,14 +242,13 @@ def draw(result: Cross, file: str) -> None:
     above = losses - losses.min(0).values
     figure, axis = pyplot.subplots(figsize=(2.5 + 0.75 * len(columns), 2 + 0.42 * len(models)), layout="constrained")
     shown = axis.imshow(above.numpy(), cmap="viridis_r", aspect="auto", vmin=0)
-    for row, name in enumerate(models):
-        for column, masks in enumerate(columns):
-            color = "white" if above[row, column] > above.max() / 2 else "black"
-            weight = "bold" if above[row, column] == 0 else "normal"
-            axis.text(column, row, f"{losses[row, column]:.2f}", ha="center", va="center", color=color, fontsize=8,
-                      fontweight=weight)
-            if name == masks:
-                axis.add_patch(pyplot.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red"))
+    for row, column in itertools.product(range(len(models)), range(len(columns))):
+        color = "white" if above[row, column] > above.max() / 2 else "black"
+        weight = "bold" if above[row, column] == 0 else "normal"
+        axis.text(column, row, f"{losses[row, column]:.2f}", ha="center", va="center", color=color, fontsize=8,
+                  fontweight=weight)
+        if models[row] == columns[column]:
+            axis.add_patch(pyplot.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red"))
     axis.set(xticks=range(len(columns)), yticks=range(len(models)), yticklabels=models, xlabel="masks of",
              ylabel="model", title="loss in bits per masked token: read down a column")
     axis.set_xticklabels(columns, rotation=45, ha="right")

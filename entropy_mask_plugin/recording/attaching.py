@@ -34,12 +34,22 @@ def attach_recordings(task: Any, samples: Any, split: str, epoch: int) -> None:
     if cfg.replay_masks:
         if task.replay is None:
             task.replay = Replay(Recording(cfg.replay_masks, "--replay-masks"))
+            warn_of_missing_epochs(task.replay.recording, cfg.max_epoch or 0)
         check_facts(task.replay.recording.facts, facts, cfg.replay_masks, "--replay-masks")
     if cfg.record_masks:
         resumes = task.restored is not None and task.restored.flag == "--save-dir"
         begin_recording(cfg.record_masks, os.path.abspath(cfg.save_dir), facts, resumes)
         if task.recorder is None:
             task.recorder = MaskRecorder(cfg.record_masks, *rank_and_ranks())
+
+
+def warn_of_missing_epochs(recording: Recording, max_epoch: int) -> None:
+    """Log where the run may have more epochs than the recording; --max-update or --patience may end it before that.
+    max_epoch: of the run, 0 = no such end."""
+    last = max(recording.epochs(), default=0)
+    if max_epoch > last:
+        logger.warning(f"--replay-masks: {recording.folder} has masks of {last} epochs, expected --max-epoch "
+                       f"({max_epoch}): this run cannot go on after epoch {last}")
 
 
 def begin_recording(folder: str, run: str, facts: Facts, resumes: bool) -> None:

@@ -39,10 +39,11 @@ class Overlap(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The result of a comparison. lines: what differs, none = equal; table: by epoch."""
+    """The result of a comparison. lines: what differs, none = equal; table: by epoch, None = the samples of the two are
+    not the same text."""
 
     lines: List[str]
-    table: Table
+    table: Optional[Table]
 
 
 def compare(a: Recording, b: Recording) -> Difference:
@@ -51,9 +52,11 @@ def compare(a: Recording, b: Recording) -> Difference:
     Raises:
         UsageError: a part is damaged.
     """
+    lines = differing_facts(a, b)
+    if lines:
+        return Difference(lines, None)
     overlaps = {epoch: overlap(masks_of(a, epoch), masks_of(b, epoch)) for epoch in sorted({*a.epochs(), *b.epochs()})}
     first = next(((epoch, of_epoch.first) for epoch, of_epoch in overlaps.items() if of_epoch.first), None)
-    lines = differing_facts(a, b)
     if first is not None:
         epoch, (sample, difference) = first
         lines.append(f"first difference: epoch {epoch}, sample {sample}: {difference}")

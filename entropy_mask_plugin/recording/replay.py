@@ -44,6 +44,6 @@ class Replay:
         missing = self.masks.missing(ids)
         if missing:
             raise UsageError(f"{self.recording.flag}: {self.recording.folder} has no masks of sample {missing[0]} in "
-                               f"epoch {self.epoch}, expected those of every sample that this run trains on")
+                             f"epoch {self.epoch}, expected those of every sample that this run trains on")
         mask = torch.from_numpy(self.masks.at(ids, tokens.size(1)))
         return {**sample, "recorded_mask": to_device_async(mask, tokens.device), "recorded_counts": mask.sum(1)}

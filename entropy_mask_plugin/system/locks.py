@@ -79,14 +79,15 @@ def _opened(path: str, flags: int) -> Iterator[int]:
     try:
         yield handle
     finally:
-        _handles.remove(handle)
-        os.close(handle)
+        if handle in _handles:  # not in a forked child, where it is closed, and its number may be another file's
+            _handles.remove(handle)
+            os.close(handle)
 
 
 def _close_handles() -> None:
     """A forked data worker that outlives a killed run for some seconds would still hold its locks."""
-    for handle in _handles:
-        os.close(handle)
+    while _handles:
+        os.close(_handles.pop())
 
 
 os.register_at_fork(after_in_child=_close_handles)

@@ -114,6 +114,14 @@ class BlockLengths:
             self.epochs[epoch] = record = EpochRecord(self.next_length(epoch, max_update, max_epoch))
         return record.length
 
+    def is_over(self, epoch: int, max_update: int, max_epoch: int) -> bool:
+        """Whether the run ends before an epoch; arguments as for `begin_epoch`."""
+        return 0 < max_epoch < epoch or 0 < max_update <= self.updates
+
+    def latest(self) -> int:
+        """The length of the last epoch that began; the first length where none did."""
+        return min(self.epochs[max(self.epochs)].length, self.longest) if self.epochs else self.lengths[0]
+
     def next_length(self, epoch: int, max_update: int, max_epoch: int) -> int:
         """The length of an epoch that begins; arguments as for `begin_epoch`."""
         if not isinstance(self.when, str):

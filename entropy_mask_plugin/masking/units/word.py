@@ -25,14 +25,19 @@ def prefix_of(symbols: Sequence[str]) -> Optional[str]:
     return most_frequent if counts[most_frequent] else None
 
 
-def check_words(symbols: Sequence[str]) -> None:
-    """Check that a vocabulary marks word boundaries.
+def starts_word(symbol: str, prefix: Optional[str]) -> bool:
+    """Whether a subword token begins a word. prefix: see `prefix_of`; without one, each token is a word."""
+    return prefix is None or symbol.startswith(prefix) == PREFIXES[prefix]
+
+
+def check_words(symbols: Sequence[str], flag: str = "--mask-unit word") -> None:
+    """Check that a vocabulary marks word boundaries. flag: what needs them, for the message.
 
     Raises:
         ValueError: it does not.
     """
     if prefix_of(symbols) is None:
-        raise ValueError(f"--mask-unit word: a vocabulary of {len(symbols)} symbols without word boundaries found, "
+        raise ValueError(f"{flag}: a vocabulary of {len(symbols)} symbols without word boundaries found, "
                          "expected WordPiece (##…), SentencePiece (▁…) or byte-level BPE (Ġ…)")
 
 
@@ -41,8 +46,7 @@ def begins_word(vocabulary: Vocabulary, device: torch.device) -> Tensor:
     """Whether each subword token of a vocabulary begins a word: V bool on the device."""
     prefix = prefix_of(vocabulary.symbols)
     assert prefix is not None, "check_words refuses this vocabulary"
-    begins = [symbol.startswith(prefix) == PREFIXES[prefix] for symbol in vocabulary.symbols]
-    return torch.tensor(begins, device=device)
+    return torch.tensor([starts_word(symbol, prefix) for symbol in vocabulary.symbols], device=device)
 
 
 @UNITS.add("word", check=check_words)
