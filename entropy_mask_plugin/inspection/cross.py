@@ -122,14 +122,15 @@ def check_runs(paths: Sequence[str], data: Optional[str]) -> str:
     Raises:
         UsageError: names both, with the first difference.
     """
-    symbols, bins = zip(*map(symbols_and_data, paths))
-    for path, theirs in zip(paths, symbols):
-        if theirs != symbols[0]:
+    symbols, data_of_first = symbols_and_data(paths[0])
+    for path in paths[1:]:
+        theirs, _ = symbols_and_data(path)
+        if theirs != symbols:
             raise UsageError(f"{FLAG}: {path} has another vocabulary than {paths[0]}: "
-                             f"{first_difference(theirs, symbols[0])}")
-    data = data or bins[0]
-    require("--data", f"none, nor in {paths[0]},", data, "the data-bin whose validation split is masked")
-    return data
+                             f"{first_difference(theirs, symbols)}")
+    require("--data", f"none, nor in {paths[0]},", data or data_of_first,
+            "the data-bin whose validation split is masked")
+    return data or data_of_first
 
 
 def symbols_and_data(path: str) -> Tuple[List[str], str]:
