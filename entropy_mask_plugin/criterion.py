@@ -181,6 +181,7 @@ def check_criterion_flags(cfg: EntropyMaskedLMCriterionConfig, task: Any) -> Non
     require("--kd-weight", cfg.kd_weight, 0 <= cfg.kd_weight <= 1, "a weight in [0, 1]")
     require("--kd-weight", f"{cfg.kd_weight} without --teacher", not cfg.kd_weight or task.cfg.teacher,
             "a checkpoint to distil from")
-    require("--kd-temperature", cfg.kd_temperature, 0 < cfg.kd_temperature < math.inf, "a number above 0")
+    require("--kd-temperature", cfg.kd_temperature, 1e-6 <= cfg.kd_temperature <= 1e6,
+            "a number above 0, 1e-6 to 1e6")
     require("--kd-start-epoch", cfg.kd_start_epoch, cfg.kd_start_epoch >= 1, "1 or more")
     require("--kd-positions", cfg.kd_positions, cfg.kd_positions in ("masked", "all"), "masked or all")

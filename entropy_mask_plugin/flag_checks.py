@@ -5,6 +5,7 @@ import os
 import re
 from typing import Any, Iterator, Optional, Sequence
 
+import torch
 from fairseq import utils
 
 from .config import (
@@ -33,6 +34,8 @@ from .system.errors import UsageError, require
 
 logger = logging.getLogger(__name__)
 
+MOST_FOLDS = 1 << 15  # more than a sequence has tokens
+
 
 def check_corruption(fractions: Corruption, **numbers: Any) -> None:
     """Check the range of each fraction, and of other numbers of a `Policy`.
@@ -52,6 +55,8 @@ def check_flags(cfg: Any) -> None:
     Raises:
         UsageError: names the first flag with a wrong value.
     """
+    for name, default in defaults_with("help").items():
+        require(flag_of(name), "an empty text", getattr(cfg, name, default) != "" or default == "", "a value")
     check_corruption(corruption_of(cfg), mask_count=cfg.mask_count,
                      guided_fraction=rate_of("guided_fraction", cfg.guided_fraction), guided_by=cfg.guided_by)
     require("--self-mask-from-epoch", cfg.self_mask_from_epoch,
@@ -60,12 +65,13 @@ def check_flags(cfg: Any) -> None:
     require("--precision", cfg.precision, cfg.precision in ("fp32", "bf16"), "fp32 or bf16")
     require("--entropy-precision", cfg.entropy_precision, cfg.entropy_precision in (None, "fp32", "bf16"),
             "fp32 or bf16")
-    require("--entropy-folds", cfg.entropy_folds, cfg.entropy_folds >= 1, "1 (all tokens are visible) or more")
+    require("--entropy-folds", cfg.entropy_folds, 1 <= cfg.entropy_folds <= MOST_FOLDS,
+            f"1 (all tokens are visible) to {MOST_FOLDS:,}")
     block_lengths_of(cfg)
     require("--self-entropy-every", cfg.self_entropy_every, cfg.self_entropy_every >= 1, "1 or more")
     if cfg.self_entropy_every > 1 and not (cfg.entropy_cache and cfg.self_mask_from_epoch):
-        raise UsageError("--self-entropy-every: expected --entropy-cache, where the entropies are kept, and "
-                         "--self-mask-from-epoch with it")
+        raise UsageError(f"--self-entropy-every: {cfg.self_entropy_every} alone found, expected --entropy-cache, where "
+                         "the entropies are kept, and --self-mask-from-epoch with it")
     if cfg.self_entropy_every > 1 and cfg.guided_by == "sequences":
         raise UsageError("--self-entropy-every together with --guided-by sequences found, expected one of them: other "
                          "sequences are scored in each epoch")
@@ -126,6 +132,12 @@ def check_policy(cfg: Any, symbols: Sequence[str]) -> None:
     for name in ("mask_prob", "guided_fraction"):
         if isinstance(getattr(policy_of(cfg), name), Ramp):
             check_end_of_run(cfg, f"{flag_of(name)} {getattr(cfg, name)}")
+
+
+def check_device(cfg: Any) -> None:
+    """Raise a UsageError where fairseq would scale losses on a CPU, which ends in a traceback."""
+    require("--fp16 or --amp", "on a CPU", not (cfg.fp16 or cfg.amp) or (torch.cuda.is_available() and not cfg.cpu),
+            "--precision bf16, or a GPU")
 
 
 def check_end_of_run(cfg: Any, ramp: str) -> None:

@@ -19,13 +19,15 @@ from torch import Tensor
 
 from .checkpoints.vocabulary import RECORD
 from .config import EntropyMaskedLMConfig, names_with, plain, policy_of, source_schedule, uses_ema, with_options
+from .fairseq_fixes.late_norm import name_update
 from .fairseq_fixes.ranks import refuse_unconnected_ranks
 from .fairseq_fixes.yaml_numbers import refuse_numbers_in_base_60
-from .flag_checks import check_flags, check_growth, check_policy, warn_of_unused_flags
+from .flag_checks import check_device, check_flags, check_growth, check_policy, warn_of_unused_flags
 from .masking.devices import to_device_async
 from .masking.masker import Masker
 from .masking.scores import Learner, Scores
 from .masking.statistics import SUMS, mask_statistics
+from .masking.strategies import NotFinite
 from .masking.vocabulary import Vocabulary
 from .masking.when import When
 from .models.positions import SelectedPositions
@@ -41,7 +43,7 @@ from .scoring.precision import autocast
 from .scoring.schedule import SourceSchedule
 from .scoring.scorer import Scorer
 from .scoring.sources import SOURCES, models_read, refuse_nan
-from .system.errors import require
+from .system.errors import UsageError, require
 from .training import plateau
 from .training.blocks import some_rows, with_masks
 from .validation_task import Sample, ValidationTask, log_ratio
@@ -84,6 +86,7 @@ class EntropyMaskedLMTask(ValidationTask):
         if not from_checkpoint:
             refuse_numbers_in_base_60(names_with("rate"))
             check_policy(task.cfg, task.dictionary.symbols)
+            check_device(task.cfg)
             check_growth(task.cfg, task.unigram_entropy())
             refuse_unconnected_ranks()
             warn_of_unused_flags(task.cfg)
@@ -279,7 +282,10 @@ class EntropyMaskedLMTask(ValidationTask):
             recorded = sample["recorded_mask"], sample["recorded_counts"]
             masked = self.masker.mask_at(tokens, sample["id"], *recorded, when)
         else:
-            masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
+            try:
+                masked = self.masker(tokens, sample["id"], maskable, scores, when, sample["n_maskable"])
+            except NotFinite as error:  # a GPU does not wait for this check: see late_log
+                raise UsageError(f"{error}, in {name_update(when.update + 1, sample['ids'])}") from error
         counts = None if masked.counts is None else masked.counts.numpy()
         new = with_masks(sample, masked.src_tokens, masked.target, SelectedPositions(masked.selected, counts))
         statistics = mask_statistics(sum(sample["n_maskable"]), new["selected"].number, maskable, masked,

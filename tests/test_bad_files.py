@@ -105,7 +105,7 @@ def test_a_teacher_with_a_weight_that_is_no_number_is_refused(value, cache, spoi
     path, flags = spoilt_teacher(value), ["--entropy-cache", str(tmp_path / "cache")] if cache else []
     message = refusal(tmp_path, data_bin, "--teacher", path, "--mask-strategy", "high", "--max-update", "1", *flags)
     assert message == (f"--teacher: {path} with nan or inf in encoder.layers.0.ffn.fc1.weight found, expected finite "
-                       "weights")
+                       "numbers")
     assert not (tmp_path / "cache").exists()
 
 

@@ -35,7 +35,7 @@ MISTAKES = [
      "--tokens-per-sample: 32 found, expected at most the model's 16 positions"),
     (["--mask-strategy", "random", "--encoder-attention-heads", "5"], "--encoder-attention-heads: 5 found"),
     (["--mask-strategy", "random", "--encoder-attention-heads", "0"], "--encoder-attention-heads: 0 found"),
-    (["--mask-strategy", "random", "--encoder-layers", "0"], "--encoder-layers: 0 found, expected 1 or more"),
+    (["--mask-strategy", "random", "--encoder-layers", "0"], "--encoder-layers: 0 found, expected 1 to 1,000"),
     (["--mask-strategy", "random", "--dropout", "2"], "--dropout: 2.0 found, expected a probability in [0, 1)"),
     (["--mask-strategy", "random", "--kd-temperature", "inf"], "--kd-temperature: inf found"),
 ]

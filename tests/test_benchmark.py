@@ -64,7 +64,7 @@ def test_an_unfinished_benchmark_leaves_what_it_has(tiny, tmp_path, monkeypatch)
 @pytest.mark.parametrize("wrong, message", [
     (dict(archs=["bert"]), "--archs: bert found, expected some of bertlet, bert_base"),
     (dict(variants=["self"]), "--variants: self found, expected random among them"),
-    (dict(rounds=-1), "--rounds: -1 found, expected 1 or more"),
+    (dict(rounds=-1), "--rounds: -1 found, expected 1 to 1,000"),
 ])
 def test_mistakes_are_named(wrong, message, tmp_path):
     with pytest.raises(UsageError, match=message):

@@ -130,7 +130,7 @@ def test_ranks_agree_on_the_time():
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--stop-time-hours", "0"], "--lr-scheduler budget_linear: expected --stop-time-hours"),
+    (["--stop-time-hours", "0"], "--stop-time-hours: 0.0 found, expected the budget of --lr-scheduler budget_linear"),
     (["--warmup-share", "1"], "--warmup-share: 1.0 found, expected a fraction in"),
     (["--end-learning-rate", "-1"], "--end-learning-rate: -1.0 found"),
     (["--end-learning-rate", "0.5"], r"--end-learning-rate: 0.5 found, expected 0 to --lr \(0.02\)"),

@@ -17,7 +17,7 @@ from ..reporting.figures import pyplot, save
 from ..reporting.table import Table
 from ..system.atomic_files import write_text
 from ..system.errors import require
-from ..system.machine import peak_memory_bytes
+from ..system.machine import memory_bytes, peak_memory_bytes
 from .measure import output_of_process
 from .report import describe_runtime
 
@@ -54,7 +54,11 @@ def benchmark_mixers(lengths: Sequence[int], width: int, tokens: int, steps: int
     Raises:
         UsageError: names the first flag out of its range.
     """
-    require("--width", width, width >= HEAD_WIDTH and width % HEAD_WIDTH == 0, f"a multiple of {HEAD_WIDTH}")
+    require("--width", width, HEAD_WIDTH <= width <= 16_384 and width % HEAD_WIDTH == 0,
+            f"a multiple of {HEAD_WIDTH}, at most 16,384")
+    require("--steps", steps, 1 <= steps <= 1000, "1 to 1,000")
+    require("--tokens", f"{tokens} of --width {width}", 4 * tokens * width < memory_bytes(),
+            "fewer numbers than this machine's memory holds")
     require("--lengths", ", ".join(map(str, lengths)), all(1 <= length <= tokens for length in lengths),
             f"numbers from 1 to --tokens ({tokens})")
     cuda = torch.cuda.is_available() and not cpu

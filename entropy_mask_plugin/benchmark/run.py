@@ -41,7 +41,11 @@ def benchmark(options: BenchmarkOptions) -> str:
             require(flag, value, value in choices, "some of " + ", ".join(choices))
     require("--variants", ", ".join(options.variants), RANDOM in options.variants,
             f"{RANDOM} among them: the others are compared with it")
-    require("--rounds", options.rounds, options.rounds >= 1, "1 or more")
+    for flag, values, least, most in (("--lengths", options.lengths, 8, 512), ("--rounds", [options.rounds], 1, 1000),
+                                      ("--steps", [options.steps], 1, 1000),
+                                      ("--batch-tokens", [options.batch_tokens], 1, 1 << 20)):
+        for value in values:
+            require(flag, value, least <= value <= most, f"{least} to {most:,}")
     folder = tempfile.mkdtemp(prefix="benchmark-")
     try:
         batches = measure.WARM_UP + options.rounds * options.steps + RESERVE_BATCHES
@@ -92,6 +96,11 @@ def with_defaults(quick: bool, archs: Optional[List[str]], lengths: Optional[Lis
     return BenchmarkOptions(
         archs or (["bertlet"] if quick else ["bertlet", "bert_base"]),
         lengths or ([128] if quick else [128, 512]), precisions or (["fp32"] if quick else ["fp32", "bf16"]),
-        variants or list(DEFAULT_VARIANTS), batch_tokens or (1024 if cpu else 32768), rounds or (3 if quick else 7),
-        steps or (1 if cpu else 20), memory and not quick, cpu, out,
+        variants or list(DEFAULT_VARIANTS), given(batch_tokens, 1024 if cpu else 32768),
+        given(rounds, 3 if quick else 7), given(steps, 1 if cpu else 20), memory and not quick, cpu, out,
     )
+
+
+def given(value: Optional[int], default: int) -> int:
+    """The value, unless it is None."""
+    return default if value is None else value

@@ -80,12 +80,15 @@ def run_benchmark_stages(names: Sequence[str], out: str, options: StageOptions,
     Returns:
         {name: "passed", "failed", "cut off" or "no time left"}.
     Raises:
-        UsageError: an unknown stage, a budget out of range.
+        UsageError: an unknown stage or arch, a budget out of range.
     """
     from . import summary  # needs what --help does not
+    from .variants import ARCH_SIZES
 
     for name in names:
         require("--stages", name, name in STAGES, "some of " + ", ".join(STAGES))
+    for arch in options.archs:
+        require("--archs", arch, arch in ARCH_SIZES, "some of " + ", ".join(ARCH_SIZES))
     require("--budget", budget, budget is None or budget > 0, "a number of seconds")
     os.makedirs(out, exist_ok=True)
     end = time.monotonic() + (budget or float("inf"))

@@ -18,6 +18,8 @@ import os
 import sys
 from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
+from ..system.command_line import refuse_empty_values, report_mistakes_in_one_line
+
 ExitStatus = Union[int, str, None]  # what sys.exit takes: None is success, a string is printed as an error
 
 
@@ -97,21 +99,30 @@ def run_command(name: str, arguments: Optional[Sequence[str]] = None, prog: str 
 
 def parse(name: str, arguments: Sequence[str], prog: str = "entropy-mask") -> argparse.Namespace:
     """The flags of a command. An unknown one and --help end the process, as argparse does."""
-    module, extra_args = module_of(name), ()
+    extra_args = ()
     if COMMANDS[name].extra_args and "--" in arguments:
         at = arguments.index("--")
         arguments, extra_args = arguments[:at], tuple(arguments[at + 1 :])
-    parser = argparse.ArgumentParser(prog=prog, usage=getattr(module, "USAGE", None), description=module.__doc__,
-                                     epilog=getattr(module, "EPILOG", None),
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    if COMMANDS[name].fairseq:
-        add_user_dir(parser, arguments)
-    module.add_arguments(parser)
+    parser = make_parser(name, arguments, prog)
     args = parser.parse_args(arguments)
+    refuse_empty_values(parser, args)
     vars(args).pop("user_dir", None)
     if COMMANDS[name].extra_args:
         args.extra_args = extra_args
     return args
+
+
+def make_parser(name: str, arguments: Sequence[str] = (), prog: str = "entropy-mask") -> argparse.ArgumentParser:
+    """The parser of a command's flags. arguments: those that will be parsed, for the effect of --user-dir."""
+    module = module_of(name)
+    parser = argparse.ArgumentParser(prog=prog, usage=getattr(module, "USAGE", None), description=module.__doc__,
+                                     epilog=getattr(module, "EPILOG", None),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    report_mistakes_in_one_line(parser)
+    if COMMANDS[name].fairseq:
+        add_user_dir(parser, arguments)
+    module.add_arguments(parser)
+    return parser
 
 
 def add_user_dir(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:

@@ -49,10 +49,10 @@ class CorpusSettings:
             raise UsageError("no source or several found, expected one of --text, --dataset and --docstrings")
         require("--out", self.out, os.pathsep not in self.out, f"no {os.pathsep!r}, where fairseq splits paths")
         require("--valid-fraction", self.valid_fraction, 0 < self.valid_fraction < 1, "a number between 0 and 1")
-        require("--vocab-size", self.vocab_size, self.vocab_size is None or self.vocab_size >= FEWEST_ENTRIES,
-                f"{FEWEST_ENTRIES} or more")
+        require("--vocab-size", self.vocab_size, self.vocab_size is None or FEWEST_ENTRIES <= self.vocab_size < 2**31,
+                f"{FEWEST_ENTRIES} or more, below 2^31")
         require("--workers", self.workers, 1 <= self.workers <= 1024, "1 to 1024")
-        require("--shards", self.shards, self.shards >= 1, "1 or more")
+        require("--shards", self.shards, 1 <= self.shards <= 10_000, "1 to 10,000")
         require("--seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
         require("--dataset", self.dataset, self.dataset is None or self.dataset in PUBLIC_DATASETS,
                 f"one of {', '.join(PUBLIC_DATASETS)}")

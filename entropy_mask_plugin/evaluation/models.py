@@ -22,6 +22,7 @@ from ..masking.units.word import check_words, number_words, prefix_of
 from ..masking.vocabulary import Vocabulary
 from ..pretrained.teacher import Teacher, load_masked_lm, refuse_headless
 from ..system.errors import UsageError, require
+from ..system.finite import refuse_not_finite
 from ..training.block_lengths import parse_lengths
 from .pseudo_likelihood import Sentence
 
@@ -114,6 +115,7 @@ class EvaluatedModel(SentenceEncoder):
                  tokenizer_path: Optional[str], state: Dict[str, Any]):
         super().__init__(path, symbols, tokenizer_path, state)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        refuse_not_finite(model.state_dict(), path, FLAG)
         self.model = model.float().to(device).requires_grad_(False).eval()
         self.settings, self.max_positions = settings, model.max_positions()
 

@@ -3,6 +3,7 @@
 registry            arch names that fairseq already uses, warnings about fairseq's own calls
 checkpoint_files    content and writing of checkpoints, checks before a run resumes
 save_dir            one run at a time
+command_line        a bad flag is one line
 clock               training time
 ranks               distributed training
 background_reader   the thread that prefetches batches
@@ -22,6 +23,7 @@ from . import (
     background_reader,
     checkpoint_files,
     clock,
+    command_line,
     late_log,
     late_norm,
     ranks,
@@ -52,6 +54,7 @@ PATCHES = (
     background_reader.stop_prefetching_at_exit,
     checkpoint_files.validate_before_training,
     save_dir.report_unusable_save_dir,
+    command_line.report_bad_flags_in_one_line,
     save_dir.refuse_second_run,
     tracking.continue_curves_over_resumes,
     clock.pass_training_time_to_schedulers,

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, Dict, List, Optional, Union
 
@@ -17,7 +17,8 @@ from fairseq.logging import meters, metrics
 from fairseq.trainer import Trainer
 from torch import Tensor
 
-from .late_norm import may_be_late, refuse_infinite
+from ..system.errors import require
+from .late_norm import may_be_late, name_update, refuse_infinite, skips_updates
 
 MAX_PENDING = 1000  # updates whose numbers may stay on the device
 READERS = ("get_smoothed_value", "get_smoothed_values", "get_meter", "get_meters", "state_dict", "load_state_dict",
@@ -96,13 +97,24 @@ def log_update(update: Update, on_host: Callable[[Any], Any]) -> None:
     norm, clip_norm = on_host(update.grad_norm), update.trainer.cfg.optimization.clip_norm
     if update.is_late:
         refuse_infinite(norm, update.number, update.ids)
+    logs = [{key: on_host(value) for key, value in log.items()} for log in update.logging_outputs]
+    if not skips_updates(update.trainer):
+        for log in logs:
+            refuse_bad_numbers(log, update)
     if math.isfinite(norm):
         metrics.log_speed("ups", 1.0, priority=100, round=2)
         metrics.log_scalar("gnorm", norm, priority=400, round=3)
     if math.isfinite(norm) and clip_norm > 0:
         metrics.log_scalar("clip", 100.0 * (norm > clip_norm), priority=500, round=1)
-    logs = [{key: on_host(value) for key, value in log.items()} for log in update.logging_outputs]
     fairseq_log(update.trainer, logs, on_host(update.sample_size))
+
+
+def refuse_bad_numbers(log: Mapping[str, float], update: Update) -> None:
+    """Raise a UsageError where the loss of an update is nan or inf, though its gradients may be finite, or a score of
+    its tokens is nan."""
+    refuse_infinite(log.get("loss", 0.0), update.number, update.ids, "loss: it")
+    require("--mask-source", f"scores that are nan in {name_update(update.number, update.ids)}",
+            not math.isnan(log.get("entropy_sum", 0.0)), "numbers: weights of the model that scores may be too large")
 
 
 def numbers(tensors: Iterable[Tensor]) -> Callable[[Any], Any]:

@@ -7,8 +7,9 @@ update goes unnoticed: the run stops in the next one, or before that where a che
 read; `fused_adamw` does not apply it.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, List, Mapping
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 from ..system.errors import UsageError
 
 SHOWN = 64  # sample ids in a message
+MOST_SKIPPED = 100  # updates in a row; --fp16 halves the loss scale in each and ends sooner
+REMEDY = "a lower --lr, a longer --warmup-updates or --clip-norm may help"
 
 fairseq_clip = Trainer.clip_grad_norm
 
@@ -44,8 +47,11 @@ class AsyncScalar:
 
 def clip_grad_norm(self: Trainer, clip_norm: float) -> Tensor:
     """Replaces Trainer.clip_grad_norm."""
-    self.latest_norm, number = fairseq_clip(self, clip_norm), self.get_num_updates() + 1
+    number = self.get_num_updates() + 1
+    with refusing_lost_scale(self, number):
+        self.latest_norm = fairseq_clip(self, clip_norm)
     if skips_updates(self):
+        refuse_skipping_forever(self, number)
         return self.latest_norm
     if not may_be_late(self):
         refuse_infinite(float(self.latest_norm), number, self.latest_ids)
@@ -59,10 +65,40 @@ def remembering_samples(step: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap Trainer.train_step: the trainer remembers the ids of the samples that the latest update is made of."""
 
     def train_step(self: Trainer, samples: Sequence[Mapping[str, Any]], raise_oom: bool = False) -> Any:
-        self.latest_ids = [i for sample in samples if sample for i in sample.get("ids", ())]
+        self.latest_ids = [i for sample in samples if sample for i in ids_of(sample)]
         return step(self, samples, raise_oom)
 
     return train_step
+
+
+def ids_of(sample: Mapping[str, Any]) -> List[int]:
+    """The ids of a batch: a list of this plug-in's tasks, a tensor of fairseq's."""
+    ids = sample.get("ids", sample.get("id", ()))
+    return ids.tolist() if isinstance(ids, Tensor) else list(ids)
+
+
+@contextlib.contextmanager
+def refusing_lost_scale(trainer: Trainer, number: int) -> Iterator[None]:
+    """A context in which fairseq unscales the gradients of --fp16 in update `number`. It would end in a traceback, and
+    leave a crash.pt, when it cannot scale the loss down further.
+
+    Raises:
+        UsageError: instead of that.
+    """
+    try:
+        yield
+    except FloatingPointError as error:
+        raise UsageError(f"--fp16: gradients that are nan or inf at --min-loss-scale in "
+                         f"{name_update(number, trainer.latest_ids)} found, expected finite ones ({REMEDY})") from error
+
+
+def refuse_skipping_forever(trainer: Trainer, number: int) -> None:
+    """Raise a UsageError where MOST_SKIPPED updates in a row have overflowed: --amp would skip all others too."""
+    is_finite = math.isfinite(float(trainer.latest_norm))
+    trainer.n_skipped = 0 if is_finite else getattr(trainer, "n_skipped", 0) + 1
+    if trainer.n_skipped >= MOST_SKIPPED:
+        raise UsageError(f"gradients: nan or inf {MOST_SKIPPED} times in a row, now in "
+                         f"{name_update(number, trainer.latest_ids)}, expected a finite norm ({REMEDY})")
 
 
 def checked_first(save: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,11 +128,14 @@ def may_be_late(trainer: Trainer) -> bool:
     return trainer.cuda and not skips_updates(trainer) and trainer.data_parallel_world_size == 1
 
 
-def refuse_infinite(norm: float, number: int, ids: List[int]) -> None:
-    """Raise a UsageError if the gradient norm of update `number`, made of the samples `ids`, is nan or inf."""
-    if not math.isfinite(norm):
-        shown = " ".join(map(str, ids[:SHOWN])) + (" …" if len(ids) > SHOWN else "")
-        samples = f" (samples {shown})" if ids else ""
-        raise UsageError(f"gradients: their norm is {norm} in update {number}{samples}, expected a finite number; no "
-                         "checkpoint was written after it (a lower --lr, a longer --warmup-updates or --clip-norm may "
-                         "help)")
+def refuse_infinite(value: float, number: int, ids: List[int], name: str = "gradients: their norm") -> None:
+    """Raise a UsageError if a number of update `number`, made of the samples `ids`, is nan or inf."""
+    if not math.isfinite(value):
+        raise UsageError(f"{name} is {value} in {name_update(number, ids)}, expected a finite number; no checkpoint "
+                         f"was written after it ({REMEDY})")
+
+
+def name_update(number: int, ids: List[int]) -> str:
+    """An update and its samples, for a message."""
+    shown = " ".join(map(str, ids[:SHOWN])) + (" …" if len(ids) > SHOWN else "")
+    return f"update {number} (samples {shown})" if ids else f"update {number}"

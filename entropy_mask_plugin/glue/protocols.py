@@ -1,5 +1,6 @@
 """Hyper-parameters of a fine-tuning, and the fairseq-train command they make."""
 
+import math
 from dataclasses import fields
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
@@ -9,6 +10,7 @@ from fairseq.models import MODEL_DATACLASS_REGISTRY
 from ..system.errors import require
 from .tasks import TASKS
 
+MOST_JOBS = 1024
 HEAD = "sentence_classification_head"  # fairseq's default name
 
 
@@ -37,12 +39,21 @@ PROTOCOLS = {
 
 def check_protocol(protocol: Protocol) -> None:
     """Raise a UsageError that names the first flag out of its range."""
-    for flag, values in (("--lr", protocol.learning_rates), ("--batch-size", protocol.batch_sizes)):
-        require(flag, values, all(value > 0 for value in values), "numbers above 0")
+    for flag, values, least, most in (("--lr", protocol.learning_rates, 0, math.inf),
+                                      ("--batch-size", protocol.batch_sizes, 0, 2**31)):
+        for value in values:
+            require(flag, value, least < value < most, "a finite number above 0")
     require("--max-epochs", protocol.max_epochs, protocol.max_epochs >= 1, "1 or more")
-    require("--patience", protocol.patience, protocol.patience != 0, "1 or more, or -1 for none")
+    require("--patience", protocol.patience, protocol.patience >= 1 or protocol.patience == -1,
+            "1 or more, or -1 for none")
     require("--warmup", protocol.warmup, 0 <= protocol.warmup < 1, "a fraction of the updates in [0, 1)")
-    require("--weight-decay", protocol.weight_decay, protocol.weight_decay >= 0, "0 or more")
+    require("--weight-decay", protocol.weight_decay, 0 <= protocol.weight_decay < math.inf, "0 or more")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise a UsageError unless they are different numbers that numpy can seed with."""
+    require("--seeds", seeds, seeds and len(set(seeds)) == len(seeds), "different numbers")
+    require("--seeds", seeds, all(0 <= seed < 2**32 for seed in seeds), "0 to 2^32 - 1")
 
 
 class Point(NamedTuple):

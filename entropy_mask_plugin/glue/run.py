@@ -16,11 +16,12 @@ from ..reporting.records import read_record
 from ..system.atomic_files import atomic_path, remove_leftovers, write_bytes, write_json
 from ..system.digests import digest, digest_of_file
 from ..system.errors import UsageError, require
+from ..system.finite import refuse_not_finite
 from ..system.locks import exclusive_lock, wait_for_lock
 from ..system.processes import all_of, describe_error, gpus, threads_of_each
 from .binarize import binarize_task
 from .cells import read_settings
-from .protocols import Protocol, check_protocol, model_settings, optimizer_for
+from .protocols import MOST_JOBS, Protocol, check_protocol, check_seeds, model_settings, optimizer_for
 from .reading import missing_files, read_from_hub, read_task
 from .tasks import TASKS
 from .trial import GlueTrial, run_trial
@@ -51,9 +52,9 @@ class FineTuningSettings:
     extra_args: Tuple[str, ...] = ()  # for fairseq-train
 
     def __post_init__(self):
-        require("--jobs", self.jobs, self.jobs >= 1, "1 or more")
+        require("--jobs", self.jobs, 1 <= self.jobs <= MOST_JOBS, f"1 to {MOST_JOBS}")
         require("--limit", self.limit, self.limit is None or self.limit >= 1, "1 or more")
-        require("--seeds", self.seeds, self.seeds and len(set(self.seeds)) == len(self.seeds), "different numbers")
+        check_seeds(self.seeds)
         require("--out", self.out, not set(self.out) & set(",:"), "no comma or colon, where fairseq splits paths")
         for name in self.tasks:
             require("--tasks", name, name in TASKS and self.tasks.count(name) == 1, "all or some of " + ",".join(TASKS))
@@ -91,6 +92,7 @@ def prepare_trials(settings: FineTuningSettings) -> List[GlueTrial]:
     """Check the checkpoint and the folder, binarise the tasks and write settings.json."""
     state = read_checkpoint(settings.checkpoint, CHECKPOINT_FLAG)
     model = {**model_settings(state, settings.checkpoint, CHECKPOINT_FLAG), "freeze_encoder": settings.freeze_encoder}
+    refuse_not_finite(state["model"], settings.checkpoint, CHECKPOINT_FLAG)
     symbols = symbols_of_checkpoint(state, settings.checkpoint)
     if symbols is None:
         raise UsageError(f"{CHECKPOINT_FLAG}: {settings.checkpoint} does not say its vocabulary, expected a dict.txt "

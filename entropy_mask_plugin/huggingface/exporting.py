@@ -14,6 +14,7 @@ from ..models.bert import BertModel
 from ..models.hbert import HybridModel
 from ..system.atomic_files import atomic_path, write_bytes
 from ..system.errors import UsageError, require
+from ..system.finite import refuse_not_finite
 from .config import write_config
 from .model_card import model_card
 from .tokenizer_files import TokenizerFiles, find_tokenizer, read_tokenizer_files
@@ -44,6 +45,7 @@ def export_bert(
         raise UsageError(f"--out: {out} exists already, expected a new folder")
     state = read_checkpoint(checkpoint, FLAG)
     check_exportable(state, checkpoint)
+    refuse_not_finite(state["model"], checkpoint, FLAG)
     architecture = architecture_of(state, checkpoint, architecture)
     symbols = symbols_of_checkpoint(state, checkpoint)
     if symbols is None:

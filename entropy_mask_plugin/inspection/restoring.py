@@ -18,6 +18,7 @@ from ..scoring import learners
 from ..scoring.scorer import Scorer
 from ..scoring.sources import SOURCES, models_read
 from ..system.errors import require
+from ..system.finite import refuse_not_finite
 from ..task import EntropyMaskedLMTask
 from .checkpoints import FLAG, Checkpoint
 
@@ -61,6 +62,7 @@ def restore(checkpoint: Checkpoint, when: When, data: str, teacher: Optional[str
     state = read_checkpoint(checkpoint.path, FLAG)
     refuse_headless(NO_HEAD not in (state.get("extra_state") or {}), checkpoint.path, FLAG, "scores")
     check_vocabulary(state, checkpoint.path, FLAG, task)
+    refuse_not_finite({name: state.get(name) for name in ("model", "extra_state")}, checkpoint.path, FLAG)
     device = task.scoring_device()
     model: Any = load_masked_lm(checkpoint.path, FLAG, task).float().to(device).requires_grad_(False).eval()
     task.learner = learners.new_learner(task.cfg, policy_of(task.cfg), model, len(task.dictionary))

@@ -27,7 +27,7 @@ def check_ranges(mask_prob: Union[float, str, Ramp], leave_unmasked_prob: float,
             ("--leave-unmasked-prob", leave_unmasked_prob, 0 <= leave_unmasked_prob <= 1, fraction),
             ("--random-token-prob", random_token_prob, 0 <= random_token_prob <= 1 - leave_unmasked_prob,
              f"{fraction}, at most 1 together with --leave-unmasked-prob"),
-            ("--mask-count", mask_count, mask_count is None or mask_count >= 1, "1 or more"),
+            ("--mask-count", mask_count, mask_count is None or 1 <= mask_count < 2**31, "1 or more, below 2^31"),
             ("--guided-fraction", guided_fraction, is_rate(guided_fraction, lambda f: 0 <= f <= 1), fraction + two),
             ("--guided-by", guided_by, guided_by in GUIDED_BY, " or ".join(GUIDED_BY))):
         if not is_valid:

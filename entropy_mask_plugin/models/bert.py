@@ -28,12 +28,16 @@ from fairseq.models import FairseqEncoder, FairseqEncoderModel, register_model
 from torch import Tensor
 
 from ..system.errors import require
+from ..system.machine import memory_bytes
 from .classification import ClassificationHeads
 from .layers import bert_layer, layer_norm
 from .linear import Linear, cast_together
 from .mask_decoder import KINDS, MaskDecoder
 from .positions import SelectedPositions
 from .projection import project
+
+RANGES = {"encoder_layers": (1, 1000), "encoder_embed_dim": (1, 65_536), "encoder_ffn_embed_dim": (1, 262_144),
+          "encoder_attention_heads": (1, 65_536), "max_positions": (2, 1_048_576), "mask_decoder_layers": (0, 1000)}
 
 
 @dataclass
@@ -49,8 +53,8 @@ class EncoderConfig(FairseqDataclass):
     activation_dropout: float = field(default=0.0, metadata={"help": "dropout after the FFN's activation, in [0, 1)"})
     pooler_dropout: float = field(default=0.1, metadata={"help": "dropout in classification heads, in [0, 1)"})
     max_positions: int = field(default=512, metadata={"help": "number of positions, the longest sequence"})
-    layer_norm_eps: float = field(default=1e-12, metadata={"help": "added to the variance in LayerNorm"})
-    init_std: float = field(default=0.02, metadata={"help": "standard deviation of the initial weights"})
+    layer_norm_eps: float = field(default=1e-12, metadata={"help": "added to the variance in LayerNorm, in (0, 1]"})
+    init_std: float = field(default=0.02, metadata={"help": "standard deviation of the initial weights, in (0, 10]"})
     mask_decoder_layers: int = field(
         default=0, metadata={"help": "keep masks out of the encoder, add a decoder of this many layers (3ML); 0 = none"}
     )
@@ -73,6 +77,17 @@ class BertConfig(EncoderConfig):
     encoder_normalize_before: bool = field(
         default=False, metadata={"help": "LayerNorm before each block instead of after it (pre-LayerNorm layout)"}
     )
+
+
+def refuse_too_large(cfg: EncoderConfig, vocabulary_size: int) -> None:
+    """Raise a UsageError where the weights of a model do not fit into the machine's memory; on torch's meta device,
+    they need none."""
+    width, layers = cfg.encoder_embed_dim, cfg.encoder_layers + cfg.mask_decoder_layers
+    weights = width * (vocabulary_size + cfg.max_positions + layers * (4 * width + 2 * cfg.encoder_ffn_embed_dim))
+    require(f"--encoder-layers {cfg.encoder_layers} of --encoder-embed-dim {width} and --encoder-ffn-embed-dim "
+            f"{cfg.encoder_ffn_embed_dim}", f"{4 * weights / 2**30:,.0f} GiB of weights",
+            torch.empty(0).is_meta or 4 * weights < memory_bytes(),
+            f"less than the {memory_bytes() / 2**30:,.0f} GiB of this machine's memory")
 
 
 class BertEncoder(FairseqEncoder):
@@ -177,22 +192,23 @@ class BertModel(ClassificationHeads, FairseqEncoderModel):
         Raises:
             UsageError: the width is no multiple of the heads, or the task's sequences are longer than the positions.
         """
-        for name in ("encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads"):
-            require("--" + name.replace("_", "-"), getattr(cfg, name), getattr(cfg, name) >= 1, "1 or more")
+        for name, (least, most) in RANGES.items():
+            size = getattr(cfg, name)
+            require("--" + name.replace("_", "-"), size, least <= size <= most, f"{least} to {most:,}")
         for name in ("dropout", "attention_dropout", "activation_dropout", "pooler_dropout"):
             probability = getattr(cfg, name)
             require("--" + name.replace("_", "-"), probability, 0 <= probability < 1, "a probability in [0, 1)")
-        require("--layer-norm-eps", cfg.layer_norm_eps, cfg.layer_norm_eps > 0, "a number above 0")
-        require("--init-std", cfg.init_std, cfg.init_std > 0, "a number above 0")
+        require("--layer-norm-eps", cfg.layer_norm_eps, 0 < cfg.layer_norm_eps <= 1, "a number in (0, 1]")
+        require("--init-std", cfg.init_std, 0 < cfg.init_std <= 10, "a number in (0, 10]")
         require("--encoder-attention-heads", cfg.encoder_attention_heads,
                 cfg.encoder_embed_dim % cfg.encoder_attention_heads == 0,
                 f"a divisor of --encoder-embed-dim ({cfg.encoder_embed_dim})")
         require("--tokens-per-sample", task.max_positions(), task.max_positions() <= cfg.max_positions,
                 f"at most the model's {cfg.max_positions} positions (--max-positions)")
-        require("--mask-decoder-layers", cfg.mask_decoder_layers, cfg.mask_decoder_layers >= 0, "0 (none) or more")
         require("--mask-decoder-kind", cfg.mask_decoder_kind, cfg.mask_decoder_kind in KINDS, " or ".join(KINDS))
         require("--mask-decoder-kind", f"{cfg.mask_decoder_kind} without a mask decoder",
                 cfg.mask_decoder_layers or cfg.mask_decoder_kind == "self", "--mask-decoder-layers 1 or more")
+        refuse_too_large(cfg, len(task.source_dictionary))
         return cls(cfg, cls.new_encoder(cfg, task.source_dictionary))
 
     @classmethod

@@ -20,6 +20,7 @@ from ..checkpoints.vocabulary import check_symbols, check_vocabulary
 from ..models.bert import BertModel
 from ..models.mixers import mixer_of
 from ..system.errors import UsageError, require
+from ..system.finite import refuse_not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def read_source(path: str, task: Any) -> SourceModel:
     if os.path.isdir(path):
         bert = read_bert(path, FLAG)
         check_symbols(bert.vocabulary.symbols(), path, FLAG, task)
+        refuse_not_finite(bert.state, path, FLAG)
         return SourceModel(path, bert.state, asdict(bert.config), layout(BertModel, asdict(bert.config)))
     state = read_checkpoint(path, FLAG)
     check_vocabulary(state, path, FLAG, task)
@@ -69,6 +71,7 @@ def read_source(path: str, task: Any) -> SourceModel:
     if kind is None or not issubclass(kind, BertModel):
         raise UsageError(f"{FLAG}: {path} is of another arch, expected one of this plug-in's, or a Hugging Face BERT")
     tensors = state["model"]
+    refuse_not_finite(tensors, path, FLAG)
     if NO_HEAD in (state.get("extra_state") or {}):  # the head has random weights
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("lm_head.")}
     return SourceModel(path, tensors, sizes, layout(kind, sizes))

@@ -23,6 +23,7 @@ from ..config import (
     uses_ema,
 )
 from ..system.errors import UsageError
+from ..system.finite import refuse_not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def read_restore_file(task: Any) -> Optional[Restored]:
         return None
     state = read_checkpoint(path, flag)
     check_vocabulary(state, path, flag, task)
+    refuse_not_finite(state, path, flag)  # averages, optimizer and what a score has learned, too
     if flag == "--save-dir":
         warn_of_other_flags(state, path, task.cfg)
     return Restored(flag, path, {name: tuple(tensor.shape) for name, tensor in state["model"].items()})

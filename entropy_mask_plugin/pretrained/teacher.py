@@ -16,6 +16,7 @@ from ..checkpoints.vocabulary import check_symbols, check_vocabulary
 from ..models.bert import BertModel
 from ..models.positions import SelectedPositions
 from ..system.errors import UsageError, require
+from ..system.finite import refuse_not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def load_teacher(path: str, task: Any) -> "Teacher":
     path = file_or_huggingface_folder(path, "--teacher")
     model = huggingface_teacher(path, task) if os.path.isdir(path) else checkpoint_teacher(path, task)
     check_positions(path, model.max_positions(), task)
-    refuse_not_finite(model, path)
+    refuse_not_finite(model.state_dict(), path, "--teacher")
     logger.info(f"teacher: {path}, {sum(p.numel() for p in model.parameters()):,} parameters, frozen")
     return model.requires_grad_(False).eval()
 
@@ -90,12 +91,6 @@ def refuse_headless(has_head: bool, path: str, flag: str = "--teacher", use: str
     if not has_head:
         raise UsageError(f"{flag}: {path} has no trained masked-LM head, expected one: {use} are computed from its "
                          "predictions")
-
-
-def refuse_not_finite(model: nn.Module, path: str) -> None:
-    """Raise a UsageError where a weight is nan or infinite: masks would be made of nan without anyone noticing."""
-    for name, tensor in model.state_dict().items():
-        require("--teacher", f"{path} with nan or inf in {name}", tensor.isfinite().all(), "finite weights")
 
 
 def with_separate_projection(path: str, model: Any, flag: str = "--teacher") -> "Teacher":

@@ -13,7 +13,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from ..config import PAPERS, corruption_of, lengths_of
 from ..flag_checks import check_corruption
 from ..masking.rates import mean_over, rate_at
-from ..models.bert import BertModel
+from ..models.bert import RANGES, BertModel
 from ..models.flops import ENTROPY_PASS, TRAINING_STEP, fractions_of, macs, macs_of_step, terms
 from ..system.errors import UsageError, require
 from .table import Table
@@ -21,6 +21,7 @@ from .table import Table
 # Layers and width of the paper's models, and their cost at 50 % as a fraction of that at 15 %, as it gives them.
 PUBLISHED = (("RoBERTa-base", 12, 768, 0.78), ("RoBERTa-large", 24, 1024, 0.68))
 PUBLISHED_LENGTH = 128
+MOST_SYMBOLS = 1_000_000
 
 
 def flops_report(args: Any) -> str:
@@ -35,7 +36,10 @@ def flops_report(args: Any) -> str:
             "one of this plug-in's archs")
     lengths = lengths_of(args.length, "--length")
     args = SimpleNamespace(**{**vars(args), "length": lengths[-1]})
-    require("--vocabulary", args.vocabulary, args.vocabulary >= 6, "6 or more: five symbols are special")
+    require("--length", args.length, args.length <= RANGES["max_positions"][1],
+            f"at most {RANGES['max_positions'][1]:,}")
+    require("--vocabulary", args.vocabulary, 6 <= args.vocabulary <= MOST_SYMBOLS,
+            f"6 to {MOST_SYMBOLS:,}: five symbols are special")
     corruption = corruption_of(args)
     check_corruption(corruption)
     corruption = corruption._replace(mask_prob=mean_over(lambda progress: rate_at(corruption.mask_prob, progress)))
@@ -93,7 +97,7 @@ def parse_training_args(args):
         with contextlib.redirect_stderr(io.StringIO()) as errors:
             return options.parse_args_and_arch(options.get_training_parser(), args)
     except SystemExit:
-        last_line = errors.getvalue().strip().splitlines()[-1]
+        last_line = errors.getvalue().strip().splitlines()[-1].removeprefix("error: ")
         raise UsageError(f"-- …: {last_line}, expected flags of the arch") from None
 
 

@@ -8,6 +8,7 @@ from fairseq import utils
 from ..masking.policy import Policy
 from ..masking.scores import SCORES, Learner, is_learned
 from ..system.errors import require
+from ..system.finite import refuse_not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -48,4 +49,5 @@ def load_learned_state(learner: Optional[Learner], cfg: Any, state: Mapping[str,
     if any(state.get(name) != own[name] for name in ("score", "version")):
         logger.warning(f"--mask-score {own['score']}: not in the checkpoint, it is learned from scratch")
         return
+    refuse_not_finite(state["state"], own["score"], "--mask-score")
     learner.load_state_dict(state["state"])

@@ -9,7 +9,7 @@ from fairseq.data import Dictionary
 from ..checkpoints.reading import file_or_huggingface_folder, read_checkpoint
 from ..config import SCALE, flag_of, names_with
 from ..criterion import EntropyMaskedLMCriterionConfig
-from ..glue.protocols import model_settings
+from ..glue.protocols import MOST_JOBS, check_seeds, model_settings
 from ..glue.reading import missing_files
 from ..glue.tasks import TASKS
 from ..system.errors import UsageError, require
@@ -87,9 +87,9 @@ def check_values(options: StudyOptions) -> None:
     require("--arch", options.arch, options.arch in archs, "one of " + ", ".join(archs))
     for name in options.conditions or ():
         require("--rows", name, name in names, "some of " + ", ".join(names))
-    require("--jobs", options.jobs, options.jobs >= 1, "1 or more")
+    require("--jobs", options.jobs, 1 <= options.jobs <= MOST_JOBS, f"1 to {MOST_JOBS}")
     require("--epochs", options.epochs, options.epochs is None or options.epochs >= 1, "1 or more")
-    check_seeds(options)
+    check_seeds_of(options)
     require("--out", options.out, not set(options.out) & set(",:"), "no comma or colon, where fairseq splits paths")
     for flag, values in (("STUDY", options.studies), ("--corruption", options.corruptions),
                          ("--rows", options.conditions or ())):
@@ -98,11 +98,9 @@ def check_values(options: StudyOptions) -> None:
         check_extra_argument(argument)
 
 
-def check_seeds(options: StudyOptions) -> None:
-    seeds = options.seeds
-    require("--seeds", seeds, seeds and len(set(seeds)) == len(seeds), "different numbers")
-    require("--seeds", seeds, all(0 <= seed < 2**32 for seed in seeds), "0 to 2^32 - 1")
-    require("--seeds", seeds, options.teacher or TEACHER_SEED not in seeds,
+def check_seeds_of(options: StudyOptions) -> None:
+    check_seeds(options.seeds)
+    require("--seeds", options.seeds, options.teacher or TEACHER_SEED not in options.seeds,
             f"others than {TEACHER_SEED}, the teacher's")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import re
 from typing import Dict, Optional
@@ -22,6 +23,11 @@ def versions(*packages: str) -> Dict[str, Optional[str]]:
 def _version(package: str) -> Optional[str]:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
+
+
+def memory_bytes() -> int:
+    """The machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def peak_memory_bytes(pid: object = "self") -> int:

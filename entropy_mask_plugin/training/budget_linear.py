@@ -5,6 +5,7 @@ It covers training and validation, not the start-up (reading data, building an e
 the count; a run that starts from another's weights starts at zero.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, List, Optional
 
@@ -12,7 +13,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.optim.lr_scheduler import FairseqLRScheduler, register_lr_scheduler
 from omegaconf import II
 
-from ..system.errors import UsageError, require
+from ..system.errors import require
 
 
 @dataclass
@@ -44,10 +45,11 @@ class BudgetLinear(FairseqLRScheduler):
         super().__init__(cfg, optimizer)
         require("--warmup-share", cfg.warmup_share, 0 <= cfg.warmup_share < 1, "a fraction in [0, 1)")
         require("--lr", ", ".join(map(str, cfg.lr)), len(cfg.lr) == 1, "one number for --lr-scheduler budget_linear")
+        require("--lr", cfg.lr[0], 0 <= cfg.lr[0] < math.inf, "0 or more")
         require("--end-learning-rate", cfg.end_learning_rate, 0 <= cfg.end_learning_rate <= cfg.lr[0],
                 f"0 to --lr ({cfg.lr[0]})")
-        if cfg.stop_time_hours <= 0:
-            raise UsageError("--lr-scheduler budget_linear: expected --stop-time-hours, the budget, above 0")
+        require("--stop-time-hours", cfg.stop_time_hours, 0 < cfg.stop_time_hours < math.inf,
+                "the budget of --lr-scheduler budget_linear, above 0")
         self.step_update(0)
 
     def step_update(self, num_updates: Optional[int]) -> float:

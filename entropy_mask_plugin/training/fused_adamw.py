@@ -5,6 +5,7 @@ to the root of the bias-corrected second moment, as in the paper; fairseq adds i
 """
 
 import ast
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple, Union
@@ -23,8 +24,8 @@ class FusedAdamWConfig(FairseqDataclass):
     """The flags of `--optimizer fused_adamw`."""
 
     adam_betas: Any = field(default="(0.9, 0.999)", metadata={"help": "betas, two numbers in [0, 1)"})
-    adam_eps: float = field(default=1e-8, metadata={"help": "added to the root of the second moment, above 0"})
-    weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay, 0 or more"})
+    adam_eps: float = field(default=1e-8, metadata={"help": "added to the root of the second moment, in (0, 1]"})
+    weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay, 0 or more, below 1 / --lr"})
     lr: List[float] = II("optimization.lr")
 
 
@@ -109,10 +110,13 @@ class FusedAdamW(FairseqOptimizer):
         Raises:
             UsageError: a flag out of its range.
         """
-        require("--adam-eps", self.cfg.adam_eps, self.cfg.adam_eps > 0, "a number above 0")
-        require("--weight-decay", self.cfg.weight_decay, self.cfg.weight_decay >= 0, "0 or more")
-        lr: Any = self.cfg.lr
-        return {"lr": lr if isinstance(lr, (int, float)) else lr[0], "betas": betas_of(self.cfg.adam_betas),
+        rates: Any = self.cfg.lr
+        lr = rates if isinstance(rates, (int, float)) else rates[0]
+        require("--lr", lr, 0 <= lr < math.inf, "0 or more")
+        require("--adam-eps", self.cfg.adam_eps, 0 < self.cfg.adam_eps <= 1, "a number in (0, 1]")
+        require("--weight-decay", self.cfg.weight_decay, 0 <= self.cfg.weight_decay < math.inf
+                and lr * self.cfg.weight_decay < 1, f"0 or more, and below 1 / --lr ({lr})")
+        return {"lr": lr, "betas": betas_of(self.cfg.adam_betas),
                 "eps": self.cfg.adam_eps, "weight_decay": self.cfg.weight_decay}
 
 
@@ -126,7 +130,7 @@ def betas_of(flag_value: Any) -> Tuple[float, float]:
     try:
         betas = tuple(map(float, ast.literal_eval(flag_value) if isinstance(flag_value, str) else flag_value))
         fine = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, OverflowError):
         fine = False
     require("--adam-betas", flag_value, fine, 'two numbers in [0, 1), such as "(0.9, 0.98)"')
     return betas

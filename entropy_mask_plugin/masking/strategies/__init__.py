@@ -4,7 +4,7 @@ ranked   one or two parts of the ranking of the scores
 chance   strategies with a random component
 """
 
-from .registry import STRATEGIES, check, select  # isort: skip
+from .registry import STRATEGIES, NotFinite, check, select  # isort: skip
 from . import ranked, chance  # noqa: F401  # isort: skip  (the order of lists)
 
-__all__ = ["STRATEGIES", "check", "select"]
+__all__ = ["STRATEGIES", "NotFinite", "check", "select"]

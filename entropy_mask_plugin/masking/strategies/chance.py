@@ -9,7 +9,8 @@ from .ranked import high, low
 from .registry import STRATEGIES
 
 TEMPERATURE = Option(1.0, "temperature of --mask-strategy gumbel, in the unit of the score (above 0): towards 0 it "
-                     "approaches high, larger is more uniform", lambda value: value > 0, "a number above 0")
+                     "approaches high, larger is more uniform", lambda value: 1e-6 <= value <= 1e6,
+                     "a number above 0, 1e-6 to 1e6")
 
 
 @STRATEGIES.add("random", needs_scores=False)

@@ -52,6 +52,10 @@ def select(strategy: str, scores: Optional[Tensor], candidates: Tensor, k: Tenso
     return take(priority, candidates, k, units)
 
 
+class NotFinite(ValueError):
+    """A value is nan or infinite."""
+
+
 def check(priority: Any, candidates: Tensor, label: str) -> None:
     """Check what a strategy returned. Whether it is finite is checked on a CPU only: with a GPU, the host would wait.
 
@@ -60,7 +64,8 @@ def check(priority: Any, candidates: Tensor, label: str) -> None:
         candidates: B x T bool.
         label: begins the error message.
     Raises:
-        ValueError: the type, the shape or a value is wrong.
+        ValueError: the type or the shape is wrong.
+        NotFinite: a value is.
     """
     if not isinstance(priority, Tensor) or not priority.is_floating_point() or priority.shape != candidates.shape:
         kind = (f"{priority.dtype} of shape {tuple(priority.shape)}" if isinstance(priority, Tensor)
@@ -69,4 +74,4 @@ def check(priority: Any, candidates: Tensor, label: str) -> None:
     if priority.device.type == "cpu":
         finite = numpy.isfinite(priority.detach().numpy()) | ~candidates.numpy()
         if not finite.all():
-            raise ValueError(f"{label}: {int((~finite).sum())} values that are not finite found, expected none")
+            raise NotFinite(f"{label}: {int((~finite).sum())} values that are not finite found, expected none")

@@ -12,6 +12,8 @@ from typing import Any, Dict, Iterable, Mapping, Sequence, Tuple
 import numpy as np
 
 from ...system.atomic_files import atomic_path, make_folder, write_json
+from ...system.errors import require
+from .store import ANEW
 
 
 class SelfEntropyStore:
@@ -54,8 +56,14 @@ class SelfEntropyStore:
 
     def read(self, block: int) -> Tuple[np.ndarray, int]:
         """The entropies of a block, fp32, nats, one for each token, and the epoch in which they were computed (0 =
-        never)."""
-        return self.map("values", "<f4")[self.place(block)], int(self.map("epochs", "<i4")[block])
+        never).
+
+        Raises:
+            UsageError: they are nan.
+        """
+        values = self.map("values", "<f4")[self.place(block)]
+        require("--entropy-cache", f"{self.folder} with nan in block {block}", not np.isnan(values).any(), ANEW)
+        return values, int(self.map("epochs", "<i4")[block])
 
     def write(self, blocks: Iterable[int], entropies: Iterable[np.ndarray], epoch: int) -> None:
         """Replace the entropies of some blocks.

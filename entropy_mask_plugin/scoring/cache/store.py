@@ -14,11 +14,13 @@ from typing import Any, ContextManager, Dict, List, Mapping, Sequence
 import numpy as np
 
 from ...system.atomic_files import atomic_path, make_folder, write_bytes, write_json
+from ...system.errors import require
 from ...system.locks import try_lock
 
 PART_TOKENS = 1 << 20  # 4 MiB
 MAX_PARTS = 256  # each is a memory map and an open file
 DIGEST_BYTES = 16
+ANEW = "numbers: remove it, and they are computed anew"
 
 
 class EntropyStore:
@@ -86,12 +88,18 @@ class EntropyStore:
             write_bytes(tmp, values + self.digest(part, values))
 
     def read(self, block: int) -> np.ndarray:
-        """The entropies of a block, fp32, nats, one for each token."""
+        """The entropies of a block, fp32, nats, one for each token.
+
+        Raises:
+            UsageError: they are nan, as those of blocks that are too long to be scored, which no training reads.
+        """
         part = block // self.blocks_per_part
         if part not in self.maps:
             self.maps[part] = np.memmap(self.path(part), "<f4", "r", shape=self.number_of_values(part))
         offset = self.start_of(self.blocks(part)[0])
-        return self.maps[part][self.start_of(block) - offset : int(self.ends[block]) - offset]
+        values = self.maps[part][self.start_of(block) - offset : int(self.ends[block]) - offset]
+        require("--entropy-cache", f"{self.path(part)} with nan in block {block}", not np.isnan(values).any(), ANEW)
+        return values
 
     def __getstate__(self) -> Dict[str, Any]:  # for data workers that are spawned instead of forked
         return {**vars(self), "maps": {}}

@@ -1,0 +1,55 @@
+"""argparse's complaints in one line, as other mistakes: the flag, what was found, what was expected."""
+
+import difflib
+import re
+from typing import Any
+
+KINDS = {"int": "a whole number", "float": "a number"}
+MOST_SHOWN = 20  # names in a message
+
+
+def report_mistakes_in_one_line(parser: Any) -> None:
+    """Let an `argparse.ArgumentParser` end with one line and status 2. Its own message comes after the usage, which for
+    fairseq-train has 300 lines."""
+    parser.error = lambda message: parser.exit(2, f"error: {one_line(message)}\n")
+
+
+def refuse_empty_values(parser: Any, values: Any) -> None:
+    """Refuse an empty text that was given for a flag: it stands for a shell variable that is not set.
+
+    Args:
+        parser: an `argparse.ArgumentParser`.
+        values: the Namespace that it has returned.
+    """
+    for action in parser._actions:  # there is no public list
+        value = getattr(values, action.dest, None)
+        if value != action.default and "" in (value if isinstance(value, list) else [value]):
+            name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+            parser.error(f"{name}: an empty text found, expected a value")
+
+
+def one_line(message: str) -> str:
+    """argparse's message in our words: `argument --limit: invalid int value: 'x'` becomes `--limit: x found, expected a
+    whole number`."""
+    flag, _, reason = " ".join(message.split()).removeprefix("argument ").partition(": ")
+    kind = re.fullmatch(r"invalid (\w+) value: (.*)", reason)
+    if kind and kind[1] in KINDS:
+        return f"{flag}: {unquoted(kind[2])} found, expected {KINDS[kind[1]]}"
+    choice = re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", reason)
+    if choice:
+        return f"{flag}: {unquoted(choice[1])} found, expected {one_of(unquoted(choice[1]), choice[2])}"
+    return f"{flag}: {reason}" if reason else flag
+
+
+def unquoted(text: str) -> str:
+    """Without the quotes of repr."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def one_of(given: str, choices: str) -> str:
+    """What was expected. choices: argparse's list; of a long one, fairseq's archs, the nearest names are shown."""
+    names = [unquoted(name) for name in choices.split(", ")]
+    if len(names) <= MOST_SHOWN:
+        return "one of " + ", ".join(names)
+    near = ", ".join(difflib.get_close_matches(given, names)) or ", ".join(names[:MOST_SHOWN])
+    return f"one of {len(names)} names, such as {near}"
