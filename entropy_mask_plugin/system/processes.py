@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, List, Optional, Tuple
 
-from .atomic_files import DISK_TROUBLE
+from .atomic_files import DISK_TROUBLE, describe_disk_trouble
 from .errors import UsageError
 from .machine import peak_memory_bytes
 
@@ -136,10 +136,21 @@ def run_logged(command: Sequence[str], log: str, threads: int, device: Optional[
     with open(log, "a", encoding="utf-8") as file, running(command, file, env=environment) as process:
         peak = watch(process, look)
     if process.returncode:
-        with open(log, encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file if line.strip()]
-        raise ProcessFailed(f"{log}: {lines[-1] if lines else 'nothing'} (exit status {process.returncode})")
+        raise ProcessFailed(f"{log}: {last_line(log)} (exit status {process.returncode})")
     return peak
+
+
+def last_line(log: str) -> str:
+    """The last line of a log that is not empty; where the disk takes no more lines, that."""
+    try:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write("\n")
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        return describe_disk_trouble(error)
+    with open(log, encoding="utf-8", errors="replace") as file:
+        return [line.strip() for line in ["nothing", *file] if line.strip()][-1]
 
 
 def watch(process: subprocess.Popen, look: Optional[Callable[[], None]]) -> int:
