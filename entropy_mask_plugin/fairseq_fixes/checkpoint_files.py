@@ -56,12 +56,14 @@ def write_checkpoints_atomically() -> None:
 
 @contextlib.contextmanager
 def atomic_checkpoint(filename: str) -> Iterator[str]:
-    """`atomic_path`, whose UsageError begins with the flag."""
+    """`atomic_path`, whose UsageError begins with the flag; every OSError becomes one."""
     try:
         with atomic_path(filename) as tmp:
             yield tmp
-    except (UsageError, OSError) as error:
+    except UsageError as error:
         raise UsageError(f"--save-dir: {error}") from error
+    except OSError as error:
+        raise UsageError(f"--save-dir: {filename} cannot be written ({error})") from error
 
 
 def name_unreadable_checkpoints() -> None:

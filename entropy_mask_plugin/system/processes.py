@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import site
 import subprocess
@@ -174,7 +175,7 @@ def run_preprocess(arguments: Sequence[str], destination: str, look: Callable[[]
         destination: its output folder, which exists.
         look: called without arguments five times a second while it runs, and at its end.
     Raises:
-        OSError: the disk is full or read-only, or permission is denied.
+        OSError: the disk is full or read-only, permission is denied, or a file vanished.
         UsageError: it failed otherwise; its last lines were printed.
     """
     with tempfile.TemporaryFile("w+") as log:
@@ -190,9 +191,14 @@ def run_preprocess(arguments: Sequence[str], destination: str, look: Callable[[]
 
 
 def failure_of_preprocess(status: int, log: str) -> Exception:
-    """The exception for a failed fairseq-preprocess; prints the end of its log unless the disk was the reason."""
+    """The exception for a failed fairseq-preprocess; prints the end of its log unless a file or the disk was the reason.
+    """
     for code in DISK_TROUBLE:
         if os.strerror(code) in log:
             return OSError(code, os.strerror(code))
+    named = re.findall(r"^\w+: \[Errno (\d+)\] .*: '(.+)'$", log, re.MULTILINE)
+    if named:
+        code, file = named[-1]
+        return OSError(int(code), os.strerror(int(code)), file)
     print(*log.splitlines()[-20:], sep="\n", file=sys.stderr)
     return UsageError(f"fairseq-preprocess ended with status {status}, expected 0: its last lines are above")

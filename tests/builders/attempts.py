@@ -130,6 +130,8 @@ class QuickChild:
             os.environ.update(env or {})
             os.chdir(cwd or os.getcwd())
             kind, name, *sys.argv[1:] = command[1:]
+            if name == "fairseq_cli.preprocess":
+                sys.excepthook = sys.__excepthook__  # it does not know the plug-in
             sys.argv[0] = name
             if kind == "-m":
                 runpy.run_module(name, run_name="__main__", alter_sys=True)
