@@ -12,8 +12,7 @@ NIGHTLY = int(os.environ.get("KILLS", "0"))
 BRIEF = {  # scenarios: kills of each
     ("init + KD, cache",): 5, ("accuracy",): 5, ("two ranks, ema",): 5,
     ("prepare-corpus", "build-entropy-cache", "import-hf-bert", "export-hf-bert"): 3,
-    ("glue",): 5,  # a fifth of them
-}
+}  # test_glue_run and test_studies kill theirs once
 
 
 @pytest.mark.slow

@@ -191,7 +191,7 @@ def run_preprocess(arguments: Sequence[str], destination: str, look: Callable[[]
 
 
 def failure_of_preprocess(status: int, log: str) -> Exception:
-    """The exception for a failed fairseq-preprocess; prints the end of its log unless a file or the disk was the reason.
+    """The exception for a failed fairseq-preprocess; prints the end of its log unless a file or the disk was to blame.
     """
     for code in DISK_TROUBLE:
         if os.strerror(code) in log:
