@@ -53,6 +53,14 @@ def teacher(data_bin, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def inputs(data_bin, teacher, tmp_path_factory):
+    """A folder with a file of every kind that commands read, see `builders.attempts`."""
+    from builders.attempts import make_inputs
+
+    return make_inputs(tmp_path_factory.mktemp("inputs"), data_bin, teacher)
+
+
+@pytest.fixture(scope="session")
 def subwords(data_bin, tmp_path_factory):
     """The data-bin with a dictionary in which every other symbol continues a word."""
     folder = shutil.copytree(data_bin, tmp_path_factory.mktemp("subwords") / "bin")

@@ -235,7 +235,7 @@ def test_a_learned_score_follows_the_model_and_never_a_teacher():
 
 @pytest.mark.parametrize("flags, message", [
     (["--entropy-cache", "cache"], "--entropy-cache: cache with --mask-score accuracy found, expected none"),
-    (["--self-entropy-every", "2"], "--self-entropy-every: expected --entropy-cache"),
+    (["--self-entropy-every", "2"], "--self-entropy-every: 2 alone found, expected --entropy-cache"),
     (["--criterion", "masked_lm"], "--criterion: masked_lm with --mask-score accuracy found, expected entropy_masked"),
     (["--accuracy-window", "0"], "--accuracy-window: 0 found, expected 1 or more"),
     (["--accuracy-mix", "0"], r"--accuracy-mix: 0.0 found, expected a weight in \(0, 1\]"),

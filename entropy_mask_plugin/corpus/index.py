@@ -26,5 +26,5 @@ def write_index(path: str, sizes: np.ndarray, width: int) -> None:
     ends = np.cumsum(sizes, dtype=np.int64) * width
     with open(path, "wb") as file:
         file.write(HEADER.pack(MAGIC, VERSION, TYPE_CODES[width], len(sizes)))
-        sizes.tofile(file)
-        (ends - sizes.astype(np.int64) * width).tofile(file)
+        file.write(sizes.tobytes())  # where `tofile` fails, its error has no number
+        file.write((ends - sizes.astype(np.int64) * width).tobytes())

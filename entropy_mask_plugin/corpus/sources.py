@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Dict, List, NamedTuple, Optional, Protocol, Tuple
 
-from ..system.errors import UsageError
+from ..system.errors import UsageError, naming
 from ..system.text import one_line
 
 LARGEST_DOCUMENT = 64 << 20  # bytes; a document is held in memory, so a huge file without blank lines is refused
@@ -74,7 +74,7 @@ class TextFiles:
 def documents_of_file(path: str) -> Iterator[Tuple[List[str], int]]:
     """Yield (lines, byte position after them)."""
     lines, begin, position = [], 0, 0
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         for raw in iter(functools.partial(file.readline, LARGEST_DOCUMENT), b""):
             position += len(raw)
             if position - begin >= LARGEST_DOCUMENT:

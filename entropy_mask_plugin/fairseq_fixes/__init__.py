@@ -7,6 +7,7 @@ command_line        a bad flag is one line
 clock               training time
 ranks               distributed training
 background_reader   the thread that prefetches batches
+data_files          data that cannot be opened
 training_step       overhead of an update
 average             the moving average of the weights
 late_norm           gradients are checked for nan and inf one update later
@@ -24,6 +25,7 @@ from . import (
     checkpoint_files,
     clock,
     command_line,
+    data_files,
     late_log,
     late_norm,
     ranks,
@@ -39,8 +41,8 @@ RELEASE = "0.12.3.1"  # of fairseq-fixed: the one whose internals the patches be
 # matters.
 PATCHES = (
     checkpoint_files.allow_harmless_classes_in_checkpoints,
-    checkpoint_files.copy_checkpoints_atomically,
-    checkpoint_files.report_unwritable_checkpoints,
+    checkpoint_files.write_checkpoints_atomically,
+    checkpoint_files.name_unreadable_checkpoints,
     checkpoint_files.save_plain_numbers,
     checkpoint_files.save_patience,
     checkpoint_files.save_learned_state,
@@ -52,6 +54,7 @@ PATCHES = (
     ranks.broadcast_objects_with_torch,
     ranks.destroy_process_groups_at_exit,
     background_reader.stop_prefetching_at_exit,
+    data_files.close_what_was_opened,
     checkpoint_files.validate_before_training,
     save_dir.report_unusable_save_dir,
     command_line.report_bad_flags_in_one_line,

@@ -5,7 +5,6 @@ import contextlib
 import functools
 import importlib
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,9 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from fairseq.trainer import Trainer
 
-from ..system.errors import UsageError
+from ..checkpoints.writing import write_checkpoint
+from ..system.atomic_files import atomic_path
+from ..system.errors import UsageError, naming
 from .clock import start_training_clock
 
 logger = logging.getLogger(__name__)
@@ -30,43 +31,50 @@ def allow_harmless_classes_in_checkpoints() -> None:
     torch.serialization.add_safe_globals([argparse.Namespace])
 
 
-def copy_checkpoints_atomically() -> None:
-    """fairseq writes checkpoint1.pt atomically, but then copies it over checkpoint_last.pt in place: a run killed in
-    the meantime could not be resumed."""
+def write_checkpoints_atomically() -> None:
+    """Where writing fails, fairseq tries twice more, behind what is in the file already, which then gets its final name
+    and cannot be read. On a full disk it prints a long traceback and leaves checkpoint.pt.tmp behind. And it copies
+    checkpoint1.pt over checkpoint_last.pt in place: a run killed in the meantime could not be resumed."""
 
-    fairseq_copy = PathManager.copy
-
-    def copy(src_path, dst_path, overwrite=False):
-        if PathManager.path_requires_pathmanager(dst_path):  # a remote path
-            return fairseq_copy(src_path, dst_path, overwrite)
-        with no_leftovers(dst_path):
-            shutil.copyfile(src_path, dst_path + ".tmp")
-            os.replace(dst_path + ".tmp", dst_path)
-        return dst_path
-
-    PathManager.copy = staticmethod(copy)
-
-
-def report_unwritable_checkpoints() -> None:
-    """On a full disk, fairseq prints a long traceback and leaves checkpoint.pt.tmp behind."""
-    fairseq_save = checkpoint_utils.torch_persistent_save
+    fairseq_save, fairseq_copy = checkpoint_utils.torch_persistent_save, PathManager.copy
 
     def save(obj, filename, async_write=False):
-        with no_leftovers(filename):
-            fairseq_save(obj, filename, async_write)
+        if async_write or PathManager.path_requires_pathmanager(filename):  # a remote path
+            return fairseq_save(obj, filename, async_write)
+        with atomic_checkpoint(filename) as tmp:
+            write_checkpoint(tmp, obj)
 
-    checkpoint_utils.torch_persistent_save = save
+    def copy(src_path, dst_path, overwrite=False):
+        if PathManager.path_requires_pathmanager(dst_path):
+            return fairseq_copy(src_path, dst_path, overwrite)
+        with atomic_checkpoint(dst_path) as tmp:
+            shutil.copyfile(src_path, tmp)
+        return dst_path
+
+    checkpoint_utils.torch_persistent_save, PathManager.copy = save, staticmethod(copy)
 
 
 @contextlib.contextmanager
-def no_leftovers(filename: str) -> Iterator[None]:
-    """Turn a write error into a UsageError, and remove filename.tmp."""
+def atomic_checkpoint(filename: str) -> Iterator[str]:
+    """`atomic_path`, whose UsageError begins with the flag; every OSError becomes one."""
     try:
-        yield
-    except (OSError, RuntimeError) as error:
-        if os.path.exists(filename + ".tmp"):
-            os.remove(filename + ".tmp")
+        with atomic_path(filename) as tmp:
+            yield tmp
+    except UsageError as error:
+        raise UsageError(f"--save-dir: {error}") from error
+    except OSError as error:
         raise UsageError(f"--save-dir: {filename} cannot be written ({error})") from error
+
+
+def name_unreadable_checkpoints() -> None:
+    """Where the disk fails while fairseq reads a checkpoint, the error does not say which."""
+    fairseq_load = checkpoint_utils.load_checkpoint_to_cpu
+
+    def load_checkpoint_to_cpu(path, *arguments, **named):
+        with naming(path):
+            return fairseq_load(path, *arguments, **named)
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
 
 
 def validate_before_training() -> None:

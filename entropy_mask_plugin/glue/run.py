@@ -13,7 +13,7 @@ from ..checkpoints.vocabulary import symbols_of_checkpoint
 from ..corpus.matching import read_matching_tokenizer
 from ..huggingface.tokenizer_files import find_tokenizer
 from ..reporting.records import read_record
-from ..system.atomic_files import atomic_path, remove_leftovers, write_bytes, write_json
+from ..system.atomic_files import atomic_path, read_bytes, remove_leftovers, write_bytes, write_json
 from ..system.digests import digest, digest_of_file
 from ..system.errors import UsageError, require
 from ..system.finite import refuse_not_finite
@@ -182,7 +182,7 @@ def digest_of_examples(settings, name):
     if not settings.glue:
         return "the hub"
     files = [os.path.join(settings.glue, TASKS[name].folder, file) for file in ("train.tsv", *TASKS[name].dev.values())]
-    return digest(b"".join(open(path, "rb").read() for path in files))
+    return digest(b"".join(map(read_bytes, files)))
 
 
 def run_trials(trials: Sequence[GlueTrial], jobs: int) -> List[Tuple[str, int, str]]:

@@ -12,9 +12,8 @@ import shutil
 import sys
 from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
 
-import torch
-
 from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.writing import write_checkpoint
 from ..reporting.records import read_record
 from ..system.atomic_files import atomic_path, remove, write_json
 from ..system.processes import PACKAGE, run_logged
@@ -94,7 +93,7 @@ def prune_checkpoints(trial: GlueTrial, folders: Iterable[str], best: str) -> No
         state = read_checkpoint(path, "--out")
         if state.pop("last_optimizer_state", None) is not None:
             with atomic_path(path) as tmp:
-                torch.save(state, tmp)
+                write_checkpoint(tmp, state)
 
 
 def run_point(trial: GlueTrial, point: Point) -> Dict[str, Any]:

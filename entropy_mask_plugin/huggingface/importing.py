@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.reading import NO_HEAD
 from ..checkpoints.vocabulary import RECORD
+from ..checkpoints.writing import write_checkpoint
 from ..models.bert import BertConfig, BertEncoder, BertModel
 from ..system.atomic_files import atomic_path, write_bytes
 from ..system.errors import UsageError
@@ -109,7 +110,7 @@ def import_bert(name: str, out: str) -> ImportedBert:
     bert = read_bert(folder, "--hf")
     with atomic_path(out) as tmp:
         os.makedirs(tmp)
-        torch.save(checkpoint_of(bert), os.path.join(tmp, "model.pt"))
+        write_checkpoint(os.path.join(tmp, "model.pt"), checkpoint_of(bert))
         write_bytes(os.path.join(tmp, "dict.txt"), bert.vocabulary.dictionary().encode())
         write_bytes(os.path.join(tmp, "flags.txt"), (" ".join(architecture_flags(bert.config)) + "\n").encode())
         for file, content in bert_files(folder, "--hf").files.items():

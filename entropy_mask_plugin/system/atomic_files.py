@@ -5,43 +5,84 @@ import errno
 import glob
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from typing import Any, Dict
 
-from .errors import UsageError
+from .errors import UsageError, naming
 
-DISK_TROUBLE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EROFS)
+MACHINE = platform.node()
+ROOM, WRITABLE = "free some space and rerun the same command", "expected a disk that can be written"
+DISK_TROUBLE = {  # number of an OSError: what helps
+    errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EFBIG: "expected a higher limit on the size of files",
+    errno.EACCES: WRITABLE, errno.EPERM: WRITABLE, errno.EROFS: WRITABLE,
+    errno.EIO: "check the disk and rerun the same command", errno.ESTALE: "check the disk and rerun the same command",
+}
 
 
 @contextlib.contextmanager
 def atomic_path(path: str) -> Iterator[str]:
     """Yield a temporary name for a file or folder; it is renamed to `path` if the block succeeds, and removed if not.
 
-    The name contains the process id: a child of a killed run may still be writing, and must not touch a later run's
-    files.
+    The name contains the machine and the process id: a child of a killed run may still be writing, and must not touch a
+    later run's files. What processes of this machine left that have ended is removed.
 
     Raises:
-        UsageError: the disk is full or read-only, or permission is denied.
+        UsageError: the disk is full, read-only or broken, or permission is denied.
     """
-    tmp = f"{path}.{os.getpid()}.partial"
+    tmp = temporary_name(path)
+    remove_leftovers_of(path)
     try:
         with disk_trouble_in_one_line(path):
             yield tmp
+            sync(tmp)
             os.replace(tmp, path)
     finally:
         remove(tmp)  # nothing after the rename
 
 
+def sync(path: str) -> None:
+    """Wait until a file, or each file in a folder, is on the disk. Network disks and quotas may accept what is written
+    and report only here that there is no room; and after a power failure, a new name could stand for an empty file."""
+    inside = glob.glob(os.path.join(glob.escape(path), "**"), recursive=True) if os.path.isdir(path) else [path]
+    for file in filter(os.path.isfile, inside):
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 @contextlib.contextmanager
 def disk_trouble_in_one_line(path: str) -> Iterator[None]:
-    """Turn an OSError of a full or unwritable disk into a UsageError; other errors pass."""
+    """Turn an OSError of a full or unwritable disk into a UsageError; others pass, those of another file too."""
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_TROUBLE:
+        file = str(error.filename2 or error.filename or path)  # of a copy, the second is what is written
+        if error.errno not in DISK_TROUBLE or not file.startswith(path):
             raise
-        raise UsageError(f"{error.filename or path}: cannot be written ({os.strerror(error.errno)})") from error
+        final = path if file.startswith(temporary_name(path)) else file
+        raise UsageError(f"{final}: {describe_disk_trouble(error)}") from error
+
+
+def describe_disk_trouble(error: OSError) -> str:
+    """What happened and what helps, for an error whose number is in DISK_TROUBLE."""
+    assert error.errno is not None
+    return f"cannot be written ({os.strerror(error.errno)}), {DISK_TROUBLE[error.errno]}"
+
+
+def temporary_name(path: str) -> str:
+    """What `path` is called while this process writes it."""
+    return f"{path}.{MACHINE}.{os.getpid()}.partial"
+
+
+def remove_leftovers_of(path: str) -> None:
+    """Remove what processes of this machine that have ended were writing for `path`."""
+    for leftover in glob.glob(f"{glob.escape(path)}.{glob.escape(MACHINE)}.*.partial"):
+        if not os.path.exists(f"/proc/{leftover.split('.')[-2]}"):
+            remove(leftover)
 
 
 def make_folder(path: str, flag: str) -> None:
@@ -85,6 +126,12 @@ def write_text(path: str, text: str) -> None:
 def write_json(path: str, content: Any) -> None:
     """Atomic, indented."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file. An OSError names it."""
+    with naming(path), open(path, "rb") as file:
+        return file.read()
 
 
 def read_json(path: str) -> Dict[str, Any]:

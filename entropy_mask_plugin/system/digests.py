@@ -2,6 +2,8 @@
 
 import hashlib
 
+from .errors import naming
+
 BYTES = 16
 
 
@@ -12,5 +14,5 @@ def digest(content: bytes) -> str:
 
 def digest_of_file(path: str) -> str:
     """As `digest`, of a file of any size."""
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=BYTES)).hexdigest()

@@ -1,6 +1,8 @@
 """A user's mistake ends in one line: the flag or file, what was found, what was expected."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 try:
@@ -33,9 +35,20 @@ def require(flag: str, value: Any, fine: Any, expected: str) -> None:
         raise UsageError(f"{flag}: {value} found, expected {expected}")
 
 
+@contextlib.contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Give an OSError that names no file this one: a failed read names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = file
+        raise
+
+
 def show_usage_errors_as_one_line() -> None:
-    """Print only the message of an uncaught `UsageError`, and "interrupted" for an interrupt; other exceptions are
-    shown as before.
+    """Print only the message of an uncaught `UsageError`, the file and the reason of an OSError that has both (it
+    vanished, the disk is broken, …), and "interrupted" for an interrupt; other exceptions are shown as before.
 
     fairseq's command lines offer no hook for this: an error in a task's constructor would end in twenty lines of
     traceback.
@@ -45,6 +58,8 @@ def show_usage_errors_as_one_line() -> None:
     def show(kind, error, traceback):
         if issubclass(kind, UsageError):
             print(f"error: {message_of(error)}", file=sys.stderr)
+        elif issubclass(kind, OSError) and error.filename and error.strerror:
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         elif kind is KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
         else:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import site
 import subprocess
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, List, Optional, Tuple
 
-from .atomic_files import DISK_TROUBLE
+from .atomic_files import DISK_TROUBLE, describe_disk_trouble
 from .errors import UsageError
 from .machine import peak_memory_bytes
 
@@ -136,10 +137,21 @@ def run_logged(command: Sequence[str], log: str, threads: int, device: Optional[
     with open(log, "a", encoding="utf-8") as file, running(command, file, env=environment) as process:
         peak = watch(process, look)
     if process.returncode:
-        with open(log, encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in file if line.strip()]
-        raise ProcessFailed(f"{log}: {lines[-1] if lines else 'nothing'} (exit status {process.returncode})")
+        raise ProcessFailed(f"{log}: {last_line(log)} (exit status {process.returncode})")
     return peak
+
+
+def last_line(log: str) -> str:
+    """The last line of a log that is not empty; where the disk takes no more lines, that."""
+    try:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write("\n")
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        return describe_disk_trouble(error)
+    with open(log, encoding="utf-8", errors="replace") as file:
+        return [line.strip() for line in ["nothing", *file] if line.strip()][-1]
 
 
 def watch(process: subprocess.Popen, look: Optional[Callable[[], None]]) -> int:
@@ -163,7 +175,7 @@ def run_preprocess(arguments: Sequence[str], destination: str, look: Callable[[]
         destination: its output folder, which exists.
         look: called without arguments five times a second while it runs, and at its end.
     Raises:
-        OSError: the disk is full or read-only, or permission is denied.
+        OSError: the disk is full or read-only, permission is denied, or a file vanished.
         UsageError: it failed otherwise; its last lines were printed.
     """
     with tempfile.TemporaryFile("w+") as log:
@@ -179,9 +191,14 @@ def run_preprocess(arguments: Sequence[str], destination: str, look: Callable[[]
 
 
 def failure_of_preprocess(status: int, log: str) -> Exception:
-    """The exception for a failed fairseq-preprocess; prints the end of its log unless the disk was the reason."""
+    """The exception for a failed fairseq-preprocess; prints the end of its log unless a file or the disk was to blame.
+    """
     for code in DISK_TROUBLE:
         if os.strerror(code) in log:
             return OSError(code, os.strerror(code))
+    named = re.findall(r"^\w+: \[Errno (\d+)\] .*: '(.+)'$", log, re.MULTILINE)
+    if named:
+        code, file = named[-1]
+        return OSError(int(code), os.strerror(int(code)), file)
     print(*log.splitlines()[-20:], sep="\n", file=sys.stderr)
     return UsageError(f"fairseq-preprocess ended with status {status}, expected 0: its last lines are above")

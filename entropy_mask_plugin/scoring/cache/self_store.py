@@ -39,7 +39,7 @@ class SelfEntropyStore:
         path, size = os.path.join(self.folder, name), np.dtype(dtype).itemsize * length
         if not os.path.exists(path) or os.path.getsize(path) != size:
             with atomic_path(path) as tmp, open(tmp, "wb") as file:
-                file.truncate(size)
+                os.posix_fallocate(file.fileno(), 0, size)  # writing to a map kills the process when the disk is full
 
     def map(self, name: str, dtype: str) -> np.ndarray:
         """The file as a writable memory map."""
