@@ -1,10 +1,14 @@
 import re
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 root = Path(__file__).parent
-init = (root / "entropy_mask_plugin" / "__init__.py").read_text(encoding="utf-8")  # not imported: that may need torch
+package = root / "entropy_mask_plugin"  # read, not imported: that may need torch
+init = (package / "__init__.py").read_text(encoding="utf-8")
+supported = runpy.run_path(str(package / "system" / "supported.py"))
+PYTHON, OLDEST = supported["PYTHON"], {name: "{}.{}".format(*version) for name, version in supported["OLDEST"].items()}
 
 setup(
     name="entropy-mask-plugin",
@@ -15,13 +19,11 @@ setup(
     license="MIT",
     keywords="masked language modelling, pretraining, BERT, fairseq, masking policies, knowledge distillation",
     classifiers=[
-        "Development Status :: 4 - Beta",
+        "Development Status :: 5 - Production/Stable",
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
-        "Programming Language :: Python :: 3.11",
-        "Programming Language :: Python :: 3.12",
-        "Programming Language :: Python :: 3.13",
+        *("Programming Language :: Python :: {}.{}".format(*version) for version in PYTHON),
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
@@ -29,11 +31,13 @@ setup(
     package_data={"entropy_mask_plugin": ["py.typed"], "entropy_mask_plugin.studies": ["page.html"],
                   "entropy_mask_plugin.atlas": ["page.html", "page.css", "page.js"]},
     entry_points={"console_scripts": ["entropy-mask = entropy_mask_plugin.cli:main"]},
-    python_requires=">=3.11",
+    python_requires=f">={PYTHON[0][0]}.{PYTHON[0][1]},<{PYTHON[-1][0]}.{PYTHON[-1][1] + 1}",
     install_requires=[
-        "torch>=2.6",  # the first whose torch.load refuses pickles that run code unless told otherwise
-        "fairseq-fixed==0.12.3.1",  # the fairseq that runs on Python 3.11; see scripts/install.sh for the order
-        "numpy>=1.26",
+        f"torch>={OLDEST['torch']}",
+        *supported["fairseq_requirements"](),  # see scripts/install.sh for the order
+        "hydra-core==1.3.2",  # as fairseq-fixed requires them; ve-fairseq would take any newer ones
+        "omegaconf==2.3.0",
+        f"numpy>={OLDEST['numpy']}",
         "sentencepiece>=0.2",
         "tokenizers>=0.20",  # WordPiece, and SentencePiece for transformers
         "safetensors>=0.4",

@@ -14,9 +14,8 @@ late_log            numbers stay on the device until the log is read
 tracking            TensorBoard and W&B
 """
 
-import importlib.metadata
-
 from ..system.errors import UsageError
+from ..system.supported import FAIRSEQ, installed_fairseq
 from . import (
     average,
     background_reader,
@@ -30,8 +29,6 @@ from . import (
     tracking,
     training_step,
 )
-
-RELEASE = "0.12.3.1"  # of fairseq-fixed: the one whose internals the patches below were written for
 
 # Each docstring says which behaviour of fairseq it changes, and why. The order of the last three, which patch one loop,
 # matters.
@@ -76,11 +73,9 @@ def apply_fairseq_fixes() -> None:
 
 def refuse_another_fairseq() -> None:
     """The patches replace private names, which another release may use differently."""
-    try:
-        release = importlib.metadata.version("fairseq-fixed")
-    except importlib.metadata.PackageNotFoundError:
-        release = None
-    if release != RELEASE:
-        installed = f"fairseq-fixed {release}" if release else "a fairseq that is not fairseq-fixed"
-        raise UsageError(f"fairseq: {installed} is installed, expected fairseq-fixed {RELEASE}, whose internals this "
-                         "plug-in patches; run scripts/install.sh")
+    name, release = installed_fairseq()
+    if release != FAIRSEQ[name]:
+        installed = f"{name} {release}" if release else f"a fairseq that is neither {' nor '.join(FAIRSEQ)}"
+        expected = " or ".join(f"{name} {release}" for name, release in FAIRSEQ.items())
+        raise UsageError(f"fairseq: {installed} is installed, expected {expected}, whose internals this plug-in "
+                         "patches; run scripts/install.sh")
