@@ -14,8 +14,10 @@ late_log            numbers stay on the device until the log is read
 tracking            TensorBoard and W&B
 """
 
+import sys
+
 from ..system.errors import UsageError
-from ..system.supported import FAIRSEQ, installed_fairseq
+from ..system.supported import FAIRSEQ, installed_fairseq, python_problem
 from . import (
     average,
     background_reader,
@@ -64,11 +66,19 @@ def apply_fairseq_fixes() -> None:
     """Apply all PATCHES. (`models` calls `registry.make_room_for_bert_base` itself, before it registers its archs.)
 
     Raises:
-        UsageError: another release of fairseq is installed.
+        UsageError: this Python, or this release of fairseq, is not supported.
     """
+    refuse_another_python()
     refuse_another_fairseq()
     for patch in PATCHES:
         patch()
+
+
+def refuse_another_python() -> None:
+    """A checkout also runs in a Python that pip would have refused."""
+    problem = python_problem(sys.version_info[:2])
+    if problem:
+        raise UsageError(problem)
 
 
 def refuse_another_fairseq() -> None:

@@ -18,7 +18,7 @@ OLDEST = {
     "numpy": (1, 26),
 }
 # Distributions of the fairseq whose internals `fairseq_fixes` patches: fairseq's last main, repaired for Python 3.11.
-# In all that the plug-in imports they are the same files; the second has wheels where the first has none.
+# All that the plug-in uses is the same in both; the second has a wheel where the first has none.
 FAIRSEQ = {"fairseq-fixed": "0.12.3.1", "ve-fairseq": "0.12.3"}
 WHEELS = {((3, 11), "x86_64"): "ve-fairseq", ((3, 12), "x86_64"): "fairseq-fixed"}  # of Python, machine
 
@@ -31,9 +31,9 @@ def python_problem(version: Version) -> Optional[str]:
     """One line on a Python that is not supported."""
     if version in PYTHON:
         return None
-    reason = "hydra-core 1.3.2, which fairseq requires, fails in its main()" if version > PYTHON[-1] else (
-        "this code needs a newer one")
-    return "python {}.{} is not supported, expected {}: there, {}".format(*version, python_range(), reason)
+    reason = "hydra.main, with which fairseq-hydra-train starts, fails there" if version > PYTHON[-1] else (
+        "it is older than any on which this was tested")  # hydra.main: as of 3.14, in hydra 1.3.2 to 1.3.8
+    return "python {}.{} is not supported, expected {}: {}".format(*version, python_range(), reason)
 
 
 def fairseq_for(version: Version, machine: str) -> str:
