@@ -1,4 +1,4 @@
-"""What is supported is said once, in system/supported.py: what else says it agrees, and what is not supported is refused."""
+"""What is supported is said once, in system/supported.py: all else agrees with it, and what is not is refused."""
 
 import importlib.metadata
 import os

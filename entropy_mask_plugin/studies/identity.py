@@ -36,8 +36,9 @@ def identity(options: StudyOptions) -> Dict[str, Any]:
 
 def step_environment(options: StudyOptions) -> Dict[str, Any]:
     """What a step runs on. A study may run on several machines, and the record of each step names its own."""
-    return {"machine": describe_device(options), "versions": versions("torch", installed_fairseq()[0], "numpy", "scikit-learn",
-                                                                       "entropy-mask-plugin")}
+    fairseq, _ = installed_fairseq()
+    return {"machine": describe_device(options),
+            "versions": versions("torch", fairseq, "numpy", "scikit-learn", "entropy-mask-plugin")}
 
 
 def commit() -> Optional[str]:
