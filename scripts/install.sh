@@ -55,7 +55,8 @@ rm -f "$stamp"
 say "2/3 torch, and what building needs (setuptools, wheel, cython, numpy)"
 "$python" -c "$usable_torch" 2>/dev/null || pip install "$TORCH"
 pip install "setuptools>=69" wheel "cython>=3" "numpy>=1.26"
-torch=$("$python" -c 'import torch; print(torch.__version__)')
+# Not torch.__version__: of a CUDA build that is 2.13.0+cu130, say, where the distribution is 2.13.0.
+torch=$("$python" -c 'import importlib.metadata; print(importlib.metadata.version("torch"))')
 echo "torch $torch"
 printf 'torch==%s\n' "$torch" > "$venv/keep-torch.txt" # so that no later step replaces it
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -182,6 +183,39 @@ def test_a_compiler_is_asked_for_where_there_is_no_wheel_alone(version, machine,
     done = install("--venv", tmp_path / "venv", "--python", python, PATH=str(tools))
     assert done.returncode == 1 and ("g++ not found" in done.stderr) == asks
     assert ("== 1/3 environment" in done.stdout) == (not asks)
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """An environment with a torch and a fairseq in name alone, whose pip writes down what it is asked."""
+    folder, log = tmp_path / "environment", tmp_path / "pip.log"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    site = next(folder.glob("lib/python*/site-packages"))
+    for module, code in {
+        "torch": "__version__ = '2.13.0+cu130'", "pip": "",
+        "pip/__main__": f"import sys; open({str(log)!r}, 'a').write(' '.join(sys.argv[2:]) + '\\n')",
+    }.items():
+        file = site / f"{module}.py" if "/" in module else site / module / "__init__.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(code)
+    (site / "torch-2.13.0.dist-info").mkdir()
+    (site / "torch-2.13.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n")
+    return folder, log
+
+
+def test_the_install_script_keeps_the_torch_that_is_there_and_has_one_fairseq(environment):
+    folder, log = environment
+    done = install("--venv", folder, EXTRAS="dev")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "keep-torch.txt").read_text() == "torch==2.13.0\n"  # a CUDA build's distribution, without +cu130
+    calls = log.read_text().splitlines()
+    fairseq = supported.fairseq_for(sys.version_info[:2], platform.machine())
+    (other,) = set(supported.FAIRSEQ) - {fairseq}
+    assert f"uninstall -y {other}" in calls and f"uninstall -y {fairseq}" not in calls
+    (plug_in,) = [call for call in calls if call.startswith("install -c")]
+    assert plug_in == f"install -c {folder}/keep-torch.txt --no-build-isolation -e {ROOT}[dev]"
+    log.unlink()
+    assert "nothing to do" in install("--venv", folder, EXTRAS="dev").stdout and not log.exists()
 
 
 # ---- what is released
