@@ -20,12 +20,18 @@ TORCH=${TORCH:-torch==2.13.0}
 EXTRAS=${EXTRAS:-corpus,glue,report,tracking,atlas,dev}
 
 say() { printf '\n== %s\n' "$*"; }
-usable_torch='import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6))'
+supported=$root/entropy_mask_plugin/system/supported.py
+# has_usable_torch PYTHON: whether it has a torch, and one that is recent enough
+has_usable_torch() {
+    "$1" -c 'import runpy, sys, torch
+oldest = runpy.run_path(sys.argv[1])["OLDEST"]["torch"]
+sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < oldest)' "$supported" 2> /dev/null
+}
 
 [ ! -x "$venv/bin/python" ] || PYTHON=$venv/bin/python # an environment keeps its Python
 command -v "$PYTHON" > /dev/null || { echo "error: --python: $PYTHON not found, expected a Python program" >&2; exit 1; }
 # Refuses a Python that is not supported, in one line.
-fairseq=$("$PYTHON" "$root/entropy_mask_plugin/system/supported.py")
+fairseq=$("$PYTHON" "$supported")
 read -r fairseq form <<< "$fairseq"
 if [ "$form" = source ] && ! command -v g++ > /dev/null; then
     echo "error: g++ not found, expected a C++ compiler, with which fairseq is built for this Python (Debian: apt-get install g++)" >&2
@@ -35,7 +41,7 @@ fi
 say "1/3 environment: $venv"
 if [ ! -x "$venv/bin/python" ]; then
     # On top of a python that has torch already (as in a GPU image), so that torch need not be downloaded again.
-    if "$PYTHON" -c "$usable_torch" 2>/dev/null; then on_top=--system-site-packages; else on_top=; fi
+    if has_usable_torch "$PYTHON"; then on_top=--system-site-packages; else on_top=; fi
     "$PYTHON" -m venv $on_top "$venv"
 fi
 venv=$(cd "$venv" && pwd)
@@ -44,16 +50,16 @@ pip() { "$python" -m pip --disable-pip-version-check "$@"; } # without -q, for i
 
 # Records what was installed once everything succeeded; the next call has nothing to do until this changes.
 stamp=$venv/entropy-mask-plugin.installed
-requirements=$(cat "$root/setup.py" "$root/scripts/install.sh" "$root/entropy_mask_plugin/system/supported.py"
+requirements=$(cat "$root/setup.py" "$root/scripts/install.sh" "$supported"
     grep __version__ "$root/entropy_mask_plugin/__init__.py"; echo "$root $EXTRAS")
-if [ "$(cat "$stamp" 2>/dev/null)" = "$requirements" ] && "$python" -c "$usable_torch" 2>/dev/null; then
+if [ "$(cat "$stamp" 2>/dev/null)" = "$requirements" ] && has_usable_torch "$python"; then
     say "already installed: nothing to do"
     exit 0
 fi
 rm -f "$stamp"
 
 say "2/3 torch, and what building needs (setuptools, wheel, cython, numpy)"
-"$python" -c "$usable_torch" 2>/dev/null || pip install "$TORCH"
+has_usable_torch "$python" || pip install "$TORCH"
 pip install "setuptools>=69" wheel "cython>=3" "numpy>=1.26"
 # Not torch.__version__: of a CUDA build that is 2.13.0+cu130, say, where the distribution is 2.13.0.
 torch=$("$python" -c 'import importlib.metadata; print(importlib.metadata.version("torch"))')
