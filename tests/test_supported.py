@@ -105,7 +105,7 @@ def test_a_python_that_is_not_supported_is_refused_with_the_reason(monkeypatch):
         monkeypatch.setattr(sys, "version_info", (*version, 0, "final", 0))
         assert doctor.python() == (doctor.ERROR, problem)
         with pytest.raises(UsageError) as error:
-            fairseq_fixes.refuse_another_python()
+            fairseq_fixes.apply_fairseq_fixes()
         assert str(error.value) == problem
 
 
