@@ -3,7 +3,7 @@ registers the task, the criterion and the archs; elsewhere `register()` does, an
 
 import sys
 
-__version__ = "0.2.0.dev0"
+__version__ = "1.0.0"
 EXTENSIONS = "entropy_mask_plugin.extensions"  # the entry-point group of installed packages that add parts
 
 

@@ -14,10 +14,10 @@ from typing import Iterator, Optional, Tuple
 
 from .system import extras
 from .system.errors import UsageError
+from .system.supported import OLDEST, installed_fairseq, python_problem
 
 OK, NOTE, ERROR = "ok", "note", "ERROR"
 INSTALL = "run scripts/install.sh"
-OLDEST = {"torch": (2, 6), "numpy": (1, 26)}
 Finding = Tuple[str, str]  # OK, NOTE or ERROR; one line
 
 
@@ -59,11 +59,9 @@ def findings(data: Optional[str], teacher: Optional[str]) -> Iterator[Finding]:
 
 
 def python() -> Finding:
-    """Is it recent enough? A checkout also runs in a Python that pip would have refused."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):  # noqa: UP036
-        return ERROR, f"python {version} is too old, expected 3.11 or newer: PYTHON=python3.11 bash scripts/install.sh"
-    return OK, f"python {version}"
+    """Is it supported? A checkout also runs in a Python that pip would have refused."""
+    problem = python_problem(sys.version_info[:2])
+    return (ERROR, problem) if problem else (OK, "python {}.{}.{}".format(*sys.version_info))
 
 
 def package(name: str, otherwise: str, fix: str) -> Finding:
@@ -94,7 +92,7 @@ def optional(extra: str) -> Finding:
 def version_of(name: str, module: ModuleType) -> str:
     """The installed version of a module; fairseq's distribution has another name."""
     try:
-        return importlib.metadata.version("fairseq-fixed" if name == "fairseq" else name)
+        return importlib.metadata.version(installed_fairseq()[0] if name == "fairseq" else name)
     except importlib.metadata.PackageNotFoundError:
         return getattr(module, "__version__", "(unknown version)")
 

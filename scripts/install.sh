@@ -1,34 +1,47 @@
 #!/usr/bin/env bash
-# Creates the project's Python environment:   bash scripts/install.sh [--venv DIR]     (default: .venv next to scripts/)
-# Running it again takes seconds. A torch that is already installed, in DIR or in $PYTHON, is kept.
-# Environment variables: PYTHON (default python3), TORCH (default torch==2.13.0), EXTRAS (default: all in setup.py).
+# Creates the project's Python environment:
+#   bash scripts/install.sh [--venv DIR] [--python PROGRAM]     (default: .venv next to scripts/, python3)
+# Running it again takes seconds. A torch that is already installed, in DIR or in PROGRAM, is kept.
+# Environment variables: PYTHON (as --python), TORCH (default torch==2.13.0), EXTRAS (default: all in setup.py).
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
+PYTHON=${PYTHON:-python3}
 while [ $# -gt 0 ]; do
     case $1 in
         --venv) [ $# -ge 2 ] || { echo "error: --venv: no folder given" >&2; exit 1; }; venv=$2; shift 2 ;;
-        -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
-        *) echo "error: unknown argument $1; usage: bash scripts/install.sh [--venv DIR]" >&2; exit 1 ;;
+        --python) [ $# -ge 2 ] || { echo "error: --python: no program given" >&2; exit 1; }; PYTHON=$2; shift 2 ;;
+        -h | --help) sed -n '2,5s/^# //p' "$0"; exit 0 ;;
+        *) echo "error: unknown argument $1; usage: bash scripts/install.sh [--venv DIR] [--python PROGRAM]" >&2; exit 1 ;;
     esac
 done
-PYTHON=${PYTHON:-python3}
 TORCH=${TORCH:-torch==2.13.0}
 EXTRAS=${EXTRAS:-corpus,glue,report,tracking,atlas,dev}
 
 say() { printf '\n== %s\n' "$*"; }
-usable_torch='import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6))'
+supported=$root/entropy_mask_plugin/system/supported.py
+# has_usable_torch PYTHON: whether it has a torch, and one that is recent enough
+has_usable_torch() {
+    "$1" -c 'import runpy, sys, torch
+oldest = runpy.run_path(sys.argv[1])["OLDEST"]["torch"]
+sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < oldest)' "$supported" 2> /dev/null
+}
 
-if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-    echo "error: PYTHON: $PYTHON is missing or older than 3.11, expected Python 3.11 or newer" >&2
+[ ! -x "$venv/bin/python" ] || PYTHON=$venv/bin/python # an environment keeps its Python
+command -v "$PYTHON" > /dev/null || { echo "error: --python: $PYTHON not found, expected a Python program" >&2; exit 1; }
+# Refuses a Python that is not supported, in one line.
+fairseq=$("$PYTHON" "$supported")
+read -r fairseq form <<< "$fairseq"
+if [ "$form" = source ] && ! command -v g++ > /dev/null; then
+    echo "error: g++ not found, expected a C++ compiler, with which fairseq is built for this Python (Debian: apt-get install g++)" >&2
     exit 1
 fi
 
-say "1/4 environment: $venv"
+say "1/3 environment: $venv"
 if [ ! -x "$venv/bin/python" ]; then
     # On top of a python that has torch already (as in a GPU image), so that torch need not be downloaded again.
-    if "$PYTHON" -c "$usable_torch" 2>/dev/null; then on_top=--system-site-packages; else on_top=; fi
+    if has_usable_torch "$PYTHON"; then on_top=--system-site-packages; else on_top=; fi
     "$PYTHON" -m venv $on_top "$venv"
 fi
 venv=$(cd "$venv" && pwd)
@@ -37,26 +50,28 @@ pip() { "$python" -m pip --disable-pip-version-check "$@"; } # without -q, for i
 
 # Records what was installed once everything succeeded; the next call has nothing to do until this changes.
 stamp=$venv/entropy-mask-plugin.installed
-requirements=$(cat "$root/setup.py" "$root/scripts/install.sh"; grep __version__ "$root/entropy_mask_plugin/__init__.py"; echo "$root $EXTRAS")
-if [ "$(cat "$stamp" 2>/dev/null)" = "$requirements" ] && "$python" -c "$usable_torch" 2>/dev/null; then
+requirements=$(cat "$root/setup.py" "$root/scripts/install.sh" "$supported"
+    grep __version__ "$root/entropy_mask_plugin/__init__.py"; echo "$root $EXTRAS")
+if [ "$(cat "$stamp" 2>/dev/null)" = "$requirements" ] && has_usable_torch "$python"; then
     say "already installed: nothing to do"
     exit 0
 fi
 rm -f "$stamp"
 
-say "2/4 torch, and the build requirements of fairseq (setuptools, wheel, cython, numpy)"
-"$python" -c "$usable_torch" 2>/dev/null || pip install "$TORCH"
+say "2/3 torch, and what building needs (setuptools, wheel, cython, numpy)"
+has_usable_torch "$python" || pip install "$TORCH"
 pip install "setuptools>=69" wheel "cython>=3" "numpy>=1.26"
-torch=$("$python" -c 'import torch; print(torch.__version__)')
+# Not torch.__version__: of a CUDA build that is 2.13.0+cu130, say, where the distribution is 2.13.0.
+torch=$("$python" -c 'import importlib.metadata; print(importlib.metadata.version("torch"))')
 echo "torch $torch"
 printf 'torch==%s\n' "$torch" > "$venv/keep-torch.txt" # so that no later step replaces it
 
-say "3/4 fairseq, compiled against them (two to three minutes; needs a C++ compiler)"
-# Without --no-build-isolation, its build would download a second torch of several gigabytes.
-command -v g++ > /dev/null || { echo "error: g++ not found, expected a C++ compiler (Debian: apt-get install g++)" >&2; exit 1; }
-"$python" -c 'import fairseq' 2>/dev/null || pip install -c "$venv/keep-torch.txt" --no-build-isolation fairseq-fixed==0.12.3.1
-
-say "4/4 the plug-in and its other requirements"
+say "3/3 the plug-in and its requirements; fairseq comes as a $form$([ "$form" = wheel ] || echo ', compiled in two to three minutes')"
+# Both distributions of fairseq own the same files: the other one has to go first.
+for other in fairseq-fixed ve-fairseq; do
+    [ "$other" = "$fairseq" ] || ! pip show -q "$other" 2> /dev/null || pip uninstall -y "$other"
+done
+# Without --no-build-isolation, fairseq's build would download a second torch of several gigabytes.
 pip install -c "$venv/keep-torch.txt" --no-build-isolation -e "$root[$EXTRAS]"
 # fairseq requires torchaudio, but does not import it here. transformers imports it wherever it is installed, and fails
 # if its wheel was built for another torch (a CUDA build, on a machine without CUDA).

@@ -40,7 +40,9 @@ BLOCKS = {
     "CONTRIBUTING.md": {
         "bash scripts/install.sh": [HELP],
         "python docs/make_flags.py": ["test_docs.py"],
+        "bash scripts/release.sh": [HELP, "test_release.py"],
     },
+    "docs/install.md": {"bash scripts/install.sh": [HELP, "test_supported.py"]},
     "docs/pretrain.md": {
         "python scripts/prepare_corpus.py": ["test_corpus.py", TRAINS],
         "python -m entropy_mask_plugin.doctor": ["test_doctor.py"],

@@ -16,6 +16,7 @@ from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 from ..system.errors import require
 from ..system.machine import versions
+from ..system.supported import installed_fairseq
 from .results import STAGE_LOG, record
 
 # Logging is set up before fairseq is imported, one of whose modules would set DEBUG for all loggers.
@@ -141,8 +142,7 @@ def log_line(out, line):
 def describe_machine(options):
     import torch
 
-    packages = versions("torch", "fairseq-fixed", "triton", "transformers")
-    packages["fairseq"] = packages.pop("fairseq-fixed")  # the name of its distribution
+    packages = {**versions("torch", "triton", "transformers"), "fairseq": installed_fairseq()[1]}
     card = {"device": "cpu"}
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)

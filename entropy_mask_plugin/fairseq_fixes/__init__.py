@@ -16,9 +16,10 @@ late_log            numbers stay on the device until the log is read
 tracking            TensorBoard and W&B
 """
 
-import importlib.metadata
+import sys
 
 from ..system.errors import UsageError
+from ..system.supported import FAIRSEQ, installed_fairseq, python_problem
 from . import (
     average,
     background_reader,
@@ -34,8 +35,6 @@ from . import (
     tracking,
     training_step,
 )
-
-RELEASE = "0.12.3.1"  # of fairseq-fixed: the one whose internals the patches below were written for
 
 # Each docstring says which behaviour of fairseq it changes, and why. The order of the last three, which patch one loop,
 # matters.
@@ -73,20 +72,26 @@ def apply_fairseq_fixes() -> None:
     """Apply all PATCHES. (`models` calls `registry.make_room_for_bert_base` itself, before it registers its archs.)
 
     Raises:
-        UsageError: another release of fairseq is installed.
+        UsageError: this Python, or this release of fairseq, is not supported.
     """
+    refuse_another_python()
     refuse_another_fairseq()
     for patch in PATCHES:
         patch()
 
 
+def refuse_another_python() -> None:
+    """A checkout also runs in a Python that pip would have refused."""
+    problem = python_problem(sys.version_info[:2])
+    if problem:
+        raise UsageError(problem)
+
+
 def refuse_another_fairseq() -> None:
     """The patches replace private names, which another release may use differently."""
-    try:
-        release = importlib.metadata.version("fairseq-fixed")
-    except importlib.metadata.PackageNotFoundError:
-        release = None
-    if release != RELEASE:
-        installed = f"fairseq-fixed {release}" if release else "a fairseq that is not fairseq-fixed"
-        raise UsageError(f"fairseq: {installed} is installed, expected fairseq-fixed {RELEASE}, whose internals this "
-                         "plug-in patches; run scripts/install.sh")
+    name, release = installed_fairseq()
+    if release != FAIRSEQ[name]:
+        installed = f"{name} {release}" if release else f"a fairseq that is neither {' nor '.join(FAIRSEQ)}"
+        expected = " or ".join(f"{name} {release}" for name, release in FAIRSEQ.items())
+        raise UsageError(f"fairseq: {installed} is installed, expected {expected}, whose internals this plug-in "
+                         "patches; run scripts/install.sh")

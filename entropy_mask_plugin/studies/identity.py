@@ -13,10 +13,10 @@ from ..system.digests import digest, digest_of_file
 from ..system.errors import UsageError
 from ..system.machine import cpu_name, versions
 from ..system.processes import PACKAGE
+from ..system.supported import installed_fairseq
 from .options import StudyOptions
 from .plan import FINISHED
 
-DECISIVE_PACKAGES = ("torch", "fairseq-fixed", "numpy", "scikit-learn", "entropy-mask-plugin")
 PHRASES = {"extra_args": "other flags after --", "data": "other --data", "glue": "other --glue",
            "scale": "another --scale", "arch": "another --arch", "teacher": "another --teacher",
            "epochs": "another --epochs"}  # of a key, in an error
@@ -36,7 +36,9 @@ def identity(options: StudyOptions) -> Dict[str, Any]:
 
 def step_environment(options: StudyOptions) -> Dict[str, Any]:
     """What a step runs on. A study may run on several machines, and the record of each step names its own."""
-    return {"machine": describe_device(options), "versions": versions(*DECISIVE_PACKAGES)}
+    fairseq, _ = installed_fairseq()
+    return {"machine": describe_device(options),
+            "versions": versions("torch", fairseq, "numpy", "scikit-learn", "entropy-mask-plugin")}
 
 
 def commit() -> Optional[str]:
