@@ -13,6 +13,7 @@ average             the moving average of the weights
 late_norm           gradients are checked for nan and inf one update later
 yaml_numbers        ramps that hydra reads as numbers are refused
 late_log            numbers stay on the device until the log is read
+meters              their memory
 tracking            TensorBoard and W&B
 """
 
@@ -29,6 +30,7 @@ from . import (
     data_files,
     late_log,
     late_norm,
+    meters,
     ranks,
     registry,
     save_dir,
@@ -53,6 +55,7 @@ PATCHES = (
     ranks.broadcast_objects_with_torch,
     ranks.destroy_process_groups_at_exit,
     background_reader.stop_prefetching_at_exit,
+    meters.forget_names_out_of_use,
     data_files.close_what_was_opened,
     checkpoint_files.validate_before_training,
     save_dir.report_unusable_save_dir,
