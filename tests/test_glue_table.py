@@ -276,5 +276,5 @@ def test_records_that_cannot_be_read_are_named_with_what_is_missing(runs):
                                          "freeze_encoder, limit in it"):
         read_fine_tuning_runs([str(runs / "base")])
     (runs / "base" / "cola" / "seed1" / "result.json").write_text("[]")
-    with pytest.raises(UsageError, match="seed1/result.json: a record with list found, expected seconds in it"):
+    with pytest.raises(UsageError, match="seed1/result.json is damaged \\(a list\\), expected JSON"):
         read_fine_tuning_runs([str(runs / "base")])
