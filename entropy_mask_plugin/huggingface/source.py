@@ -88,7 +88,7 @@ def read_tensors(folder: str, flag: str) -> Dict[str, Tensor]:
 
 def parts_of_index(folder: str, name: str, flag: str) -> List[str]:
     """The files that an index names, in order; raises a UsageError where it is damaged."""
-    places = read_model_json(folder, name, flag).get("weight_map")
+    places: Any = read_model_json(folder, name, flag).get("weight_map")
     fine = isinstance(places, dict) and places and all(
         isinstance(part, str) and os.path.basename(part) == part and "\0" not in part for part in places.values())
     require(flag, f"{os.path.join(folder, name)} without a usable weight_map", fine, "{tensor: file of the folder}")

@@ -99,8 +99,8 @@ def special_names(folder: str, flag: str) -> Dict[str, str]:
         return {}
     config = read_model_json(folder, "tokenizer_config.json", flag)
     tokens = {special: config.get(f"{special}_token") for special in SPECIALS}
-    names = {special: token.get("content") if isinstance(token, dict) else token
-             for special, token in tokens.items() if token}
+    names: Dict[str, Any] = {special: token.get("content") if isinstance(token, dict) else token
+                             for special, token in tokens.items() if token}
     file = os.path.join(folder, "tokenizer_config.json")
     for special, name in names.items():
         require(f"{flag}: {file}", f"{special}_token {name!r:.60}", isinstance(name, str), "a token")

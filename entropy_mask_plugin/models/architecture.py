@@ -52,7 +52,7 @@ def class_of(name: Any) -> Type[nn.Module]:
     return ARCH_MODEL_REGISTRY.get(name, nn.Module) if isinstance(name, str) else nn.Module
 
 
-def with_defaults(settings: Dict[str, Any], name: str) -> Dict[str, Any]:
+def with_defaults(settings: Dict[str, Any], name: Any) -> Dict[str, Any]:
     """The settings, with those of the arch where they are missing."""
     if name in MODEL_DATACLASS_REGISTRY:
         return {**vars(MODEL_DATACLASS_REGISTRY[name]()), **settings}
