@@ -249,11 +249,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if args.at is not None:
             repeat(args.only[0], args.at, args.seed, folder)
             return 0
-        with tqdm(total=args.mutations * len(args.only), unit=" mutations", mininterval=1) as bar:
+        total = sum(len(range(0, args.mutations, FORMATS[name].every)) for name in args.only)
+        with tqdm(total=total, unit=" mutations", mininterval=1) as bar:
             for name in args.only:
                 begin = time.monotonic()
                 bar.set_description(name)
-                outcomes = fuzz(name, list(range(args.mutations)), args.seed, folder, bar.update)
+                numbers = list(range(0, args.mutations, FORMATS[name].every))
+                outcomes = fuzz(name, numbers, args.seed, folder, bar.update)
                 bar.write("\n".join([summary(name, outcomes, time.monotonic() - begin), *findings(name, outcomes)]),
                           file=sys.stdout)
                 failed |= any(outcome.kind == FOUND for outcome in outcomes)

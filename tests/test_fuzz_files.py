@@ -1,6 +1,6 @@
 """Files at random: mutated ones of every kind are read or refused in one line, and none runs code.
 
-Some hundred mutations of each kind here, MUTATIONS=10000 each night.
+A hundred mutations of each kind here, a thousand each night (MUTATIONS=1000).
 """
 
 import io

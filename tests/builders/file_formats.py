@@ -61,11 +61,13 @@ TEXT = ["a quick brown fox, number 7 and a lazy dog", "the value of the name is 
 
 
 class Format(NamedTuple):
-    """file: in the folder of originals; mutate: see `mutations`; read: function of the folder."""
+    """file: in the folder of originals; mutate: see `mutations`; read: function of the folder; every: of so many
+    mutations one is read, where reading takes long."""
 
     file: str
     mutate: Callable
     read: Callable
+    every: int = 1
 
 
 # ---- originals
@@ -334,8 +336,8 @@ FORMATS = {
     "init-from": Format(*CHECKPOINT, init_from),
     "restore-file": Format(*LAST, restore_file),
     "atlas, cross, restored average": Format(*LAST, atlas),
-    "compare-runs, checkpoint": Format(*LAST, compared),
-    "compare-runs, train.log": Format("run/train.log", mutations.of_text, compared),
+    "compare-runs, checkpoint": Format(*LAST, compared, every=10),
+    "compare-runs, train.log": Format("run/train.log", mutations.of_text, compared, every=10),
     "export-hf-bert": Format(*CHECKPOINT, export),
     "weight-drift": Format(*CHECKPOINT, weight_drift),
     "minimal-pairs, checkpoint": Format(*CHECKPOINT, evaluated),
