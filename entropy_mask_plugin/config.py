@@ -253,7 +253,7 @@ def lengths_of(value: Any, flag: str = "--tokens-per-sample") -> Tuple[int, ...]
 
 def recorded_lengths(task: Mapping[str, Any]) -> Tuple[int, ...]:
     """The block lengths of the task's settings in a checkpoint, ascending."""
-    return parse_lengths(task.get("tokens_per_sample", recorded_defaults()["tokens_per_sample"]))
+    return lengths_of(task.get("tokens_per_sample", recorded_defaults()["tokens_per_sample"]))
 
 
 def block_lengths_of(cfg: Any, unigram: Optional[float] = None) -> BlockLengths:
@@ -312,7 +312,7 @@ def rate_of(name: str, value: Any) -> Any:
 
 def recorded_guided_fraction(task: Mapping[str, Any]) -> Rate:
     """The rate of --guided-fraction of the task's settings in a checkpoint, a dict; 1 in those older than the flag."""
-    return parse_rate(task.get("guided_fraction", 1.0))
+    return rate_of("guided_fraction", task.get("guided_fraction", 1.0))
 
 
 def recorded_corruption(task: Mapping[str, Any]) -> Corruption:

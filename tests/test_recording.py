@@ -157,7 +157,7 @@ def test_a_recorder_that_begins_again_removes_what_was_recorded_from_that_update
 def test_the_masks_of_an_epoch_are_found_by_sample(tmp_path):
     for rank in range(3):
         (tmp_path / f"rank{rank}").mkdir()
-    (tmp_path / "facts.json").write_text(json.dumps({"version": 1}))
+    (tmp_path / "facts.json").write_text(json.dumps({"version": 1, "run": "", "number of shards": 1, "shards": {}}))
     rng = np.random.default_rng(2)
     early, late, wide = made_batches(rng, [(3, 5, 2), (4, 5, 2), (3, 4, 5)])
     late = late._replace(ids=np.append(early.ids[:2], late.ids[:3]))  # two samples are masked again

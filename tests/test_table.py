@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from entropy_mask_plugin.reporting.records import read_record
+from entropy_mask_plugin.reporting.records import NUMBER, TEXT, read_record
 from entropy_mask_plugin.reporting.table import Table, table_of_records
 from entropy_mask_plugin.system.errors import UsageError
 
@@ -43,9 +43,9 @@ def test_phrases_of_older_records_become_keys_at_every_level_and_values_stay(tmp
     path = tmp_path / "finished.json"
     path.write_text(json.dumps({"seconds of the last call": 1.5, "peak memory": 7, "machine": "row",
                                 "steps": [{"what": "entropy", "corpus 2 valid.*": "corpus 2 valid.*"}]}))
-    assert read_record(str(path), ("peak_memory_bytes",)) == {
+    assert read_record(str(path), {"peak_memory_bytes": NUMBER}) == {
         "last_call_seconds": 1.5, "peak_memory_bytes": 7, "machine": "row",
         "steps": [{"event": "entropy", "corpus2/valid.*": "corpus 2 valid.*"}]}
     with pytest.raises(UsageError, match="finished.json: a record with last_call_seconds, .*, steps found, expected "
                                          "command in it, as this version writes them"):
-        read_record(str(path), ("command",))
+        read_record(str(path), {"command": TEXT})

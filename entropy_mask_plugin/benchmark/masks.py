@@ -9,10 +9,14 @@ import functools
 import torch
 from fairseq import checkpoint_utils
 
+from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.structure import section_of
+from ..inspection.checkpoints import TASK
 from ..masking.refinement import refine_near_cut, refine_nearest
 from ..masking.scores.entropy import projected_entropy
 from ..masking.strategies import select
 from ..masking.take import number_to_mask
+from ..models.architecture import check_model
 from ..system.errors import require
 from .results import record
 
@@ -23,6 +27,11 @@ COMPARED = ("high", "low", "mid", "marginal")
 def run(options):
     require("--checkpoint", options.checkpoint, options.checkpoint is not None, "a trained model, for --stages masks")
     require("--data", options.data, options.data is not None, "its data-bin, for --stages masks")
+    state = read_checkpoint(options.checkpoint, "--checkpoint")
+    name = section_of(state, "task").get("_name")
+    require("--checkpoint", f"{options.checkpoint} of --task {name}", state.get("args") is None and name == TASK,
+            f"a checkpoint of --task {TASK}")
+    check_model(state, options.checkpoint, "--checkpoint")
     (model,), _, task = checkpoint_utils.load_model_ensemble_and_task(
         [options.checkpoint], arg_overrides={"data": options.data})
     task.load_dataset("train")

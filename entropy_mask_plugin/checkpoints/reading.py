@@ -1,5 +1,6 @@
 """Reading a checkpoint from an untrusted source, without running code in it."""
 
+import io
 import os
 import pickle
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from ..system.errors import UsageError, require
+from .structure import check_structure
 
 NO_HEAD = "masked-LM head"  # key in extra_state of an imported encoder without a head: why it cannot be a teacher
 
@@ -31,15 +33,15 @@ def read_checkpoint(path: str, flag: str) -> dict:
         path: a file written by fairseq-train.
         flag: the command-line flag that names it, for messages.
     Raises:
-        UsageError: missing, a folder, truncated, not a fairseq checkpoint, or a pickle that would run code.
+        UsageError: missing, a folder, truncated, not a fairseq checkpoint (see `check_structure`), or a pickle that
+            would run code.
     """
     if os.path.isdir(path):
         raise UsageError(f"{flag}: {path} is a folder, expected a checkpoint file written by fairseq-train")
     if not os.path.exists(path):
         raise UsageError(f"{flag}: {path} does not exist, expected a checkpoint file written by fairseq-train")
     state = load_safely(path, flag)
-    if not (isinstance(state, dict) and "model" in state and (isinstance(state.get("cfg"), dict) or state.get("args"))):
-        raise UsageError(f"{flag}: {path} is not a fairseq checkpoint, expected a dict with 'model' and 'cfg'")
+    check_structure(state, path, flag)
     return state
 
 
@@ -53,7 +55,11 @@ def load_safely(path: str, flag: str) -> Any:
         UsageError: truncated, another format, or a pickle that would run code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        if _is_zip(path):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with open(path, "rb") as file:  # all of it: from a file, a pickle is given as much memory as it asks for
+            content = io.BytesIO(file.read())
+        return torch.load(content, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "holds more than tensors and plain values" if "global" in str(error).lower() else "cannot be read"
         raise UsageError(f"{flag}: {path} {reason}; refused, nothing in it was run ({_first_line(error)})") from None

@@ -49,10 +49,9 @@ def check_size(state: dict, path: str, flag: str, expected: int) -> None:
     """Raise a UsageError unless the checkpoint's token embedding has the expected number of rows."""
     logger.warning(f"{flag}: {path} does not record its vocabulary: only its size can be compared with the data's")
     for name, tensor in state["model"].items():
-        if name.endswith("embed_tokens.weight") and len(tensor) != expected:
-            raise UsageError(
-                f"{flag}: {path} has another vocabulary than the data: {len(tensor)} symbols, expected {expected}"
-            )
+        if name.endswith("embed_tokens.weight") and tensor.shape[:1] != (expected,):
+            raise UsageError(f"{flag}: {path} has another vocabulary than the data: {sum(tensor.shape[:1])} symbols, "
+                             f"expected {expected}")
 
 
 def first_difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
@@ -73,7 +72,7 @@ def symbols_of_checkpoint(state: dict, path: str) -> Optional[List[str]]:
     for folder in (os.path.dirname(path), *data_folders):
         file = os.path.join(folder, "dict.txt")
         if os.path.exists(file):
-            theirs = Dictionary.load(file)
+            theirs = read_dictionary(folder)
             theirs.add_symbol("<mask>")
             return theirs.symbols
     return None

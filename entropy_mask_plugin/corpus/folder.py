@@ -9,10 +9,15 @@ from typing import Any, Dict, List
 
 from ..huggingface.tokenizer_files import TOKENIZER_FILE_NAMES
 from ..system.atomic_files import read_json, remove, remove_leftovers, write_json
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 
 PRODUCTS = ("tokenizer.vocab", *TOKENIZER_FILE_NAMES, "dict.txt", "encoded", "bin")
 CONTENT = "content of the source"  # the parameter that only pass 1 provides
+
+
+def is_list_of_names(value: Any) -> bool:
+    """Whether a value of a record names files of the folder."""
+    return isinstance(value, list) and all(isinstance(name, str) and "\0" not in name for name in value)
 
 
 class CorpusFolder:
@@ -26,7 +31,11 @@ class CorpusFolder:
     def __init__(self, folder: str, parameters: Dict[str, Any]):
         self.folder, self.parameters = folder, parameters
         self.finished = self.has("corpus.json")
-        self.record = self.read("corpus.json" if self.finished else "unfinished.json")
+        name = "corpus.json" if self.finished else "unfinished.json"
+        self.record = self.read(name)
+        fine = isinstance(self.record.get("parameters", {}), dict) and is_list_of_names(
+            self.record.get("tokenizer", None if self.finished else []))
+        require("--out", f"{self.path(name)}, which is damaged,", fine, "it as this command wrote it")
 
     def path(self, name: str) -> str:
         """The path of a file or folder in it."""

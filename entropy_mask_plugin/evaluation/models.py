@@ -13,6 +13,7 @@ from fairseq.tasks import FairseqTask
 from torch.nn.utils.rnn import pad_sequence
 
 from ..checkpoints.reading import NO_HEAD, file_or_huggingface_folder, read_checkpoint
+from ..checkpoints.structure import section_of
 from ..checkpoints.vocabulary import symbols_of_checkpoint
 from ..corpus.matching import read_matching_tokenizer
 from ..corpus.settings import CorpusTokenizer
@@ -151,7 +152,7 @@ def read_model(path: str, tokenizer: Optional[str] = None) -> EvaluatedModel:
     if symbols is None:
         raise UsageError(f"{FLAG}: {path} does not record its vocabulary, expected a dict.txt in its folder")
     model = load_masked_lm(path, FLAG, VocabularyTask(dictionary_of(symbols)))
-    settings = (state.get("cfg") or {}).get("task") or {}
+    settings = section_of(state, "task")
     return EvaluatedModel(path, model, symbols, settings, tokenizer, state)
 
 

@@ -73,7 +73,7 @@ def pair_of(line: str, file: str, number: int, flag: str) -> Pair:
     origin = f"{file}, line {number}"
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{flag}: {origin}: not JSON ({error}), expected an object") from error
     if not isinstance(content, dict):
         raise UsageError(f"{flag}: {origin}: a {type(content).__name__} found, expected an object with "

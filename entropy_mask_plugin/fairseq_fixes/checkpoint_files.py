@@ -16,9 +16,11 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from fairseq.trainer import Trainer
 
+from ..checkpoints.structure import UNFIT
 from ..checkpoints.writing import write_checkpoint
 from ..system.atomic_files import atomic_path
 from ..system.errors import UsageError, naming
+from ..system.text import one_line
 from .clock import start_training_clock
 
 logger = logging.getLogger(__name__)
@@ -79,8 +81,8 @@ def name_unreadable_checkpoints() -> None:
 
 def validate_before_training() -> None:
     """For any task, fairseq trains from random weights where --restore-file does not exist, prints a long traceback for
-    a checkpoint of other sizes, and adds an update when a run that reached --max-update or --stop-time-hours is started
-    again.
+    a checkpoint of other sizes, another optimizer or criterion, and adds an update when a run that reached --max-update
+    or --stop-time-hours is started again.
     """
     fairseq_load = checkpoint_utils.load_checkpoint
 
@@ -89,6 +91,12 @@ def validate_before_training() -> None:
             raise UsageError(f"--restore-file: {cfg.restore_file} does not exist, expected a checkpoint file")
         try:
             loaded = fairseq_load(cfg, trainer, **kwargs)
+        except (UsageError, torch.OutOfMemoryError):
+            raise
+        except UNFIT as error:
+            reason = f"{type(error).__name__}: {one_line(str(error))[:300]}"
+            raise UsageError(f"--restore-file: {cfg.restore_file} of --save-dir {cfg.save_dir} cannot be resumed from "
+                             f"({reason}), expected a checkpoint of the same flags") from error
         except Exception as error:  # fairseq raises nothing more precise
             if not str(error).startswith("Cannot load model parameters from checkpoint"):
                 raise

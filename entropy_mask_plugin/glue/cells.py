@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..reporting.records import read_record
+from ..reporting.records import LIST, NONE, NUMBER, OBJECT, read_record
 from ..system.errors import UsageError, require
 from .metrics import Predictions, majority_baseline, official_score, read_predictions, score
 from .predict import predictions_file
 from .tasks import TASKS, Task
+
+SETTINGS = {"protocol": OBJECT, "freeze_encoder": (bool,), "limit": (int, *NONE), "extra_args": LIST}
 
 
 @dataclass
@@ -59,7 +61,7 @@ class FineTuningRun:
                              for key, value in self.recipe()["protocol"].items())
         frozen = "; encoder frozen" if self.settings["freeze_encoder"] else ""
         limit = f"; LIMITED to the first {self.settings['limit']:,} examples" if self.settings["limit"] else ""
-        extra = "; " + " ".join(self.settings["extra_args"]) if self.settings["extra_args"] else ""
+        extra = "; " + " ".join(map(str, self.settings["extra_args"])) if self.settings["extra_args"] else ""
         return f"{self.name}: {protocol}{frozen}{limit}{extra}"
 
     def recipe(self) -> Dict[str, Any]:
@@ -93,7 +95,7 @@ def read_fine_tuning_run(folder: str, name: str) -> FineTuningRun:
     for key, task in TASKS.items():
         started = started_seeds(folder, key)
         finished = {seed: path for seed, path in started.items() if os.path.exists(os.path.join(path, "result.json"))}
-        results = [read_record(os.path.join(path, "result.json"), ("seconds",)) for path in finished.values()]
+        results = [read_result(os.path.join(path, "result.json")) for path in finished.values()]
         for dev, cell in task.cells().items() if finished else ():
             file = predictions_file(key, dev)
             seeds = {seed: read_predictions(os.path.join(path, file), task) for seed, path in finished.items()}
@@ -102,6 +104,15 @@ def read_fine_tuning_run(folder: str, name: str) -> FineTuningRun:
     if not cells:
         raise UsageError(f"{folder}: no finished fine-tuning found, expected TASK/seedN/result.json")
     return FineTuningRun(name, cells, read_settings(folder))
+
+
+def read_result(path: str) -> Dict[str, Any]:
+    """A result.json; n_train_examples may be missing."""
+    result = read_record(path, {"seconds": NUMBER})
+    number, seconds = result.get("n_train_examples"), result["seconds"]
+    require(path, f"{number!r:.60} training examples", number is None or type(number) is int, "a number")
+    require(path, f"{seconds} seconds", 0 <= seconds < 1e12, "a time")
+    return result
 
 
 def started_seeds(folder: str, task: str) -> Dict[int, str]:
@@ -118,4 +129,4 @@ def read_settings(folder: str) -> Dict[str, Any]:
         UsageError: damaged, or of a version whose settings cannot be compared with today's.
     """
     path = os.path.join(folder, "settings.json")
-    return read_record(path, ("protocol", "freeze_encoder", "limit", "extra_args")) if os.path.exists(path) else {}
+    return read_record(path, SETTINGS) if os.path.exists(path) else {}

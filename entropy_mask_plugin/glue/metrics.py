@@ -59,7 +59,7 @@ def read_predictions(path: str, task: Task) -> Predictions:
         return Predictions(*(np.array([number(row[column]) for row in rows]) for column in ("gold", "predicted")))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}, expected the predictions of a finished trial") from error
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UsageError(f"{path}: {error}, expected index, gold and predicted of {task.folder}") from error
 
 

@@ -5,8 +5,9 @@ from dataclasses import fields
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
-from fairseq.models import MODEL_DATACLASS_REGISTRY
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_DATACLASS_REGISTRY
 
+from ..models.bert import BertModel
 from ..system.errors import require
 from .tasks import TASKS
 
@@ -134,7 +135,8 @@ def model_settings(state: Dict[str, Any], path: str, flag: str) -> Dict[str, Any
     """
     model: Any = (state.get("cfg") or {}).get("model")
     name = model.get("_name") if isinstance(model, dict) else getattr(model, "arch", None)
-    require(flag, f"{path} of arch {name}", isinstance(model, dict) and name in MODEL_DATACLASS_REGISTRY,
+    require(flag, f"{path} of arch {name}", isinstance(model, dict) and name in MODEL_DATACLASS_REGISTRY
+            and issubclass(ARCH_MODEL_REGISTRY[name], BertModel),  # fairseq runs settings of its own archs as code
             "a checkpoint of one of this plug-in's archs")
     return model
 

@@ -12,7 +12,7 @@ from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.vocabulary import symbols_of_checkpoint
 from ..corpus.matching import read_matching_tokenizer
 from ..huggingface.tokenizer_files import find_tokenizer
-from ..reporting.records import read_record
+from ..reporting.records import OBJECT, read_record
 from ..system.atomic_files import atomic_path, read_bytes, remove_leftovers, write_bytes, write_json
 from ..system.digests import digest, digest_of_file
 from ..system.errors import UsageError, require
@@ -168,7 +168,7 @@ def n_train_examples(folder, made_for):
     """From made_for.json, after checking it."""
     path = os.path.join(folder, "made_for.json")
     require("--data", f"{folder} without made_for.json", os.path.exists(path), "a folder that this command made")
-    record = read_record(path, ("made_for", "n_examples"))
+    record = read_record(path, {"made_for": OBJECT, "n_examples": OBJECT})
     for part, value in made_for.items():
         old = record["made_for"].get(part)
         if old != value:

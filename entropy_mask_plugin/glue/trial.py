@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
 
 from ..checkpoints.reading import read_checkpoint
 from ..checkpoints.writing import write_checkpoint
-from ..reporting.records import read_record
+from ..reporting.records import NONE, NUMBER, read_record
 from ..system.atomic_files import atomic_path, remove, write_json
 from ..system.processes import PACKAGE, run_logged
 from .metrics import official_score, read_predictions
@@ -102,7 +102,8 @@ def run_point(trial: GlueTrial, point: Point) -> Dict[str, Any]:
     folder = os.path.join(trial.folder, point.folder())
     finished = os.path.join(folder, "score.json")
     if os.path.exists(finished):
-        return read_record(finished, ("dev_score_pct", SCORE_KEY[trial.protocol.best], "seconds"))
+        return read_record(finished, {"dev_score_pct": (*NUMBER, *NONE), SCORE_KEY[trial.protocol.best]: NUMBER,
+                                      "seconds": NUMBER})
     os.makedirs(folder, exist_ok=True)
     command = glue_train_command(trial.task, trial.protocol, point, trial.seed, trial.n_train_examples, trial.model,
                                  trial.checkpoint, trial.data, folder, PACKAGE, trial.extra_args)

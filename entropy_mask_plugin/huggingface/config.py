@@ -3,8 +3,9 @@
 import os
 from typing import Any, Dict, Union
 
+from ..checkpoints.structure import shown
 from ..models.bert import BertConfig
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 from .source import read_model_json
 from .vocabulary import TokenizerVocabulary
 
@@ -29,6 +30,7 @@ ASSUMED = (
     ("add_cross_attention", False, (False,)),
     ("tie_word_embeddings", True, (True,)),
 )
+OPTIONAL = {"architectures": list, "classifier_dropout": (int, float), "vocab_size": int}  # types of further keys
 
 
 def read_config(folder: str, flag: str) -> BertConfig:
@@ -42,6 +44,9 @@ def read_config(folder: str, flag: str) -> BertConfig:
     """
     config = read_model_json(folder, "config.json", flag)
     path = os.path.join(folder, "config.json")
+    for name, kinds in OPTIONAL.items():
+        value = config.get(name)
+        require(f"{flag}: {path}", f"{name} {shown(value)}", value is None or isinstance(value, kinds), "a BERT's")
     for name in config.get("architectures") or ():  # absent, like model_type, in Google's own files
         if not str(name).startswith("Bert"):
             raise UsageError(f"{flag}: {path}: architecture {name} found, expected a BERT")
@@ -64,7 +69,7 @@ def size(config: Dict[str, Any], name: str, default: Union[int, float], origin: 
         UsageError: anything else; begins with `origin`.
     """
     value = config.get(name, default)
-    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1 << 31
     if not fine or isinstance(default, int) and (value != int(value) or value < 1):
         raise UsageError(f"{origin}: {name} {value!r} found, expected a number like {default}")
     return type(default)(value)

@@ -1,27 +1,31 @@
 """A checkpoint of ours -> a folder that unmodified `transformers` loads."""
 
 import os
+from dataclasses import fields
 from typing import Any, Dict, List, Optional, Tuple
 
 import safetensors.torch
-from fairseq.data import Dictionary
-from fairseq.models import ARCH_MODEL_REGISTRY
+import torch
 from torch import Tensor
 
 from ..checkpoints.reading import NO_HEAD, read_checkpoint
-from ..checkpoints.vocabulary import symbols_of_checkpoint
-from ..models.bert import BertModel
+from ..checkpoints.structure import UNFIT, section_of, shown
+from ..checkpoints.vocabulary import read_dictionary, symbols_of_checkpoint
+from ..models.architecture import check_model, class_of, settings_of_model, with_defaults
+from ..models.bert import BertConfig, BertModel
 from ..models.hbert import HybridModel
 from ..system.atomic_files import atomic_path, write_bytes
 from ..system.errors import UsageError, require
 from ..system.finite import refuse_not_finite
 from .config import write_config
+from .importing import new_model
 from .model_card import model_card
 from .tokenizer_files import TokenizerFiles, find_tokenizer, read_tokenizer_files
 from .vocabulary import TokenizerVocabulary, json_bytes
 from .weights import to_classifier, to_encoder, to_huggingface
 
 FLAG = "--checkpoint"
+HEAD = ("dense.weight", "dense.bias", "out_proj.weight", "out_proj.bias")
 MASKED_LM, CLASSIFIER, ENCODER = "BertForMaskedLM", "BertForSequenceClassification", "BertModel"
 
 
@@ -50,6 +54,7 @@ def export_bert(
     symbols = symbols_of_checkpoint(state, checkpoint)
     if symbols is None:
         raise UsageError(f"{FLAG}: {checkpoint} does not record its vocabulary, expected a dict.txt in its folder")
+    check_weights_of_model(state, symbols, checkpoint)
     positions = state["cfg"]["model"]["max_positions"]
     files = read_tokenizer_files(find_tokenizer(tokenizer, checkpoint, state), symbols, positions)
     if architecture == CLASSIFIER:
@@ -65,17 +70,33 @@ def export_bert(
 
 def check_exportable(state: dict, checkpoint: str) -> None:
     """Raise a UsageError for a model that transformers' BERT cannot compute."""
-    model = (state.get("cfg") or {}).get("model")  # a Namespace in old checkpoints, none of which is ours
-    name = model.get("_name") if isinstance(model, dict) else getattr(model or state.get("args"), "arch", None)
-    if not isinstance(model, dict) or not issubclass(ARCH_MODEL_REGISTRY.get(name, object), BertModel):
-        raise UsageError(f"{FLAG}: {checkpoint} is of arch {name}, expected bert_base, bertlet or another BERT of this "
-                         "plug-in")
-    if issubclass(ARCH_MODEL_REGISTRY[name], HybridModel):
+    settings = settings_of_model(state)
+    name = settings.get("_name") or settings.get("arch")
+    if not issubclass(class_of(name), BertModel):
+        raise UsageError(f"{FLAG}: {checkpoint} is of arch {shown(name)}, expected bert_base, bertlet or another BERT "
+                         "of this plug-in")
+    check_model(state, checkpoint, FLAG)
+    state["cfg"]["model"] = model = with_defaults(settings, name)
+    if issubclass(class_of(name), HybridModel):
         raise UsageError(f"{FLAG}: {checkpoint} is of arch {name}, expected a BERT: transformers has no model with "
                          "additive attention or sub-LayerNorm")
     if model["encoder_normalize_before"]:
         raise UsageError(f"{FLAG}: {checkpoint} was trained with --encoder-normalize-before, expected post-LayerNorm: "
                          "transformers' BERT has no other layout")
+
+
+def check_weights_of_model(state: dict, symbols: List[str], checkpoint: str) -> None:
+    """Raise a UsageError unless the weights are those of the model that the settings and the vocabulary describe."""
+    sizes = {field.name: state["cfg"]["model"][field.name] for field in fields(BertConfig)}
+    try:
+        with torch.device("meta"):  # shapes, no weights
+            expected = new_model(BertConfig(**sizes), symbols).state_dict()
+    except UNFIT as error:
+        raise UsageError(f"{FLAG}: {checkpoint} cannot be built: {error}") from error
+    for name, tensor in expected.items():
+        shape = tuple(state["model"][name].shape) if name in state["model"] else "missing"
+        require(FLAG, f"{checkpoint} with {name} {shape}", shape == tuple(tensor.shape),
+                f"{tuple(tensor.shape)} by its settings and vocabulary")
 
 
 def architecture_of(state: dict, checkpoint: str, requested: Optional[str]) -> str:
@@ -99,8 +120,12 @@ def architecture_of(state: dict, checkpoint: str, requested: Optional[str]) -> s
 
 
 def check_classifier(state: dict, checkpoint: str) -> None:
-    """Raise a UsageError for a fine-tuned model whose input format no tokenizer of transformers produces."""
-    task = state["cfg"]["task"]
+    """Raise a UsageError for a fine-tuned model whose input format no tokenizer of transformers produces, or without
+    its head."""
+    task, head = section_of(state, "task"), section_of(state, "criterion").get("classification_head_name")
+    for name in HEAD:
+        full = f"classification_heads.{head}.{name}"
+        require(FLAG, f"{checkpoint} without {full}", full in state["model"], "a fine-tuned model with its head")
     for name, fine, expected in (("_name", ("sentence_prediction",), "sentence_prediction"),
                                  ("init_token", (0,), "0, which is <s>"), ("separator_token", (None, 2), "2 or none")):
         if task.get(name) not in fine:
@@ -118,10 +143,10 @@ def classifier(state: dict, files: TokenizerFiles) -> Tuple[TokenizerFiles, Dict
     task = state["cfg"]["task"]
     prefix = f"classification_heads.{state['cfg']['criterion']['classification_head_name']}."
     head = {name[len(prefix):]: tensor for name, tensor in state["model"].items() if name.startswith(prefix)}
-    separators = 1 if task["separator_token"] is None else 2
+    separators = 1 if task.get("separator_token") is None else 2
     names = class_names(task, len(head["out_proj.bias"]))
     more = {"num_labels": len(head["out_proj.bias"]), "problem_type": "single_label_classification"}
-    if state["cfg"]["criterion"]["regression_target"]:
+    if section_of(state, "criterion").get("regression_target"):
         more["problem_type"] = "regression"
     elif names:
         more |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
@@ -131,10 +156,10 @@ def classifier(state: dict, files: TokenizerFiles) -> Tuple[TokenizerFiles, Dict
 
 def class_names(task: Dict[str, Any], count: int) -> List[str]:
     """The classes' names in the label dictionary of the fine-tuning data; empty where it is missing or smaller."""
-    file = os.path.join(task["data"], "label", "dict.txt")
-    if not os.path.exists(file):
+    folder = os.path.join(task.get("data") or "", "label")
+    if not os.path.exists(os.path.join(folder, "dict.txt")):
         return []
-    labels = Dictionary.load(file)
+    labels = read_dictionary(folder)
     names = labels.symbols[labels.nspecial :][:count]  # fairseq pads dictionaries with "madeupword0000", …
     return names if len(names) == count and not any(name.startswith("madeupword") for name in names) else []
 

@@ -66,7 +66,10 @@ def normalizer(spec: Any) -> normalizers.Normalizer:
     letter and an accent; for tables based on NFKC, a preceding NFKC leaves no such pairs."""
     steps = []
     if spec.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+        try:
+            steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+        except Exception as error:  # tokenizers raises nothing more precise
+            raise UsageError(f"--tokenizer: damaged normalization of a SentencePiece model ({error})") from error
     if "nfkc" in spec.name:
         steps.insert(0, normalizers.NFKC())
     if spec.name.startswith("nmt_"):

@@ -18,7 +18,7 @@ from ..checkpoints.vocabulary import RECORD
 from ..checkpoints.writing import write_checkpoint
 from ..models.bert import BertConfig, BertEncoder, BertModel
 from ..system.atomic_files import atomic_path, write_bytes
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 from .config import read_config
 from .source import folder_of, read_model_json, read_tensors
 from .tokenizer_files import bert_files
@@ -62,6 +62,8 @@ def read_bert(folder: str, flag: str) -> ImportedBert:
     origin = f"{flag}: {folder}"
     theirs, left_out = separated(read_tensors(folder, flag), origin)
     check_sizes(folder, flag, theirs, vocabulary)
+    require(f"{origin}/config.json", f"num_hidden_layers {config.encoder_layers}", config.encoder_layers <= len(theirs),
+            f"at most one for each of the {len(theirs)} tensors")
     rows = vocabulary.rows()
     with torch.device("meta"):  # shapes, no weights
         blank = new_model(config, vocabulary.symbols()).state_dict()

@@ -62,8 +62,8 @@ def model_card(name: str, state: dict, architecture: str, vocabulary: TokenizerV
     task, kind = CLASS_AND_TASK[architecture]
     model, updates = state["cfg"]["model"], (state.get("optimizer_history") or [{}])[-1].get("num_updates", 0)
     training = "Imported from another model and not trained since."
-    if updates:
-        at = state["extra_state"]["train_iterator"]  # after an epoch's last update: the next epoch, 0
+    at = (state.get("extra_state") or {}).get("train_iterator")
+    if updates and at:  # after an epoch's last update: the next epoch, 0
         training = TRAINING.format(updates=updates, epoch=at["epoch"] - (at["iterations_in_epoch"] == 0))
     mask = vocabulary.specials["mask"]
     card = CARD.format(

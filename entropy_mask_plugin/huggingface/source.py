@@ -3,14 +3,14 @@
 import fnmatch
 import json
 import os
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..checkpoints.reading import load_safely
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 
 DOWNLOADED = ["config.json", "model*.safetensors*", "pytorch_model*.bin*", "vocab.txt", "*token*.json",
               "tokenizer.model"]
@@ -64,7 +64,7 @@ def read_model_json(folder: str, name: str, flag: str) -> Dict[str, Any]:
             content = json.load(file)
     except OSError as error:
         raise UsageError(f"{flag}: {path}: {error.strerror}, expected the {name} of a Hugging Face model") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{flag}: {path} is not JSON ({error}), expected a Hugging Face model's {name}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{flag}: {path} holds a {type(content).__name__}, expected an object")
@@ -81,10 +81,18 @@ def read_tensors(folder: str, flag: str) -> Dict[str, Tensor]:
         if os.path.exists(os.path.join(folder, name)):
             return read(os.path.join(folder, name), flag)
         if os.path.exists(os.path.join(folder, name + ".index.json")):
-            parts = set(read_model_json(folder, name + ".index.json", flag).get("weight_map", {}).values())
-            return {key: tensor for part in sorted(parts)
-                    for key, tensor in read(os.path.join(folder, os.path.basename(part)), flag).items()}
+            return {key: tensor for part in parts_of_index(folder, name + ".index.json", flag)
+                    for key, tensor in read(os.path.join(folder, part), flag).items()}
     raise UsageError(f"{flag}: {folder} has no weights, expected model.safetensors or pytorch_model.bin")
+
+
+def parts_of_index(folder: str, name: str, flag: str) -> List[str]:
+    """The files that an index names, in order; raises a UsageError where it is damaged."""
+    places: Any = read_model_json(folder, name, flag).get("weight_map")
+    fine = isinstance(places, dict) and places and all(
+        isinstance(part, str) and os.path.basename(part) == part and "\0" not in part for part in places.values())
+    require(flag, f"{os.path.join(folder, name)} without a usable weight_map", fine, "{tensor: file of the folder}")
+    return sorted(set(places.values()))
 
 
 def read_safetensors(path: str, flag: str) -> Dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 from tokenizers import Tokenizer
 
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 from .source import read_model_json
 
 # Role of each special token: (fairseq's symbol, BERT's token), in fairseq's order.
@@ -98,8 +98,13 @@ def special_names(folder: str, flag: str) -> Dict[str, str]:
     if not os.path.exists(os.path.join(folder, "tokenizer_config.json")):
         return {}
     config = read_model_json(folder, "tokenizer_config.json", flag)
-    names = {special: config.get(f"{special}_token") for special in SPECIALS}
-    return {special: name["content"] if isinstance(name, dict) else name for special, name in names.items() if name}
+    tokens = {special: config.get(f"{special}_token") for special in SPECIALS}
+    names: Dict[str, Any] = {special: token.get("content") if isinstance(token, dict) else token
+                             for special, token in tokens.items() if token}
+    file = os.path.join(folder, "tokenizer_config.json")
+    for special, name in names.items():
+        require(f"{flag}: {file}", f"{special}_token {name!r:.60}", isinstance(name, str), "a token")
+    return names
 
 
 def checked(tokens: List[str], names: Dict[str, str], file: str, flag: str) -> TokenizerVocabulary:

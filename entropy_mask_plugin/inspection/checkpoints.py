@@ -5,6 +5,7 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.structure import section_of
 from ..config import flag_of, recorded_corruption, recorded_defaults, recorded_guided_fraction
 from ..masking.rates import Ramp
 from ..masking.when import When
@@ -59,16 +60,20 @@ def files_of(path: str, flag: str) -> List[str]:
 
 def read(path: str, flag: str) -> Checkpoint:
     state = read_checkpoint(path, flag)
-    sections = state.get("cfg") or {}
-    name = (sections.get("task") or {}).get("_name")
+    sections = {section: section_of(state, section) for section in state.get("cfg") or {}}
+    name = section_of(state, "task").get("_name")
     require(flag, f"{path} of --task {name}", name == TASK, f"a checkpoint of --task {TASK}")
     iterator: Any = (state.get("extra_state") or {}).get("train_iterator")
-    require(flag, f"{path} without an epoch", iterator is not None, "a checkpoint written by a training")
+    is_of_training = iterator and iterator.get("epoch") and "iterations_in_epoch" in iterator
+    require(flag, f"{path} without an epoch", is_of_training and state.get("optimizer_history"),
+            "a checkpoint written by a training")
     settings = {**recorded_defaults(), **sections["task"]}
     require(flag, f"{path} with --replay-masks", not settings.get("replay_masks"),
             "the run whose masks it replayed, which chose them")
-    begun = iterator["iterations_in_epoch"] // update_frequency(sections, iterator["epoch"])
-    return Checkpoint(path, iterator["epoch"], begun, state["optimizer_history"][-1]["num_updates"], settings, sections)
+    frequency = update_frequency(sections, iterator["epoch"])
+    require(flag, f"{path} with --update-freq {frequency}", frequency >= 1, "1 or more")
+    update = state["optimizer_history"][-1].get("num_updates", 0)
+    return Checkpoint(path, iterator["epoch"], iterator["iterations_in_epoch"] // frequency, update, settings, sections)
 
 
 def update_frequency(sections: Dict[str, Any], epoch: int) -> int:

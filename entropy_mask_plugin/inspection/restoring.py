@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 
 from ..checkpoints.reading import NO_HEAD, read_checkpoint
+from ..checkpoints.structure import UNFIT
 from ..checkpoints.vocabulary import check_vocabulary
 from ..config import EntropyMaskedLMConfig, policy_of, with_options
 from ..fairseq_fixes.checkpoint_files import LEARNED
@@ -17,7 +18,7 @@ from ..pretrained.teacher import load_masked_lm, load_teacher, refuse_headless
 from ..scoring import learners
 from ..scoring.scorer import Scorer
 from ..scoring.sources import SOURCES, models_read
-from ..system.errors import require
+from ..system.errors import UsageError, require
 from ..system.finite import refuse_not_finite
 from ..task import EntropyMaskedLMTask
 from .checkpoints import FLAG, Checkpoint
@@ -107,7 +108,10 @@ def average_of(state: Any, model: torch.nn.Module, path: str) -> torch.nn.Module
     require(FLAG, f"{path} without the average of its weights", weights is not None,
             "a checkpoint written with --store-ema")
     average = copy.deepcopy(model)
-    average.load_state_dict(weights)
+    try:
+        average.load_state_dict(weights)
+    except UNFIT as error:
+        raise UsageError(f"{FLAG}: {path} with an average that does not fit found, expected its model's") from error
     return average.float().eval()
 
 

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Dict, List, NamedTuple, Optional, Type
 
-from fairseq.models import ARCH_MODEL_REGISTRY
 from torch import Tensor
 
 from ..checkpoints.reading import NO_HEAD, file_or_huggingface_folder, read_checkpoint
+from ..checkpoints.structure import section_of
 from ..checkpoints.vocabulary import check_symbols, check_vocabulary
+from ..models.architecture import check_model, class_of, with_defaults
 from ..models.bert import BertModel
 from ..models.mixers import mixer_of
 from ..system.errors import UsageError, require
@@ -66,10 +67,12 @@ def read_source(path: str, task: Any) -> SourceModel:
         return SourceModel(path, bert.state, asdict(bert.config), layout(BertModel, asdict(bert.config)))
     state = read_checkpoint(path, FLAG)
     check_vocabulary(state, path, FLAG, task)
-    sizes: Any = (state.get("cfg") or {}).get("model")
-    kind = ARCH_MODEL_REGISTRY.get(sizes["_name"]) if isinstance(sizes, dict) else None
-    if kind is None or not issubclass(kind, BertModel):
+    name = section_of(state, "model").get("_name")
+    kind = class_of(name)
+    if not issubclass(kind, BertModel):
         raise UsageError(f"{FLAG}: {path} is of another arch, expected one of this plug-in's, or a Hugging Face BERT")
+    check_model(state, path, FLAG)
+    sizes = with_defaults(section_of(state, "model"), name)
     tensors = state["model"]
     refuse_not_finite(tensors, path, FLAG)
     if NO_HEAD in (state.get("extra_state") or {}):  # the head has random weights
@@ -141,8 +144,8 @@ def name_in_source(name: str, layers: Sequence[Optional[int]]) -> str:
 
 def fits(name: str, tensor: Tensor, their_tensor: Tensor) -> bool:
     """Whether the shapes agree; the source's position table may be longer."""
-    if name.endswith("embed_positions.weight"):
-        return len(their_tensor) >= len(tensor)
+    if name.endswith("embed_positions.weight") and their_tensor.dim() == 2:
+        return len(their_tensor) >= len(tensor) and their_tensor.size(1) == tensor.size(1)
     return their_tensor.shape == tensor.shape
 
 

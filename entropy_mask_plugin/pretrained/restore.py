@@ -11,6 +11,7 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 from torch import nn
 
 from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.structure import section_of
 from ..checkpoints.vocabulary import check_vocabulary
 from ..config import (
     flag_of,
@@ -70,7 +71,7 @@ def warn_of_other_flags(state: dict, path: str, cfg: Any) -> None:
     names = {name for name in names_with("policy") if name not in unused_options(cfg)}
     names |= {"max_update", "max_epoch"} if policy_of(cfg).changes else set()  # a ramp goes over the whole run
     names |= {"ema_decay"} if uses_ema(vars(cfg)) else set()
-    before = policy({**recorded_defaults(), **((state.get("cfg") or {}).get("task") or {})})
+    before = policy({**recorded_defaults(), **section_of(state, "task")})
     now = policy({name: getattr(cfg, name) for name in (*names, "arch") if hasattr(cfg, name)})
     for name, value in now.items():
         if name in before and before[name] != value:

@@ -12,7 +12,9 @@ from fairseq.models.roberta import RobertaModel
 from torch import Tensor, nn
 
 from ..checkpoints.reading import NO_HEAD, file_or_huggingface_folder, read_checkpoint
+from ..checkpoints.structure import UNFIT
 from ..checkpoints.vocabulary import check_symbols, check_vocabulary
+from ..models.architecture import check_model
 from ..models.bert import BertModel
 from ..models.positions import SelectedPositions
 from ..system.errors import UsageError, require
@@ -71,11 +73,12 @@ def load_masked_lm(path: str, flag: str, task: Any) -> "Teacher":
         flag: the command-line flag that names it, for messages.
         task: a fairseq task with the dictionary of the checkpoint.
     Raises:
-        UsageError: the weights do not fit the model; neither one of our archs nor fairseq's `roberta`.
+        UsageError: the weights do not fit the model; see `check_model`.
     """
+    check_model(read_checkpoint(path, flag), path, flag)
     try:
         (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
-    except (RuntimeError, AssertionError, AttributeError, KeyError, ValueError) as error:
+    except UNFIT as error:
         raise UsageError(f"{flag}: {path} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
     return with_separate_projection(path, model, flag)
 

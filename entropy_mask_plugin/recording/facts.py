@@ -15,7 +15,7 @@ from fairseq import utils
 
 from ..scoring.cache import fingerprint
 from ..system.atomic_files import read_json, write_json
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 
 VERSION = 1
 FLAGS = {  # fact: where it comes from; in an order in which each fact explains those below
@@ -71,12 +71,16 @@ def read_facts(folder: str, flag: str) -> Dict[str, Any]:
     content = read_json(path_of(folder))
     if content.get("version") != VERSION:
         raise UsageError(f"{flag}: {folder} is a recording of another version, expected version {VERSION}")
+    shards = content.get("shards")
+    fine = (isinstance(content.get("run"), str) and isinstance(content.get("number of shards"), int)
+            and isinstance(shards, dict) and all(isinstance(facts, dict) for facts in shards.values()))
+    require(flag, f"{path_of(folder)}, which is damaged,", fine, "it as --record-masks wrote it")
     return content
 
 
 def write_facts(folder: str, run: str, facts: Facts) -> None:
     """Add the facts of a shard to a recording."""
-    shards = read_json(path_of(folder))["shards"] if os.path.exists(path_of(folder)) else {}
+    shards = read_facts(folder, "--record-masks")["shards"] if os.path.exists(path_of(folder)) else {}
     content = {"version": VERSION, "run": run, "number of shards": facts.shards,
                "shards": {**shards, str(facts.shard): dict(facts.values)}}
     write_json(path_of(folder), content)

@@ -87,11 +87,35 @@ def read_part(path: str) -> List[Batch]:
     """The batches of a part.
 
     Raises:
-        UsageError: see `read_content`.
+        UsageError: see `read_content`; the digest is right, but it holds no masks.
     """
-    payload = zlib.decompress(read_content(path)[len(MAGIC):])
+    content = read_content(path)[len(MAGIC):]
+    try:
+        return batches_in(decompressed(content))
+    except (ValueError, zlib.error) as error:
+        raise UsageError(f"{path}: damaged ({error}), expected the file as --record-masks wrote it") from error
+
+
+def decompressed(content: bytes) -> bytes:
+    """What `compressed` was given, which cannot be more than eight times as long: each of its bytes takes a bit.
+
+    Raises:
+        zlib.error, ValueError: `compressed` has not written this.
+    """
+    decompressor = zlib.decompressobj()
+    payload = decompressor.decompress(content, 8 * len(content) + 1)
+    if not decompressor.eof:
+        raise ValueError("compressed in another way")
+    return payload
+
+
+def batches_in(payload: bytes) -> List[Batch]:
+    """The batches of a decompressed part; raises a ValueError where its table does not describe it."""
     n = int(np.frombuffer(payload, "<i8", 1)[0])
-    table = np.frombuffer(payload, "<i8", 3 * n, 8).reshape(n, 3)
+    table = np.frombuffer(payload, "<i8", 3 * n if 0 < n < len(payload) else 0, 8).reshape(-1, 3)
+    size = 8 + table.nbytes + sum(b * (4 + w) for b, w in table[:, 1:].tolist())
+    if not len(table) or table.min() < 0 or size != len(payload):
+        raise ValueError("its table describes other masks")
     rows, at = table[:, 1], 8 + table.nbytes
     ids = np.split(np.frombuffer(payload, "<u4", int(rows.sum()), at), rows.cumsum()[:-1])
     sizes = rows * table[:, 2]

@@ -46,7 +46,7 @@ def comparison_table(runs: Sequence[PretrainingRun], plateau: Optional[float],
 
 
 def run_row(run: PretrainingRun, plateau: Optional[float]) -> List[str]:
-    valid, train = run.valid[-1], next(log for log in reversed(run.train) if "loss" in log)
+    valid, train = run.valid[-1], next((log for log in reversed(run.train) if "loss" in log), run.train[-1])
     speed = run.tokens_per_second() and round(run.tokens_per_second(), -2)  # fairseq rounds the time to seconds
     mark = " ON THE PLATEAU" if is_on_plateau(valid["loss"], plateau) else ""
     return [run.name, describe_masks(run.flags), f"{valid['loss']:.3f}{mark}", f"{valid['accuracy']:.1%}",

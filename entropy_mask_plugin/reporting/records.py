@@ -1,10 +1,11 @@
 """Records of runs (JSON) as this version writes them, and as versions before it did."""
 
 import re
-from typing import Any, Iterable
+from types import MappingProxyType
+from typing import Any, Mapping, Tuple
 
 from ..system.atomic_files import read_json
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 
 OLD_KEYS = {  # phrases of older versions -> keys
     # of a fine-tuning: settings.json, result.json, score.json, made_for.json
@@ -20,20 +21,26 @@ OLD_KEYS = {  # phrases of older versions -> keys
 OLD_CORPUS = re.compile(r"corpus (\d+) (\S+)")  # of the digests in study.json: "corpus 1 train.*"
 
 
-def read_record(path: str, required: Iterable[str] = ()) -> Any:
+NUMBER, TEXT, OBJECT, LIST = (int, float), (str,), (dict,), (list,)  # types of the values of a record
+NONE = (type(None),)
+
+
+def read_record(path: str, required: Mapping[str, Tuple[type, ...]] = MappingProxyType({})) -> Any:
     """A JSON file with the keys of this version.
 
     Args:
         path: of the file.
-        required: keys that it must have.
+        required: keys that it must have, and the types of their values.
     Raises:
-        UsageError: damaged, or of a kind or version that lacks a key.
+        UsageError: damaged, or of a kind or version that lacks a key, or has another value there.
     """
     record = with_new_keys(read_json(path))
     missing = [key for key in required if key not in record]
     if missing:
         raise UsageError(f"{path}: a record with {', '.join(record) or 'no keys'} found, expected "
                          f"{', '.join(missing)} in it, as this version writes them")
+    for key, types in required.items():
+        require(path, f"{key} {record[key]!r:.60}", type(record[key]) in types, "the value that this version writes")
     return record
 
 

@@ -1,5 +1,6 @@
 """A finished or unfinished run, read from its folder: the checkpoint knows the flags, the log the numbers."""
 
+import math
 import os
 import re
 from dataclasses import dataclass, field
@@ -9,18 +10,21 @@ import numpy
 from fairseq.data import Dictionary
 
 from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.structure import section_of
 from ..config import recorded_lengths, source_schedule
 from ..fairseq_fixes.checkpoint_files import LEARNED
 from ..scoring import schedule
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 from ..training import plateau
-from ..training.block_lengths import STATE, first_epoch_like, lengths_in
+from ..training.block_lengths import STATE, lengths_in
 
 TRAIN_LOG, CHECKPOINT = "train.log", "checkpoint_last.pt"
 # As fairseq-train prints it, and as hydra does.
-LINE = re.compile(r"(?:\| |\[)(train|valid)(?: \||\]\[INFO\] -) epoch (\d+) \|(.*)")
-HOURS = re.compile(r"num_updates[= ](\d+).*hours[= ]([\d.]+(?:e-\d+)?)")
-NUMBER = re.compile(r"(\w+) (-?[\d.]+(?:e-?\d+)?|nan)(?= \||$)")
+LINE = re.compile(r"(?:\| |\[)(train|valid)(?: \||\]\[INFO\] -) epoch 0*([1-9]\d{0,8}) \|(.*)")
+HOURS = re.compile(r"num_updates[= ](\d{1,18})\b.*hours[= ](\d+(?:\.\d*)?(?:e-\d+)?)")
+NUMBER = re.compile(r"\b(\w+) (-?\d+(?:\.\d*)?(?:e-?\d+)?|nan)(?= \||$)")
+NEEDED = {"valid": {"num_updates", "loss", "accuracy"}, "train": {"num_updates", "wpb"}}  # of a line that counts
+COUNTED = {"num_updates", "wpb"}
 
 
 @dataclass
@@ -46,7 +50,8 @@ class PretrainingRun:
     block_lengths: Dict[int, int] = field(default_factory=dict)
 
     def hours_at(self, updates: Any) -> Any:
-        """Training time in hours at an update, or at each of several."""
+        """Training time in hours at an update, or at each of several; raises a UsageError where the log has none."""
+        require("RUN", f"{self.name} without hours in its {TRAIN_LOG}", self.hours, "the output of fairseq-train")
         return numpy.interp(updates, *zip(*self.hours))
 
     def events(self) -> List[Tuple[float, str]]:
@@ -75,7 +80,9 @@ class PretrainingRun:
 
     def first_epoch_like(self, epoch: float) -> int:
         """The epoch from which on the blocks have been as long as in this one."""
-        return first_epoch_like({number: self.length_of(number) for number in range(1, int(epoch) + 1)}, int(epoch))
+        changes = [number for number in self.block_lengths
+                   if 1 < number <= epoch and self.length_of(number - 1) != self.length_of(number)]
+        return max(changes, default=1)
 
     def tokens_at(self, updates: Any) -> Any:
         """Tokens of all batches up to an update, or up to each of several."""
@@ -115,8 +122,8 @@ def read_pretraining_run(folder: str) -> PretrainingRun:
     if not os.path.exists(log):
         raise UsageError(f"{folder}: no {TRAIN_LOG} found, expected the output of fairseq-train there")
     state = read_checkpoint(os.path.join(folder, CHECKPOINT), "RUN")
-    name = state["cfg"]["task"].get("_name") if state["cfg"] else None
-    if name != "entropy_masked_lm" or state["cfg"]["criterion"]["_name"] != "entropy_masked_lm":
+    name = section_of(state, "task").get("_name")
+    if name != "entropy_masked_lm" or section_of(state, "criterion").get("_name") != "entropy_masked_lm":
         raise UsageError(f"{folder}: a run of --task {name} found, expected --task and --criterion entropy_masked_lm: "
                          "only these validate on the same masks")
     with open(log, encoding="utf-8", errors="replace") as file:
@@ -152,7 +159,9 @@ def parse_log(lines: Iterable[str]) -> Iterator[Tuple[str, Dict[str, float]]]:
         match = LINE.search(line)
         if match:
             kind, epoch, rest = match.groups()
-            yield kind, {"epoch": int(epoch), **{name: float(number) for name, number in NUMBER.findall(rest)}}
+            numbers = {name: float(number) for name, number in NUMBER.findall(rest)}
+            if numbers.keys() >= NEEDED[kind] and all(math.isfinite(numbers.get(name, 0)) for name in COUNTED):
+                yield kind, {**numbers, "epoch": int(epoch)}
 
 
 def hours_of(lines: Iterable[str]) -> List[Tuple[int, float]]:

@@ -4,9 +4,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Sequence
 
-from fairseq.data import Dictionary
-
 from ..checkpoints.reading import file_or_huggingface_folder, read_checkpoint
+from ..checkpoints.vocabulary import read_dictionary
 from ..config import SCALE, flag_of, names_with
 from ..criterion import EntropyMaskedLMCriterionConfig
 from ..glue.protocols import MOST_JOBS, check_seeds, model_settings
@@ -131,7 +130,7 @@ def check_data(options: StudyOptions) -> None:
             missing = missing_parts(folder, with_valid=number == 0)  # fairseq validates on the first shard's
             shards = " or one of its shards" if os.path.exists(os.path.join(folder, "shard0")) else ""
             require("--data", f"no {', '.join(missing)} in {folder}", not missing, f"a data-bin{shards}")
-    symbols = [Dictionary.load(os.path.join(corpus.split(":")[0], "dict.txt")).symbols for corpus in options.data]
+    symbols = [read_dictionary(corpus.split(":")[0]).symbols for corpus in options.data]
     require("--data", "corpora of different vocabularies", all(each == symbols[0] for each in symbols),
             "one dict.txt for all: prepare the second with the --tokenizer of the first")
 

@@ -23,7 +23,7 @@ from ..models.flops import macs_of_step
 from ..reporting.comparison import PAIRS
 from ..reporting.drift import drift
 from ..reporting.flops_table import build_meta_model
-from ..reporting.records import read_record
+from ..reporting.records import LIST, NONE, NUMBER, OBJECT, TEXT, read_record
 from ..reporting.training_log import (
     TRAIN_LOG,
     PretrainingRun,
@@ -55,7 +55,7 @@ def write_record(options: StudyOptions, trial: StudyTrial, steps: Sequence[Step]
 
 def finished(folder: str) -> Dict[str, Any]:
     """finished.json of a step."""
-    return read_record(os.path.join(folder, FINISHED), ("peak_memory_bytes",))
+    return read_record(os.path.join(folder, FINISHED), {"peak_memory_bytes": (*NUMBER, *NONE)})
 
 
 def read_trial_record(path: str) -> Dict[str, Any]:
@@ -64,7 +64,7 @@ def read_trial_record(path: str) -> Dict[str, Any]:
     Raises:
         UsageError: damaged, or no record of a study.
     """
-    return read_record(path, ("condition", "identity", "commands", "fine_tuning"))
+    return read_record(path, {"condition": TEXT, "identity": OBJECT, "commands": LIST, "fine_tuning": OBJECT})
 
 
 def is_recorded(options: StudyOptions, trial: StudyTrial) -> bool:
@@ -192,7 +192,7 @@ def drift_by_task(tuning: Step, trial: StudyTrial) -> Dict[str, List[List[Any]]]
         folder = os.path.join(tuning.folder, task, f"seed{trial.seed}")
         if not os.path.exists(os.path.join(folder, "result.json")):
             continue
-        chosen = read_record(os.path.join(folder, "result.json"), ("chosen",))["chosen"]
+        chosen = read_record(os.path.join(folder, "result.json"), {"chosen": TEXT})["chosen"]
         after = read_checkpoint(os.path.join(folder, chosen, "checkpoint_best.pt"), "--out")["model"]
         changes[task] = [[*place, *change.values()] for place, change in drift(before, after).items()]
     return changes

@@ -145,7 +145,7 @@ def read_json(path: str) -> Dict[str, Any]:
             content = json.load(file)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}), expected JSON as it was written") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is damaged ({error}), expected JSON as it was written") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} is damaged (a {type(content).__name__}), expected JSON as it was written")

@@ -5,12 +5,17 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from .text import one_line
+
 try:
     from hydra.errors import CompactHydraException  # pyright: ignore[reportAssignmentType]
 except ImportError:  # the doctor has to run where nothing is installed
 
     class CompactHydraException(Exception):
         """Stands in for hydra's."""
+
+
+LONGEST = 1000  # letters of a message
 
 
 class UsageError(CompactHydraException, ValueError):
@@ -69,6 +74,10 @@ def show_usage_errors_as_one_line() -> None:
 
 
 def message_of(error: UsageError) -> str:
-    """Its message; of one that was raised in a data worker, where torch adds the worker's traceback, the last line."""
+    """Its message; of one that was raised in a data worker, where torch adds the worker's traceback, the last line. In
+    one line, and not too long."""
     message = str(error)
-    return message.rstrip().rpartition("UsageError: ")[2] if message.startswith("Caught UsageError in ") else message
+    if message.startswith("Caught UsageError in "):
+        message = message.rstrip().rpartition("UsageError: ")[2]
+    line = one_line(message)  # what a file holds may be part of it
+    return line if len(line) <= LONGEST else line[:LONGEST] + " …"

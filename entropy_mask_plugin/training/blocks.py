@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..masking.devices import to_device_async
 from ..system.errors import UsageError
-from .data_files import check_sizes, check_split, check_symbols
+from .data_files import check_indices, check_sizes, check_split, check_symbols
 
 
 def load_samples(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combine: bool) -> FairseqDataset:
@@ -61,6 +61,7 @@ def load_blocks(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combin
     check_split(prefix)
     length = cfg.tokens_per_sample - 1  # without <s>
     lines: Any
+    check_indices(prefix, combine)
     try:
         lines = data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
     except Exception as error:  # a damaged index can trip its reader anywhere

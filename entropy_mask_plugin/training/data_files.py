@@ -3,6 +3,8 @@ dictionary ends in a traceback, perhaps in the middle of a run."""
 
 import itertools
 import os
+import struct
+from collections.abc import Iterator
 
 import numpy as np
 from fairseq.data import indexed_dataset
@@ -10,6 +12,10 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset
 from torch import Tensor
 
 from ..system.errors import UsageError, require
+
+HEADER = struct.Struct("<9sQBQ")  # of an .idx: magic, version, type of the ids, number of lines
+BYTES_PER_LINE = 12  # behind it: a size (int32) and a pointer (int64)
+DTYPES = indexed_dataset._code_to_dtype
 
 
 def check_split(prefix: str) -> None:
@@ -26,6 +32,35 @@ def check_split(prefix: str) -> None:
         raise UsageError(f"data: {prefix}.bin holds no sequences, expected at least one")
 
 
+def parts_of(prefix: str, combine: bool) -> Iterator[str]:
+    """The paths of the files of a split without .bin and .idx: split, and with `combine` split1, split2, …."""
+    for number in itertools.count():
+        path = f"{prefix}{number or ''}"
+        if number and not (combine and indexed_dataset.dataset_exists(path, impl=None)):
+            return
+        if indexed_dataset.infer_dataset_impl(path) == "mmap":
+            yield path
+
+
+def check_indices(prefix: str, combine: bool) -> None:
+    """Check that each .idx is as long as its header says: fairseq's reader prints a traceback where it is not.
+
+    Arguments as for `check_sizes`.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for path in parts_of(prefix, combine):
+        with open(path + ".idx", "rb") as file:
+            header = file.read(HEADER.size)
+        fine = len(header) == HEADER.size
+        if fine:
+            _, version, code, n = HEADER.unpack(header)
+            size = os.path.getsize(path + ".idx")
+            fine = version == 1 and code in DTYPES and size == HEADER.size + n * BYTES_PER_LINE
+        require("data", f"{path}.idx, which is damaged,", fine, "it as fairseq-preprocess wrote it")
+
+
 def check_sizes(prefix: str, combine: bool) -> None:
     """Check that each .bin is as large as its .idx says.
 
@@ -35,13 +70,9 @@ def check_sizes(prefix: str, combine: bool) -> None:
     Raises:
         UsageError: one is not, as when a copy was interrupted.
     """
-    for number in itertools.count():
-        path = f"{prefix}{number or ''}"
-        if number and not (combine and indexed_dataset.dataset_exists(path, impl=None)):
-            return
-        if indexed_dataset.infer_dataset_impl(path) == "mmap":
-            size, expected = os.path.getsize(path + ".bin"), size_by_index(path + ".idx")
-            require("data", f"{path}.bin of {size:,} bytes", size == expected, f"{expected:,}, as {path}.idx says")
+    for path in parts_of(prefix, combine):
+        size, expected = os.path.getsize(path + ".bin"), size_by_index(path + ".idx")
+        require("data", f"{path}.bin of {size:,} bytes", size == expected, f"{expected:,}, as {path}.idx says")
 
 
 def size_by_index(path: str) -> int:
@@ -67,6 +98,7 @@ def check_symbols(block: Tensor, n_symbols: int, prefix: str) -> None:
     Raises:
         UsageError: one is not.
     """
-    largest = int(block.max()) if len(block) else 0
-    require("data", f"{prefix}.bin with symbol {largest:,} and a dict.txt of {n_symbols:,} symbols",
-            largest < n_symbols, "the dict.txt with which it was preprocessed")
+    smallest, largest = (int(block.min()), int(block.max())) if len(block) else (0, 0)
+    unknown = smallest if smallest < 0 else largest
+    require("data", f"{prefix}.bin with symbol {unknown:,} and a dict.txt of {n_symbols:,} symbols",
+            smallest >= 0 and largest < n_symbols, "the dict.txt with which it was preprocessed")
