@@ -179,7 +179,8 @@ def check_growth(cfg: Any, unigram: Optional[float]) -> None:
         require(flag, f"{given} without an end of the run", cfg.max_update or cfg.max_epoch,
                 "--max-update or --max-epoch")
     for name in ("record_masks", "replay_masks"):
-        require(flag_of(name), f"it with --tokens-per-sample {cfg.tokens_per_sample}", not getattr(cfg, name),
+        folder = getattr(cfg, name)
+        require(flag_of(name), f"{folder} with --tokens-per-sample {cfg.tokens_per_sample}", not folder,
                 "blocks of one length: a mask belongs to a block")
 
 

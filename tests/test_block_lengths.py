@@ -280,8 +280,8 @@ def test_the_advice_on_the_plateau_is_a_command_that_shortens_blocks():
     ([*GROWING, "--grow-tokens-per-sample", "0.5"], "0.5 found, expected 2 fractions for the lengths 4, 8, 16"),
     ([*GROWING, "--grow-tokens-per-sample", "0.3,0.6"], "without an end of the run found, expected --max-update or"),
     ([*GROWING, "--disable-validation"], "stalled with --disable-validation found, expected validations, or fractions"),
-    ([*GROWING, "--record-masks", "x"], "--record-masks: it with --tokens-per-sample 4:16 found, expected blocks of"),
-    ([*GROWING, "--replay-masks", "x"], "--replay-masks: it with --tokens-per-sample 4:16 found, expected blocks of"),
+    ([*GROWING, "--record-masks", "x"], "--record-masks: x with --tokens-per-sample 4:16 found, expected blocks of"),
+    ([*GROWING, "--replay-masks", "x"], "--replay-masks: x with --tokens-per-sample 4:16 found, expected blocks of"),
     ([*GROWING, "--mask-prob", "0.3:0.15", "--max-epoch", "3"], "or blocks that grow. found"),
 ])
 def test_what_blocks_that_grow_cannot_be_combined_with_is_refused(flags, message, make_task):

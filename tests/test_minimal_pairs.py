@@ -315,7 +315,7 @@ def test_files_that_hold_no_pairs_are_refused(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
     (tmp_path / "latin").write_bytes(b'{"sentence_good": "\xe9", "sentence_bad": "b"}\n')
     (tmp_path / "folder").mkdir()
-    for name, message in (("missing", "missing found, expected a file of JSON lines"), ("latin", "is not UTF-8"),
+    for name, message in (("missing", "missing does not exist, expected a file of"), ("latin", "is not UTF-8"),
                           ("folder", "without .*jsonl found, expected a folder"), ("", "holds no pairs")):
         with pytest.raises(UsageError, match=f"^--pairs: .*{message}"):
             read_pairs(str(tmp_path / name))

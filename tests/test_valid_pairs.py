@@ -298,7 +298,7 @@ def test_pairs_of_files_have_the_accuracy_that_the_command_finds(corpus, files, 
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--valid-pairs", "missing"], "^--valid-pairs: missing found, expected a file of JSON lines, or a folder"),
+    (["--valid-pairs", "missing"], "^--valid-pairs: missing does not exist, expected a file of JSON lines, or"),
     (["--valid-pairs", "text", "--valid-pairs-limit", "1"], "^--valid-pairs-limit: 1 found, expected 2 or more$"),
 ])
 def test_wrong_flags_are_refused_before_the_training(flags, message, corpus, tmp_path):

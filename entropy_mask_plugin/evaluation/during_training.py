@@ -9,6 +9,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
@@ -102,12 +103,14 @@ def pairs_of_files(cfg: Any, dictionary: Any, limit: int, longest: int) -> Credi
     pairs = read_pairs(cfg.valid_pairs, limit, FLAG)
     sentences = encoder.sentences(encoder.encode([text for pair in pairs for text in (pair.good, pair.bad)]))
     encoded = list(zip(sentences[::2], sentences[1::2]))
-    short = [pair for pair in encoded if all(2 < len(sentence.tokens) <= longest for sentence in pair)]
+    fits = [all(2 < len(sentence.tokens) <= longest for sentence in both) for both in encoded]
+    short = list(compress(encoded, fits))
     if not short:
         raise UsageError(f"{FLAG}: {cfg.valid_pairs} without a pair that fits into --tokens-per-sample "
                          f"{longest} found, expected shorter sentences")
+    n_paradigms = len({pair.paradigm for pair in compress(pairs, fits)})
     n_unknown = sum(any(map(encoder.count_unknown, pair)) for pair in short)
-    logger.info(f"{FLAG}: {len(short):,} pairs of {len({pair.paradigm for pair in pairs})} paradigms, {n_unknown:,} "
+    logger.info(f"{FLAG}: {len(short):,} pairs of {n_paradigms:,} paradigms, {n_unknown:,} "
                 f"with <unk>; {len(encoded) - len(short):,} longer than a block are left out; chance is 50 %")
     return lambda model: likelihood_credits(model, short, encoder.mask)
 

@@ -61,9 +61,9 @@ def score_pairs(model: EvaluatedModel, pairs: Sequence[Pair], metric: str = "pll
     require("--max-tokens", max_tokens, max_tokens >= 1, "1 or more")
     if metric == "within_word_l2r":
         model.require_words(f"--metric {metric}")
-    scored = []
+    encoded, scored = encode_pairs(model, pairs), []
     with tqdm(total=len(pairs), desc="pairs", disable=not show_progress) as bar:
-        for chunk in chunks(encode_pairs(model, pairs), lambda item: cost(item[1:])):
+        for chunk in chunks(encoded, lambda item: cost(item[1:])):
             scores = likelihoods(model.model, [(good, bad) for _, good, bad in chunk], model.mask, metric, max_tokens)
             model.refuse_nan([score for both in scores for score in both])
             for (pair, *both), (good, bad) in zip(chunk, scores):

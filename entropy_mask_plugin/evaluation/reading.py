@@ -52,7 +52,8 @@ def read_pairs(path: str, limit: Optional[int] = None, flag: str = FLAG) -> List
 
 def files_of(path: str, flag: str) -> List[str]:
     if not os.path.isdir(path):
-        require(flag, path, os.path.isfile(path), "a file of JSON lines, or a folder of such files")
+        if not os.path.exists(path):
+            raise UsageError(f"{flag}: {path} does not exist, expected a file of JSON lines, or a folder of such files")
         return [path]
     files = sorted(glob.glob(os.path.join(glob.escape(path), "*.jsonl")))
     require(flag, f"{path} without *.jsonl", files, "a folder with files of JSON lines")

@@ -241,7 +241,9 @@ def draw(result: Cross, file: str) -> None:
     models, columns = list(result.losses), list(result.n_masked)
     losses = torch.tensor([[result.losses[name][masks] for masks in columns] for name in models])  # M x P
     above = losses - losses.min(0).values
-    figure, axis = pyplot.subplots(figsize=(2.5 + 0.75 * len(columns), 2 + 0.42 * len(models)), layout="constrained")
+    beyond = 0.085 * max(0, max(map(len, [*models, *columns])) - 16)  # inches that long names need
+    size = (2.5 + 0.75 * len(columns) + beyond, 2 + 0.42 * len(models) + beyond)
+    figure, axis = pyplot.subplots(figsize=size, layout="constrained")
     shown = axis.imshow(above.numpy(), cmap="viridis_r", aspect="auto", vmin=0)
     for row, column in itertools.product(range(len(models)), range(len(columns))):
         color = "white" if above[row, column] > above.max() / 2 else "black"
