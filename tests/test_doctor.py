@@ -10,6 +10,7 @@ from builders.training import ROOT
 
 from entropy_mask_plugin import doctor
 from entropy_mask_plugin.huggingface.importing import import_bert
+from entropy_mask_plugin.system.supported import installed_fairseq
 
 
 def examined(*arguments, python=(), **environment):
@@ -29,7 +30,8 @@ def test_a_machine_that_can_train_is_well(data_bin, teacher):
     status, found = examined("--data", data_bin, "--teacher", teacher)
     assert status == 0 and not found[doctor.ERROR]
     said = "\n".join(found[doctor.OK])
-    for what in ("python 3", "torch 2", "numpy", "fairseq 0.12.3.1", "pip", "fairseq knows the task", "train", "valid"):
+    for what in ("python 3", "torch 2", "numpy", f"fairseq {installed_fairseq()[1]}", "pip", "fairseq knows the task",
+                 "train", "valid"):
         assert what in said
     assert "the vocabulary of the data, for --tokens-per-sample up to 16" in said
 

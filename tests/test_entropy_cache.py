@@ -355,9 +355,9 @@ def test_lost_self_entropies_are_computed_again(make_task, tmp_path):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--self-mask-from-epoch", "1", "--self-entropy-every", "2"], "--self-entropy-every: expected --entropy-cache"),
+    (["--self-mask-from-epoch", "1", "--self-entropy-every", "2"], "--self-entropy-every: 2 alone found"),
     (["--self-mask-from-epoch", "1", "--self-entropy-every", "0"], "--self-entropy-every: 0 found, expected 1 or more"),
-    (["--teacher", "T", "--entropy-cache", "C", "--self-entropy-every", "2"], "--self-entropy-every: expected"),
+    (["--teacher", "T", "--entropy-cache", "C", "--self-entropy-every", "2"], "--self-entropy-every: 2 alone found"),
 ])
 def test_self_entropies_need_a_place(flags, message, make_task, teacher, tmp_path):
     flags = [{"T": teacher, "C": str(tmp_path)}.get(flag, flag) for flag in flags]

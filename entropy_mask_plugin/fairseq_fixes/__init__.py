@@ -60,6 +60,7 @@ PATCHES = (
     checkpoint_files.validate_before_training,
     save_dir.report_unusable_save_dir,
     command_line.report_bad_flags_in_one_line,
+    command_line.report_bad_settings_in_one_line,
     save_dir.refuse_second_run,
     tracking.continue_curves_over_resumes,
     clock.pass_training_time_to_schedulers,

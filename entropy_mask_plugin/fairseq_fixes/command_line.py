@@ -1,10 +1,13 @@
-"""A flag of the wrong type, or an unknown one, ends fairseq-train in one line."""
+"""A flag of the wrong type, or an unknown one, ends fairseq-train and fairseq-hydra-train in one line."""
 
 from typing import Any
 
 from fairseq import options
+from fairseq.dataclass import utils
+from omegaconf.errors import OmegaConfBaseException
 
 from ..system.command_line import report_mistakes_in_one_line
+from ..system.errors import UsageError
 
 
 def report_bad_flags_in_one_line() -> None:
@@ -17,3 +20,17 @@ def report_bad_flags_in_one_line() -> None:
         return fairseq_parse(parser, *arguments, **named)
 
     options.parse_args_and_arch = parse_args_and_arch
+
+
+def report_bad_settings_in_one_line() -> None:
+    """The settings of a task, a model, … are checked where fairseq merges them with its dataclasses. A setting that
+    does not fit would end fairseq-hydra-train in a traceback."""
+    fairseq_merge = utils.merge_with_parent
+
+    def merge_with_parent(*arguments: Any, **named: Any) -> Any:
+        try:
+            return fairseq_merge(*arguments, **named)
+        except OmegaConfBaseException as error:
+            raise UsageError(f"{error.full_key}: {str(error.msg).splitlines()[0]}") from error
+
+    utils.merge_with_parent = merge_with_parent

@@ -54,7 +54,8 @@ def clip_grad_norm(self: Trainer, clip_norm: float) -> Tensor:
         refuse_skipping_forever(self, number)
         return self.latest_norm
     if not may_be_late(self):
-        refuse_infinite(float(self.latest_norm), number, self.latest_ids)
+        norm = float(self.latest_norm.cpu().numpy())  # on a CPU no operation, as item() would be
+        refuse_infinite(norm, number, self.latest_ids)
         return self.latest_norm
     stop_if_not_finite(self)
     self.pending_norm = AsyncScalar(self.latest_norm), number, self.latest_ids

@@ -36,5 +36,5 @@ def mask_statistics(n_maskable: int, n_selected: int, maskable: Tensor, masked: 
         assert masked.guided is not None
         scored = maskable if masked.is_scored is None else maskable & masked.is_scored[:, None]
         counts = masked.guided.sum(), scored.sum(), (scored & masked.selected).sum()
-    sums = (torch.where(positions, masked.scores, 0.0).sum() for positions in (maskable, masked.selected))
+    sums = ((masked.scores * positions).sum() for positions in (maskable, masked.selected))
     return dict(zip(SUMS, (n_maskable, n_selected, *counts, *sums), strict=True))

@@ -9,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,12 +17,16 @@ import torch
 from builders.glue import write_glue
 from builders.huggingface import make_folder
 from builders.training import MODULES, OURS, TINY, TRAINING, docstrings, make_bert_vocabulary
+from tqdm import tqdm
 
 import entropy_mask_plugin
 from entropy_mask_plugin.cli import main
 from entropy_mask_plugin.huggingface.importing import import_bert
 from entropy_mask_plugin.system import processes
 from entropy_mask_plugin.system.digests import digest
+
+# tqdm's lock is shared by all forks: one that is killed while it draws a bar would hold it for ever.
+os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
 
 UNFINISHED = ("*.partial", "*.tmp")  # names of files that are being written
 WITHOUT_RESULTS = re.compile(r".*\.log|(table|report)\..*|.*\.png|claims")  # have times in them, or nothing
@@ -88,6 +93,7 @@ def fork(work, log, **environment) -> int:
         os.setsid()
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1), os.dup2(handle, 2)
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # not those that pytest reads
         os.environ.update(environment)
         status = status_of(work)
     finally:
