@@ -30,7 +30,7 @@ ASSUMED = (
     ("add_cross_attention", False, (False,)),
     ("tie_word_embeddings", True, (True,)),
 )
-OPTIONAL = {"architectures": list, "classifier_dropout": (int, float), "vocab_size": int}  # types of further keys
+OPTIONAL = {"architectures": list, "vocab_size": int}  # types of further keys
 
 
 def read_config(folder: str, flag: str) -> BertConfig:
@@ -58,18 +58,20 @@ def read_config(folder: str, flag: str) -> BertConfig:
     if sizes["encoder_embed_dim"] % sizes["encoder_attention_heads"]:
         raise UsageError(f"{flag}: {path}: {sizes['encoder_attention_heads']} num_attention_heads found, expected a "
                          f"divisor of hidden_size ({sizes['encoder_embed_dim']})")
-    pooler_dropout = config.get("classifier_dropout")
-    return BertConfig(**sizes, pooler_dropout=sizes["dropout"] if pooler_dropout is None else pooler_dropout)
+    if config.get("classifier_dropout") is None:
+        return BertConfig(**sizes, pooler_dropout=sizes["dropout"])
+    return BertConfig(**sizes, pooler_dropout=float(size(config, "classifier_dropout", 0.1, f"{flag}: {path}")))
 
 
 def size(config: Dict[str, Any], name: str, default: Union[int, float], origin: str) -> Union[int, float]:
-    """A number of config.json with the type of its default; integers are 1 or more, others 0 or more.
+    """A number of config.json with the type of its default; integers are 1 or more, others 0 or more, probabilities
+    at most 1.
 
     Raises:
         UsageError: anything else; begins with `origin`.
     """
-    value = config.get(name, default)
-    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1 << 31
+    value, highest = config.get(name, default), 1 if name.endswith(("_prob", "_dropout")) else (1 << 31) - 1
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= highest
     if not fine or isinstance(default, int) and (value != int(value) or value < 1):
         raise UsageError(f"{origin}: {name} {value!r} found, expected a number like {default}")
     return type(default)(value)

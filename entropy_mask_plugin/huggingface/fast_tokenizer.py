@@ -5,6 +5,7 @@
 
 from typing import Any, List
 
+from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -28,13 +29,21 @@ def fast_tokenizer(model: bytes, symbols: List[str]) -> Tokenizer:
     Raises:
         UsageError: a kind of model that `tokenizers` cannot reproduce.
     """
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    proto = proto_of(model)
     refuse_unlike(proto)
     tokenizer = Tokenizer(unigram(proto, symbols) if proto.trainer_spec.model_type == UNIGRAM else bpe(proto, symbols))
     tokenizer.normalizer = normalizer(proto.normalizer_spec)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend(proto), split=spaces_only_in_front(proto))
     tokenizer.decoder = decoders.Metaspace(SPACE, prepend(proto))
     return tokenizer
+
+
+def proto_of(model: bytes) -> Any:
+    """The model as a protocol buffer, which Python reads more strictly than SentencePiece does."""
+    try:
+        return sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    except DecodeError as error:
+        raise UsageError(f"--tokenizer: a damaged SentencePiece model found ({error}), expected a whole one") from error
 
 
 def refuse_unlike(proto: Any) -> None:

@@ -32,7 +32,7 @@ class SentencePieceTokenizer:
         self.model, self.origin = model, origin
         self.processor = loaded(model, origin)
         self.unk = self.processor.unk_id()
-        self.names = [self.processor.id_to_piece(i) for i in range(len(self.processor))]
+        self.names = names_of_tokens(self.processor, origin)
         self.names[self.unk] = "<unk>"  # it may have another name, such as [UNK]
         check_names([self.names[i] for i in self.dictionary_ids], origin)
 
@@ -75,6 +75,14 @@ def loaded(model: bytes, origin: str) -> sentencepiece.SentencePieceProcessor:
     except RuntimeError as error:
         raise UsageError(f"{origin}: not a SentencePiece model, expected a tokenizer.model") from error
     return processor
+
+
+def names_of_tokens(processor: sentencepiece.SentencePieceProcessor, origin: str) -> List[str]:
+    """The tokens by id; raises a UsageError where one is not UTF-8."""
+    try:
+        return [processor.id_to_piece(i) for i in range(len(processor))]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{origin}: a token that is not UTF-8 found ({error.reason}), expected text") from error
 
 
 def check_names(names: Sequence[str], origin: str) -> None:

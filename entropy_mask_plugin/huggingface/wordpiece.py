@@ -6,7 +6,7 @@ from typing import Any, Dict, NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 from .source import read_model_json
 from .vocabulary import TokenizerVocabulary, read_vocabulary
 
@@ -67,6 +67,9 @@ def plain_tokenizer(file: str, flag: str) -> Tokenizer:
     if not isinstance(tokenizer.model, models.WordPiece):
         kind = type(tokenizer.model).__name__
         raise UsageError(f"{flag}: {file} is a tokenizer of type {kind}, expected WordPiece")
+    unk = tokenizer.model.unk_token
+    require(f"{flag}: {file}", f"unk_token {unk!r:.60}", unk in tokenizer.get_vocab(with_added_tokens=False),
+            "a token of the model's vocabulary")
     content = json.loads(tokenizer.to_str())
     ordinary = [token for token in content["added_tokens"] if not token["special"]]  # added by users
     return Tokenizer.from_str(json.dumps(

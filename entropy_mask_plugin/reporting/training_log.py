@@ -128,7 +128,7 @@ def read_pretraining_run(folder: str) -> PretrainingRun:
                          "only these validate on the same masks")
     with open(log, encoding="utf-8", errors="replace") as file:
         text = file.readlines()
-    lines = list(parse_log(text))
+    lines = [line for line in parse_log(text) if is_whole(*line)]
     valid, train = (last_of(numbers for kind, numbers in lines if kind == split) for split in ("valid", "train"))
     if not valid or not train:
         raise UsageError(f"{log}: no line about a validation or about an epoch found, expected one of each")
@@ -160,8 +160,12 @@ def parse_log(lines: Iterable[str]) -> Iterator[Tuple[str, Dict[str, float]]]:
         if match:
             kind, epoch, rest = match.groups()
             numbers = {name: float(number) for name, number in NUMBER.findall(rest)}
-            if numbers.keys() >= NEEDED[kind] and all(math.isfinite(numbers.get(name, 0)) for name in COUNTED):
-                yield kind, {**numbers, "epoch": int(epoch)}
+            yield kind, {**numbers, "epoch": int(epoch)}
+
+
+def is_whole(kind: str, numbers: Dict[str, float]) -> bool:
+    """Whether a line of statistics has the numbers that a run is told by."""
+    return numbers.keys() >= NEEDED[kind] and all(math.isfinite(numbers.get(name, 0)) for name in COUNTED)
 
 
 def hours_of(lines: Iterable[str]) -> List[Tuple[int, float]]:

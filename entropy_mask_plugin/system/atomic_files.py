@@ -125,7 +125,8 @@ def write_text(path: str, text: str) -> None:
 
 def write_json(path: str, content: Any) -> None:
     """Atomic, indented."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text.encode(errors="backslashreplace").decode())  # names of files may hold what UTF-8 lacks
 
 
 def read_bytes(path: str) -> bytes:

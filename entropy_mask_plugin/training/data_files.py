@@ -15,6 +15,7 @@ from ..system.errors import UsageError, require
 
 HEADER = struct.Struct("<9sQBQ")  # of an .idx: magic, version, type of the ids, number of lines
 BYTES_PER_LINE = 12  # behind it: a size (int32) and a pointer (int64)
+MAGIC = MMapIndexedDataset.Index._HDR_MAGIC
 DTYPES = indexed_dataset._code_to_dtype
 
 
@@ -55,9 +56,9 @@ def check_indices(prefix: str, combine: bool) -> None:
             header = file.read(HEADER.size)
         fine = len(header) == HEADER.size
         if fine:
-            _, version, code, n = HEADER.unpack(header)
+            magic, version, code, n = HEADER.unpack(header)
             size = os.path.getsize(path + ".idx")
-            fine = version == 1 and code in DTYPES and size == HEADER.size + n * BYTES_PER_LINE
+            fine = magic == MAGIC and version == 1 and code in DTYPES and size == HEADER.size + n * BYTES_PER_LINE
         require("data", f"{path}.idx, which is damaged,", fine, "it as fairseq-preprocess wrote it")
 
 
@@ -83,7 +84,8 @@ def size_by_index(path: str) -> int:
     """
     index = MMapIndexedDataset.Index(path)
     ends = index.sizes.cumsum(dtype=np.int64) * np.dtype(index.dtype).itemsize
-    is_consistent = len(ends) and index.sizes.min() >= 0 and np.array_equal(index._pointers[1:], ends[:-1])
+    is_consistent = len(ends) and index.sizes.min() >= 0 and index._pointers[0] == 0 and np.array_equal(
+        index._pointers[1:], ends[:-1])
     require("data", f"{path}, which is damaged,", is_consistent, "it as fairseq-preprocess wrote it")
     return int(ends[-1])
 
