@@ -258,6 +258,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
                 outcomes = fuzz(name, numbers, args.seed, folder, bar.update)
                 bar.write("\n".join([summary(name, outcomes, time.monotonic() - begin), *findings(name, outcomes)]),
                           file=sys.stdout)
+                sys.stdout.flush()
                 failed |= any(outcome.kind == FOUND for outcome in outcomes)
     return int(failed)
 
