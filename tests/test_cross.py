@@ -209,7 +209,8 @@ def test_data_of_another_vocabulary_are_refused(runs, subwords):
 
 @pytest.mark.parametrize("change, message", [
     (lambda state: state["cfg"]["task"].update(replay_masks="masks"), "with --replay-masks found, expected the run"),
-    (lambda state: state["cfg"]["task"].update(_name="masked_lm"), "of --task masked_lm found, expected a checkpoint"),
+    (lambda state: state["cfg"]["task"].update(_name="masked_lm", mask_prob=0.15),
+     "of --task masked_lm found, expected a checkpoint"),
     (lambda state: state["cfg"]["task"].update(tokens_per_sample=9), "with --tokens-per-sample 9 found, expected 16"),
     (lambda state: state["extra_state"].update({"masked-LM head": "none"}), "has no trained masked-LM head, expected"),
 ])

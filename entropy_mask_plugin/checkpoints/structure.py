@@ -10,9 +10,10 @@ from fairseq.dataclass.configs import OptimizationConfig
 from fairseq.models import MODEL_DATACLASS_REGISTRY
 from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
-from torch import Tensor, strided
+from torch import Tensor
 
 from ..system.errors import UsageError, require
+from ..system.finite import is_in_memory
 
 COUNTERS = ("epoch", "iterations_in_epoch")  # of the training's iterator
 UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -51,9 +52,7 @@ def check_weights(weights: Any, origin: str, flag: str) -> None:
 
 def is_plain(tensor: Tensor) -> bool:
     """Whether it is dense, not quantized, and each of its values is in memory once."""
-    return (tensor.layout == strided and tensor.device.type == "cpu" and not (tensor.is_quantized or
-                                                                             tensor.is_complex())
-            and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes())
+    return is_in_memory(tensor) and tensor.device.type == "cpu" and not (tensor.is_quantized or tensor.is_complex())
 
 
 def check_settings(cfg: Dict[str, Any], origin: str, flag: str) -> None:

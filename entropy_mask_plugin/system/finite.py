@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Tuple
 
-from torch import Tensor
+from torch import Tensor, strided
 
 from .errors import require
 
@@ -20,7 +20,13 @@ def refuse_not_finite(tensors: Any, path: str, flag: str) -> None:
         UsageError: names the first tensor that has nan or infinity.
     """
     for name, tensor in tensors_in(tensors):
+        require(flag, f"{path} with {name} larger than its part of the file", is_in_memory(tensor), "a dense tensor")
         require(flag, f"{path} with nan or inf in {name}", tensor.isfinite().all(), "finite numbers")
+
+
+def is_in_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is dense and each of its values is in memory: a few bytes can be expanded to terabytes."""
+    return tensor.layout == strided and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def tensors_in(part: Any, name: str = "") -> Iterator[Tuple[str, Tensor]]:

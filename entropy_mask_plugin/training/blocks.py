@@ -61,9 +61,11 @@ def load_blocks(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combin
     check_split(prefix)
     length = cfg.tokens_per_sample - 1  # without <s>
     lines: Any
-    check_indices(prefix, combine)
     try:
+        check_indices(prefix, combine)
         lines = data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
+    except UsageError:
+        raise
     except Exception as error:  # a damaged index can trip its reader anywhere
         raise UsageError(f"data: {prefix}.bin or .idx cannot be read ({error}), expected complete files") from error
     check_sizes(prefix, combine)

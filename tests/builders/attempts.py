@@ -28,7 +28,7 @@ from entropy_mask_plugin.system.digests import digest
 # tqdm's lock is shared by all forks: one that is killed while it draws a bar would hold it for ever.
 os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
 
-UNFINISHED = ("*.partial", "*.tmp")  # names of files that are being written
+UNFINISHED = (".partial", ".tmp")  # of names of files that are being written
 WITHOUT_RESULTS = re.compile(r".*\.log|(table|report)\..*|.*\.png|claims")  # have times in them, or nothing
 TIMES = re.compile(r'"(seconds|last_call_seconds|peak_memory_bytes|hours|best_seconds)": [^,}]*')
 
@@ -167,15 +167,20 @@ class QuickChildren:
     Popen, STDOUT, TimeoutExpired = QuickChild, subprocess.STDOUT, subprocess.TimeoutExpired
 
 
+def paths_in(folder: Path):
+    """Of files and folders, at any depth. Path.rglob would raise an error where a folder vanishes meanwhile."""
+    return [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
+
+
 def unfinished_files(folder: Path):
     """Files and folders that have a temporary name."""
-    return [path for pattern in UNFINISHED for path in folder.rglob(pattern)]
+    return [path for path in paths_in(folder) if path.suffix in UNFINISHED]
 
 
 def results(folder: Path):
     """{file under a final name: digest of what two equal runs share of it}."""
     found = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(paths_in(folder)):
         name = str(path.relative_to(folder))
         if path.is_file() and not WITHOUT_RESULTS.fullmatch(path.name) and ".partial" not in name:
             found[name] = digest_of_result(path, str(folder))
