@@ -74,6 +74,7 @@ SCENARIOS = {
     "glue": Scenario(COMMANDS["glue"], share=0.2),
     "studies": Scenario(COMMANDS["studies"], share=0.1),
 }
+REPLACE_NOTHING = ("import-hf-bert", "export-hf-bert")  # they refuse an --out that is there
 
 
 class Run:
@@ -180,6 +181,8 @@ def storm(name: str, inputs: Path, kills: int, seed: int, folder: Path) -> int:
         while not wait(run.start(), moment(run, draw, seconds) if left else lambda: False):
             left -= 1
             check_files(run, calm)
+            if run.words[0] in REPLACE_NOTHING and not differences(calm, results(run.folder)):
+                break  # it was killed after its work
         finished += 1
         assert differences(calm, results(run.folder)) == [], f"{name}: see {run.folder}"
         assert unfinished_files(run.folder) == [], name
