@@ -26,7 +26,9 @@ def refuse_not_finite(tensors: Any, path: str, flag: str) -> None:
 
 def is_in_memory(tensor: Tensor) -> bool:
     """Whether a tensor is dense and each of its values is in memory: a few bytes can be expanded to terabytes."""
-    return tensor.layout == strided and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    if tensor.layout != strided or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def tensors_in(part: Any, name: str = "") -> Iterator[Tuple[str, Tensor]]:
