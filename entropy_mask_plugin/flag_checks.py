@@ -247,6 +247,9 @@ def unused_flags(cfg: Any) -> Iterator[str]:
             yield f"{flag_of(name)} has no effect {random}"
     if policy.needs_scores and cfg.self_mask_model == "ema" and not uses_ema(vars(cfg)):
         yield "--self-mask-model has no effect without --self-mask-from-epoch, the first epoch of self-masking"
+    first, last = cfg.self_mask_from_epoch, cfg.max_epoch
+    if policy.needs_scores and first and last and first > last:
+        yield f"--self-mask-from-epoch {first} has no effect: the run ends with epoch {last} (--max-epoch)"
     if policy.guided_fraction == 1 and cfg.guided_by == "sequences":
         yield "--guided-by has no effect with --guided-fraction 1"
     if cfg.mask_count is not None and cfg.mask_prob is not None:

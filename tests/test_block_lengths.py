@@ -266,6 +266,11 @@ def test_shorter_blocks_have_the_tokens_masks_and_targets_of_the_sentence_in_the
             assert net_input["src_tokens"][i, n:].eq(1).all() and not shorter["selected"].mask[i, n:].any()
 
 
+def test_a_loss_far_above_the_unigram_entropy_is_not_called_on_the_plateau():
+    for loss, words in ((8.0, "on the plateau: "), (8.2, "on the plateau: "), (8.4, "above the plateau: ")):
+        assert plateau.plateau_warning(loss, 8.0, (128,)).startswith(words)
+
+
 def test_the_advice_on_the_plateau_is_a_command_that_shortens_blocks():
     assert "--tokens-per-sample 32:128" in plateau.plateau_warning(8.0, 8.0, (128,))
     assert "--tokens-per-sample 128:512" in plateau.plateau_warning(8.0, 8.0, (512,))

@@ -48,6 +48,13 @@ def test_without_a_teacher_epochs_before_self_masking_are_random(switch, sources
     assert source_schedule({**settings, "mask_source": "self"}).at(1) == "self"
 
 
+@pytest.mark.parametrize("last, warned", [
+    ("9", []), ("8", []), ("7", ["--self-mask-from-epoch 8 has no effect: the run ends with epoch 7 (--max-epoch)"])])
+def test_self_masking_that_would_begin_after_the_last_epoch_is_warned_of(last, warned, make_task, caplog):
+    make_task("--mask-strategy", "high", "--self-mask-from-epoch", "8", "--max-epoch", last)
+    assert [message for message in caplog.messages if "has no effect" in message] == warned
+
+
 @pytest.mark.parametrize("switch", [None, 1, 2, 51])
 def test_random_masks_need_no_entropies_and_no_teacher(switch):
     settings = task("random", switch, self_mask_model="ema")

@@ -294,7 +294,7 @@ def test_pairs_of_files_have_the_accuracy_that_the_command_finds(corpus, files, 
     scored = minimal_pairs.score_pairs(read_model(checkpoint), pairs)
     assert len(scored) == 10 and 0.5 in {each.credit for each in scored}
     assert float(accuracy) == pytest.approx(sum(each.credit for each in scored) / 10, abs=1e-3)
-    assert "--valid-pairs: 10 pairs of 2 paradigms, 2 with <unk>; 2 longer than a block are left out" in caplog.text
+    assert "--valid-pairs: pairs 10, paradigms 2, pairs with <unk> 2, left out as longer than a block 2;" in caplog.text
 
 
 @pytest.mark.parametrize("flags, message", [

@@ -110,8 +110,8 @@ def pairs_of_files(cfg: Any, dictionary: Any, limit: int, longest: int) -> Credi
                          f"{longest} found, expected shorter sentences")
     n_paradigms = len({pair.paradigm for pair in compress(pairs, fits)})
     n_unknown = sum(any(map(encoder.count_unknown, pair)) for pair in short)
-    logger.info(f"{FLAG}: {len(short):,} pairs of {n_paradigms:,} paradigms, {n_unknown:,} "
-                f"with <unk>; {len(encoded) - len(short):,} longer than a block are left out; chance is 50 %")
+    logger.info(f"{FLAG}: pairs {len(short):,}, paradigms {n_paradigms:,}, pairs with <unk> {n_unknown:,}, "
+                f"left out as longer than a block {len(encoded) - len(short):,}; chance is 50 %")
     return lambda model: likelihood_credits(model, short, encoder.mask)
 
 

@@ -36,10 +36,11 @@ def is_on_plateau(loss: float, unigram: Optional[float]) -> bool:
 
 
 def plateau_warning(loss: float, unigram: float, lengths: Sequence[int]) -> str:
-    """The warning about a validation loss on the plateau, and what to do. Both in bits; lengths: of the blocks of the
-    run, ascending."""
-    return (f"on the plateau: valid loss {loss:.2f} bits, expected at least {MARGIN} below the unigram entropy of the "
-            f"training data, {unigram:.2f}; {advice(lengths)}")
+    """The warning about a validation loss on the plateau or above it, and what to do. Both in bits; lengths: of the
+    blocks of the run, ascending."""
+    place = "above" if loss > unigram + MARGIN else "on"
+    return (f"{place} the plateau: valid loss {loss:.2f} bits, expected at least {MARGIN} below the unigram entropy of "
+            f"the training data, {unigram:.2f}; {advice(lengths)}")
 
 
 def advice(lengths: Sequence[int]) -> str:

@@ -3,6 +3,7 @@ each begins at once. Their child processes are forks too.
 """
 
 import importlib
+import logging
 import os
 import re
 import runpy
@@ -30,7 +31,8 @@ os.register_at_fork(after_in_child=lambda: tqdm.set_lock(threading.RLock()))
 
 UNFINISHED = (".partial", ".tmp")  # of names of files that are being written
 WITHOUT_RESULTS = re.compile(r".*\.log|(table|report)\..*|.*\.png|claims")  # have times in them, or nothing
-TIMES = re.compile(r'"(seconds|last_call_seconds|peak_memory_bytes|hours|best_seconds)": [^,}]*')
+# Also the digest of a checkpoint, whose file has times in it.
+TIMES = re.compile(r'"(seconds|last_call_seconds|peak_memory_bytes|hours|best_seconds|checkpoint_digest)": [^,}]*')
 
 # name: words of a command; IN is the folder of `make_inputs`, {} the command's own.
 TRAIN = ["fairseq-train", "IN/bin", *TRAINING, *OURS, *TINY, "--save-dir", "{}/run", "--save-interval-updates", "3",
@@ -94,6 +96,7 @@ def fork(work, log, **environment) -> int:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1), os.dup2(handle, 2)
         sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # not those that pytest reads
+        logging.getLogger().handlers.clear()  # fairseq's programs set the log up where nothing else has
         os.environ.update(environment)
         status = status_of(work)
     finally:
