@@ -90,8 +90,9 @@ def attempt(command: List[str], inputs: Path, own: Path, fault: Fault, number: i
 
 
 def error_lines(outcome: Outcome) -> List[str]:
-    """Of the output, without progress bars and the log: one, or one for each fine-tuning that failed."""
-    return sorted({line for line in re.split(r"[\r\n]", outcome.output) if line.startswith(("error:", "failed:"))})
+    """Of the output, without progress bars, the log and sums: one, or one for each row or fine-tuning that failed."""
+    lines = {line for line in re.split(r"[\r\n]", outcome.output) if line.startswith(("error:", "failed:"))}
+    return sorted(line for line in lines if not line.endswith("failed, see above"))
 
 
 def problems(outcome: Outcome, own: Path, inputs: Path, calm: Dict[str, str]) -> List[str]:

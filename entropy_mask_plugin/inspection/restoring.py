@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 
 from ..checkpoints.reading import NO_HEAD, read_checkpoint
-from ..checkpoints.structure import UNFIT
+from ..checkpoints.structure import UNFIT, check_weights
 from ..checkpoints.vocabulary import check_vocabulary
 from ..config import EntropyMaskedLMConfig, policy_of, with_options
 from ..fairseq_fixes.checkpoint_files import LEARNED
@@ -107,6 +107,7 @@ def average_of(state: Any, model: torch.nn.Module, path: str) -> torch.nn.Module
     weights = state["extra_state"].get("ema")
     require(FLAG, f"{path} without the average of its weights", weights is not None,
             "a checkpoint written with --store-ema")
+    check_weights(weights, f"{path}, whose average is damaged:", FLAG)
     average = copy.deepcopy(model)
     try:
         average.load_state_dict(weights)
