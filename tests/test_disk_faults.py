@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders.training import ROOT
+from fairseq.data import indexed_dataset
 
 from entropy_mask_plugin.checkpoints import writing
 from entropy_mask_plugin.checkpoints.reading import load_safely
@@ -171,3 +172,14 @@ def test_an_error_that_names_a_file_is_one_line_and_others_keep_their_traceback(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [line] if line else "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("ending", [".idx", ".bin"])
+def test_data_that_the_disk_does_not_return_are_named(ending, data_bin, monkeypatch):
+    def warm_up(path):
+        if path.endswith(ending):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(indexed_dataset, "_warmup_mmap_file", warm_up)
+    with pytest.raises(OSError, match=re.escape(f"Input/output error: '{data_bin}/train{ending}'")):
+        indexed_dataset.MMapIndexedDataset(f"{data_bin}/train")

@@ -57,6 +57,7 @@ PATCHES = (
     background_reader.stop_prefetching_at_exit,
     meters.forget_names_out_of_use,
     data_files.close_what_was_opened,
+    data_files.name_what_cannot_be_read,
     checkpoint_files.validate_before_training,
     save_dir.report_unusable_save_dir,
     command_line.report_bad_flags_in_one_line,
