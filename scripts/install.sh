@@ -33,8 +33,16 @@ command -v "$PYTHON" > /dev/null || { echo "error: --python: $PYTHON not found, 
 # Refuses a Python that is not supported, in one line.
 fairseq=$("$PYTHON" "$supported")
 read -r fairseq form <<< "$fairseq"
-if [ "$form" = source ] && ! command -v g++ > /dev/null; then
-    echo "error: g++ not found, expected a C++ compiler, with which fairseq is built for this Python (Debian: apt-get install g++)" >&2
+# Distributions split off what an environment is made with, and what fairseq is compiled with.
+missing=()
+[ -x "$venv/bin/python" ] || "$PYTHON" -c 'import ensurepip' 2> /dev/null || missing+=(python3-venv)
+if [ "$form" = source ]; then
+    command -v g++ > /dev/null || missing+=(g++)
+    include=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    [ -f "$include/Python.h" ] || missing+=(python3-dev)
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "error: --python: $PYTHON without ${missing[*]} found, expected what makes an environment and compiles fairseq (Debian: apt-get install ${missing[*]})" >&2
     exit 1
 fi
 

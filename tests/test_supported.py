@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from distutils.core import run_setup  # setuptools'
@@ -169,20 +170,31 @@ def test_the_install_script_names_a_python_that_is_missing(tmp_path):
     assert done.returncode == 1 and not (tmp_path / "venv").exists()
 
 
-@pytest.mark.parametrize(("version", "machine", "asks"), [((3, 12), "x86_64", False), ((3, 13), "x86_64", True)])
-def test_a_compiler_is_asked_for_where_there_is_no_wheel_alone(version, machine, asks, tmp_path):
+@pytest.mark.parametrize(("form", "has_headers", "has_venv", "missing"), [
+    ("wheel", False, True, ""), ("wheel", False, False, "python3-venv"), ("source", True, True, "g++"),
+    ("source", False, False, "python3-venv g++ python3-dev")])
+def test_what_only_compiling_needs_is_asked_for_where_there_is_no_wheel(form, has_headers, has_venv, missing, tmp_path):
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("bash", "cat", "dirname", "grep", "ln", "sed"):
-        (tools / tool).symlink_to(next(f"{folder}/{tool}" for folder in os.environ["PATH"].split(":")
-                                       if os.path.exists(f"{folder}/{tool}")))
-    python = tmp_path / "python"  # answers as supported.py would, and makes no environment
-    form = "wheel" if (version, machine) in supported.WHEELS else "source"
-    python.write_text(f'#!{tools}/bash\ncase "$1" in *supported.py) echo fairseq-fixed {form} ;; *) exit 1 ;; esac\n')
+        (tools / tool).symlink_to(shutil.which(tool))
+    if has_headers:
+        (tmp_path / "Python.h").touch()
+    python = tmp_path / "python"  # answers as a system's Python would, and makes no environment
+    python.write_text(f"""#!{tools}/bash
+case "$*" in
+    *supported.py) echo fairseq-fixed {form} ;;
+    *ensurepip*) exit {int(not has_venv)} ;;
+    *include*) echo {tmp_path} ;;
+    *) exit 1 ;;
+esac
+""")
     python.chmod(0o755)
     done = install("--venv", tmp_path / "venv", "--python", python, PATH=str(tools))
-    assert done.returncode == 1 and ("g++ not found" in done.stderr) == asks
-    assert ("== 1/3 environment" in done.stdout) == (not asks)
+    assert done.returncode == 1 and ("== 1/3 environment" in done.stdout) == (not missing)
+    expected = f"error: --python: {python} without {missing} found, expected what makes an environment and compiles " \
+               f"fairseq (Debian: apt-get install {missing})\n"
+    assert done.stderr == (expected if missing else "")
 
 
 @pytest.fixture
