@@ -1,5 +1,6 @@
 """A user's mistake ends in one line that names the flag, what was found and what was expected."""
 
+import os
 import resource
 import shutil
 import subprocess
@@ -165,6 +166,25 @@ def test_other_errors_keep_their_traceback():
            "entropy_mask_plugin.register(); assert sys.excepthook is not hook; raise KeyError('x')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "Traceback" in done.stderr and "KeyError" in done.stderr
+
+
+@pytest.mark.parametrize("error, lines", [
+    ("UsageError('--lr: 7 found, expected less')", ["error: --lr: 7 found, expected less"]), ("ValueError('7')", None)])
+def test_a_mistake_that_ends_a_rank_which_fairseq_started_is_one_line(error, lines, tmp_path):
+    (tmp_path / "ranks.py").write_text(f"""import torch
+from entropy_mask_plugin.system.errors import UsageError, show_usage_errors_as_one_line
+
+def work(rank):
+    raise {error}
+
+if __name__ == "__main__":
+    show_usage_errors_as_one_line()
+    torch.multiprocessing.spawn(work, nprocs=2)
+""")
+    done = subprocess.run([sys.executable, tmp_path / "ranks.py"], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    said = [line for line in done.stderr.splitlines() if "SIGTERM" not in line]  # torch ends the other rank
+    assert done.returncode == 1 and (said == lines if lines else "Traceback" in done.stderr)
 
 
 CLASSIFY = ["--task", "sentence_prediction", "--criterion", "sentence_prediction", "--num-classes", "2"]

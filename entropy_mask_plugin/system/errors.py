@@ -61,7 +61,7 @@ def show_usage_errors_as_one_line() -> None:
     show_other = sys.excepthook
 
     def show(kind, error, traceback):
-        if issubclass(kind, UsageError):
+        if issubclass(kind, UsageError) or is_of_a_rank(error):
             print(f"error: {message_of(error)}", file=sys.stderr)
         elif issubclass(kind, OSError) and error.filename and error.strerror:
             print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -73,11 +73,16 @@ def show_usage_errors_as_one_line() -> None:
     sys.excepthook = show
 
 
-def message_of(error: UsageError) -> str:
-    """Its message; of one that was raised in a data worker, where torch adds the worker's traceback, the last line. In
-    one line, and not too long."""
+def is_of_a_rank(error: BaseException) -> bool:
+    """Whether a UsageError has ended a rank that fairseq started: torch raises an exception of its own."""
+    return type(error).__name__ == "ProcessRaisedException" and f"{UsageError.__module__}.UsageError: " in str(error)
+
+
+def message_of(error: BaseException) -> str:
+    """The message of a UsageError; of one that was raised in a data worker or a rank, where torch adds the traceback,
+    the last line. In one line, and not too long."""
     message = str(error)
-    if message.startswith("Caught UsageError in "):
+    if message.startswith("Caught UsageError in ") or is_of_a_rank(error):
         message = message.rstrip().rpartition("UsageError: ")[2]
     line = one_line(message)  # what a file holds may be part of it
     return line if len(line) <= LONGEST else line[:LONGEST] + " …"
