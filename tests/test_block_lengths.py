@@ -175,14 +175,22 @@ def planted(monkeypatch, losses):
         self, epoch, updates, losses[epoch - 1]))
 
 
-@pytest.mark.parametrize("when", ["left", "stalled", "0.3,0.6"])  # the last by updates: 0.61 of them at the checkpoint
+def end_of_run(data_bin, batches, tmp_path):
+    """So many updates that 0.3 and 0.6 of them are over in the second and the third epoch."""
+    train(data_bin, str(tmp_path / "epoch"), *GROWING, "--mask-strategy", "random", "--max-epoch", "1")
+    updates = len(batches)
+    del batches[:]
+    return ["--max-update", str(round(3.4 * updates))]
+
+
+@pytest.mark.parametrize("when", ["left", "stalled", "0.3,0.6"])  # the last by updates, see `end_of_run`
 @pytest.mark.parametrize("kill_at", ["boundary", "middle"])
 def test_a_run_with_growing_blocks_that_was_killed_ends_in_the_weights_of_a_straight_run(
         when, kill_at, data_bin, batches, tmp_path, monkeypatch):
     """Killed in epoch 3, the first one of longer blocks, before or after its first checkpoint."""
     planted(monkeypatch, [99.0, -1.0 if when == "left" else 99.0, -1.0, -1.0])
     flags = [*GROWING, "--grow-tokens-per-sample", when, "--mask-strategy", "random", "--save-interval-updates", "5",
-             *(["--max-update", "41"] if "," in when else ["--max-epoch", "4"])]
+             *(end_of_run(data_bin, batches, tmp_path) if "," in when else ["--max-epoch", "4"])]
     straight = train(data_bin, str(tmp_path / "straight"), *flags)
     whole = list(batches)
     assert sorted({batch[:2] for batch in whole}) == [(1, 4), (2, 4), (3, 8), (4, 16)]

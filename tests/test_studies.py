@@ -720,7 +720,7 @@ def test_a_dry_run_prints_every_command_and_writes_nothing(place, glue):
 # ---- the plateau in the log of every run
 
 
-def test_a_run_says_where_the_plateau_is_and_that_it_is_on_it(data_bin, tmp_path, caplog):
+def test_a_run_says_where_the_plateau_is_and_that_it_has_not_left_it(data_bin, tmp_path, caplog):
     with caplog.at_level("INFO"):
         train(data_bin, str(tmp_path), "--max-epoch", "1", "--mask-strategy", "random", "--lr", "1e-5")
     with open(f"{data_bin}/dict.txt") as file:
@@ -728,7 +728,7 @@ def test_a_run_says_where_the_plateau_is_and_that_it_is_on_it(data_bin, tmp_path
     shares = np.array(counts) / sum(counts)
     said = re.search(r"unigram entropy of the training data: ([\d.]+) bits", caplog.text)
     assert float(said[1]) == pytest.approx(-(shares * np.log2(shares)).sum(), abs=2e-3)
-    assert "on the plateau: valid loss" in caplog.text
+    assert "the plateau: valid loss" in caplog.text  # above it, as long as the loss is that of equal probabilities
 
 
 def test_a_dictionary_without_counts_has_no_plateau():
