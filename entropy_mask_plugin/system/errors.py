@@ -64,7 +64,8 @@ def show_usage_errors_as_one_line() -> None:
         if issubclass(kind, UsageError):
             print(f"error: {message_of(error)}", file=sys.stderr)
         elif issubclass(kind, OSError) and error.filename and error.strerror:
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            file = error.filename2 or error.filename  # of a renamed file, its new name: the old one is temporary
+            print(f"error: {file}: {error.strerror}", file=sys.stderr)
         elif kind is KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
         else:
