@@ -1,7 +1,7 @@
 """Locks between processes. A lock is released when its process ends, even by kill -9.
 
-On network disks they may hold between the processes of one machine only: NFS keeps a flock of a folder to itself. Where a
-file system cannot lock, every lock succeeds, and work may be done twice.
+On network disks they may hold between the processes of one machine only: NFS does not pass on a flock of a folder.
+Where a file system cannot lock, every lock succeeds, and work may be done twice.
 """
 
 import contextlib
