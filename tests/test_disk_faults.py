@@ -171,3 +171,13 @@ def test_an_error_that_names_a_file_is_one_line_and_others_keep_their_traceback(
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [line] if line else "Traceback" in done.stderr
+
+
+def test_an_output_that_nobody_reads_any_more_is_one_line():
+    code = ("from entropy_mask_plugin.system.errors import show_usage_errors_as_one_line as show; show()\n"
+            "while True: print('x' * 1000)")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          cwd=ROOT) as process:
+        process.stdout.close()
+        assert process.stderr.read() == "error: standard output: Broken pipe\n"
+    assert process.returncode == 1
