@@ -76,7 +76,7 @@ SCENARIOS = {
     "glue": Scenario(COMMANDS["glue"], share=0.2),
     "studies": Scenario(COMMANDS["studies"], share=0.1),
 }
-REPLACE_NOTHING = ("import-hf-bert", "export-hf-bert")  # they refuse an --out that is there
+REPLACE_NOTHING = ("import-hf-bert", "export-hf-bert")  # they refuse an existing --out
 
 
 class Run:
