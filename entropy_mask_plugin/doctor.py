@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from types import ModuleType
-from typing import Iterator, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 from .system import extras
 from .system.errors import UsageError
@@ -143,7 +143,6 @@ def torchaudio() -> Iterator[Finding]:
 def data_bins(data: str) -> Iterator[Finding]:
     """Are the dictionary and the splits of each shard there and complete? data: folders separated by colons."""
     from fairseq import utils
-    from fairseq.data import data_utils
 
     from .checkpoints.vocabulary import read_dictionary_of_shards
 
@@ -161,17 +160,26 @@ def data_bins(data: str) -> Iterator[Finding]:
     yield OK, f"data: {len(dictionary) + 1:,} symbols, <mask> included"
     for i, folder in enumerate(folders):
         for split in ("train", "valid") if i == 0 else ("train",):
-            try:
-                samples = data_utils.load_indexed_dataset(os.path.join(folder, split), dictionary)
-            except Exception as error:
-                yield ERROR, f"data: {split} of {folder} is damaged ({first_line(error)}): create it again"
-                continue
-            if samples is None or not len(samples):
-                yield ERROR, f"data: {folder} has no {split} split: create it with entropy-mask prepare-corpus"
-            elif os.path.getsize(os.path.join(folder, f"{split}.bin")) < int(samples.sizes.sum()) * 2:  # 2 bytes or 4
-                yield ERROR, f"data: {split}.bin of {folder} is truncated: create it again"
-            else:
-                yield OK, f"data: {folder}: {len(samples):,} lines of {split}, {int(samples.sizes.sum()):,} tokens"
+            yield split_of(folder, split)
+
+
+def split_of(folder: str, split: str) -> Finding:
+    """Is a split of a data-bin complete? The checks are those of a training."""
+    from fairseq.data import data_utils
+
+    from .training.data_files import check_indices, check_sizes, check_split
+
+    prefix, combine = os.path.join(folder, split), split == "train"
+    try:
+        check_split(prefix)
+        check_indices(prefix, combine)
+        lines: Any = data_utils.load_indexed_dataset(prefix, combine=combine)
+        check_sizes(prefix, combine)
+    except UsageError as error:
+        return ERROR, f"{error}: create it again with entropy-mask prepare-corpus"
+    except Exception as error:  # a damaged index can trip its reader anywhere
+        return ERROR, f"data: {prefix}.bin or .idx cannot be read ({first_line(error)}): create it again"
+    return OK, f"data: {folder}: {len(lines):,} lines of {split}, {int(lines.sizes.sum()):,} tokens"
 
 
 def shards_in(folder: str) -> Optional[str]:

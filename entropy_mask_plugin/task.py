@@ -159,9 +159,17 @@ class EntropyMaskedLMTask(ValidationTask):
             attach_recordings(self, samples, split, epoch)
 
     def get_batch_iterator(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """fairseq's iterator over the batches of an epoch; ends the recording of the epoch before it."""
-        if self.recorder is not None and dataset is self.datasets.get(self.cfg.train_subset):
-            self.recorder.flush()  # fairseq asks for the next epoch at the end of each, the last one too
+        """fairseq's iterator over the batches of an epoch; ends the recording of the epoch before it.
+
+        Raises:
+            UsageError: all blocks of the training data are longer than --max-tokens, so that fairseq would drop them.
+        """
+        if dataset is self.datasets.get(self.cfg.train_subset):
+            most, shortest = kwargs.get("max_tokens"), int(dataset.sizes.min())
+            require("--max-tokens", most, most is None or shortest <= most,
+                    f"at least the {shortest} tokens of the shortest block")
+            if self.recorder is not None:
+                self.recorder.flush()  # fairseq asks for the next epoch at the end of each, the last one too
         return super().get_batch_iterator(dataset, *args, **kwargs)
 
     def scoring_device(self) -> torch.device:

@@ -187,7 +187,7 @@ def on_alarm(*_) -> None:
 
 
 def audit(event: str, arguments: tuple) -> None:
-    if event in FORBIDDEN:
+    if event in FORBIDDEN and arguments != ("libnvidia-ml.so.1",):  # with it, a CUDA build of torch counts the GPUs
         raise RunsCode(f"{event} {arguments}")
 
 

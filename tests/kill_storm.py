@@ -57,16 +57,18 @@ def training(*flags: str, ranks: int = 1) -> Scenario:
     return Scenario([*TRAIN, "--max-epoch", "2", *flags], ranks)
 
 
+TRAININGS = {  # flags
+    "random": [*RANDOM, "--num-workers", "1"],
+    "init + KD, cache": [*HIGH, "--teacher", "IN/teacher.pt", "--kd-weight", "0.5", "--entropy-cache", "{}/cache"],
+    "ema, guided ramp": [*EMA, "--guided-fraction", "0:0.5"],
+    "accuracy": [*HIGH, "--mask-score", "accuracy", "--accuracy-window", "4"],
+    "3ML": ["--arch", "bertlet_3ml", "--mask-decoder-layers", "1", *RANDOM],
+    "recorded masks": [*RANDOM, "--record-masks", "{}/masks"],
+}
+TWO_RANKS = ["--batch-size", "32", "--distributed-backend", "gloo", "--ddp-backend", "c10d"]
 SCENARIOS = {
-    "random": training(*RANDOM, "--num-workers", "1"),
-    "init + KD, cache": training(*HIGH, "--teacher", "IN/teacher.pt", "--kd-weight", "0.5", "--entropy-cache",
-                                 "{}/cache"),
-    "ema, guided ramp": training(*EMA, "--guided-fraction", "0:0.5"),
-    "accuracy": training(*HIGH, "--mask-score", "accuracy", "--accuracy-window", "4"),
-    "3ML": training("--arch", "bertlet_3ml", "--mask-decoder-layers", "1", *RANDOM),
-    "recorded masks": training(*RANDOM, "--record-masks", "{}/masks"),
-    "two ranks, ema": training(*EMA, "--batch-size", "32", "--distributed-backend", "gloo", "--ddp-backend", "c10d",
-                               ranks=2),
+    **{name: training(*flags) for name, flags in TRAININGS.items()},
+    **{f"{name}, two ranks": training(*flags, *TWO_RANKS, ranks=2) for name, flags in TRAININGS.items()},
     "prepare-corpus": Scenario(COMMANDS["prepare-corpus"]),
     "build-entropy-cache": Scenario(COMMANDS["build-entropy-cache"]),
     "import-hf-bert": Scenario(COMMANDS["import-hf-bert"]),
@@ -74,7 +76,7 @@ SCENARIOS = {
     "glue": Scenario(COMMANDS["glue"], share=0.2),
     "studies": Scenario(COMMANDS["studies"], share=0.1),
 }
-REPLACE_NOTHING = ("import-hf-bert", "export-hf-bert")  # they refuse an --out that is there
+REPLACE_NOTHING = ("import-hf-bert", "export-hf-bert")  # they refuse an existing --out
 
 
 class Run:

@@ -9,6 +9,7 @@ epoch is validated. Writes soak.csv and soak.png, and fails where something grow
 import argparse
 import csv
 import math
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,6 @@ from typing import Dict, List
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import psutil
 from builders.training import OURS, PLUGIN
 from fairseq.data.data_utils import load_indexed_dataset
 from matplotlib.ticker import EngFormatter
@@ -49,18 +49,20 @@ def command(args: argparse.Namespace) -> List[str]:
             "--save-dir", str(out / "run"), "--save-interval", str(max(1, epochs // 20))]
 
 
-def measure(process: psutil.Process) -> Dict[str, float]:
-    return {"memory_bytes": process.memory_info().rss, "file_descriptors": process.num_fds(),
-            "threads": process.num_threads()}
+def measure(pid: int) -> Dict[str, float]:
+    """Of a process, by /proc."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {"memory_bytes": 1024 * int(status["VmRSS"].split()[0]),
+            "file_descriptors": len(os.listdir(f"/proc/{pid}/fd")), "threads": int(status["Threads"])}
 
 
-def watch(process: psutil.Popen, every: float) -> List[Dict[str, float]]:
+def watch(process: subprocess.Popen, every: float) -> List[Dict[str, float]]:
     """Measures of a process until it ends, each with its time in seconds."""
     rows, begin = [], time.monotonic()
     while process.poll() is None:
         try:
-            rows.append({"seconds": time.monotonic() - begin, **measure(process)})
-        except psutil.Error:  # it has just ended
+            rows.append({"seconds": time.monotonic() - begin, **measure(process.pid)})
+        except (OSError, KeyError):  # it has just ended
             break
         time.sleep(every)
     return rows
@@ -105,7 +107,7 @@ def main() -> None:
     out = Path(args.out)
     out.mkdir(parents=True)
     with open(out / "log", "w") as log:
-        process = psutil.Popen(command(args), stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command(args), stdout=log, stderr=subprocess.STDOUT)
         rows = watch(process, args.every)
     if process.wait():
         raise SystemExit(f"the training failed: {(out / 'log').read_text()[-2000:]}")

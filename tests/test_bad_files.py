@@ -11,6 +11,7 @@ import pytest
 import torch
 from builders.training import OURS, ROOT, TINY, TRAINING, train
 from fairseq.data import indexed_dataset
+from fairseq.trainer import Trainer
 
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.system.locks import exclusive_lock, lock_while_alive
@@ -124,6 +125,26 @@ def test_a_model_that_scores_itself_with_nan_is_refused_in_its_first_update(make
     sample = task.datasets["train"].collater([task.datasets["train"][0]])
     with pytest.raises(UsageError, match="^--mask-source: self with scores that are nan found, expected numbers"):
         task.score(sample, model, task.when(0))
+
+
+# ---- checkpoints to resume from
+
+def test_a_checkpoint_of_another_criterion_is_named_with_its_flag(data_bin, tmp_path):
+    path = train(data_bin, str(tmp_path), "--mask-strategy", "random", "--max-update", "1")
+    state = torch.load(path, weights_only=True)
+    state["optimizer_history"][-1]["criterion_name"] = "Another"
+    torch.save(state, path)
+    with pytest.raises(UsageError, match=rf"^--save-dir: {path} cannot be resumed from \(AssertionError: Criterion"):
+        train(data_bin, str(tmp_path), *RANDOM)
+
+
+def test_what_goes_wrong_without_a_checkpoint_is_not_said_to_be_the_fault_of_one(data_bin, tmp_path, monkeypatch):
+    def broken(*arguments, **named):
+        raise IndexError("no batches")
+
+    monkeypatch.setattr(Trainer, "get_train_iterator", broken)
+    with pytest.raises(IndexError, match="no batches"):
+        train(data_bin, str(tmp_path), *RANDOM)
 
 
 # ---- files in the way

@@ -1,6 +1,7 @@
 """The doctor finds what is wrong, says how to put it right, and has an exit status to rely on."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -52,7 +53,14 @@ def test_data_that_is_not_whole_is_found(data_bin, tmp_path):
     (tmp_path / "train.bin").write_bytes(b"")
     (tmp_path / "train.idx").write_bytes(b"damaged")
     found = [sentence for kind, sentence in doctor.data_bins(str(tmp_path)) if kind == doctor.ERROR]
-    assert len(found) == 2 and "train" in found[0] and "has no valid split" in found[1]
+    assert len(found) == 2 and "train.bin holds no sequences" in found[0] and "valid.bin and .idx not found" in found[1]
+
+
+def test_data_that_a_training_would_refuse_is_found(data_bin, tmp_path):
+    shutil.copytree(data_bin, tmp_path / "bin")
+    os.truncate(tmp_path / "bin" / "train.bin", os.path.getsize(tmp_path / "bin" / "train.bin") - 2)
+    (found,) = [sentence for kind, sentence in doctor.data_bins(str(tmp_path / "bin")) if kind == doctor.ERROR]
+    assert found.startswith(f"data: {tmp_path}/bin/train.bin of ") and "create it again" in found
 
 
 def test_the_folder_of_a_corpus_is_no_data_bin_and_what_is_meant_is_said(tmp_path):

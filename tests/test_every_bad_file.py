@@ -5,8 +5,10 @@ import os
 import random
 import shutil
 import time
+from pathlib import Path
 
 import pytest
+from builders.file_formats import FORMATS, make_originals
 from builders.huggingface import make_folder
 from builders.training import train
 
@@ -15,7 +17,7 @@ from entropy_mask_plugin.evaluation.reading import read_pairs
 from entropy_mask_plugin.glue.reading import read_task
 from entropy_mask_plugin.huggingface.importing import read_bert
 from entropy_mask_plugin.recording.reader import Recording
-from entropy_mask_plugin.system.errors import UsageError
+from entropy_mask_plugin.system.errors import UsageError, message_of
 
 PART = "masks/rank0/00001-000000000-000000000.masks"
 TRAINED_ON, TAUGHT = ["--mask-strategy", "random"], ["--mask-strategy", "high", "--teacher"]
@@ -86,6 +88,8 @@ WAYS = {  # function of the path and its content, which has been removed
     "a list": lambda path, content: path.write_text("[1, 2]"),
     "a folder": lambda path, content: path.mkdir(),
     "a dangling link": lambda path, content: path.symlink_to("nowhere"),
+    "not UTF-8": lambda path, content: path.write_bytes("é".encode("latin-1") + content),
+    "unreadable": lambda path, content: path.symlink_to("/proc/self/mem"),  # for root too: its first byte is an EIO
 }
 
 
@@ -106,4 +110,36 @@ def test_one_line_names_the_file(reader, originals, tmp_path):
         assert str(folder) in message, f"{way}: {message}"
         assert time.monotonic() - begin < 10, way
         assert not [file for file in folder.glob("new/**/*") if file.is_file()], way
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def formats(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("formats")
+    make_originals(folder)
+    return folder
+
+
+def line_of(read, folder):
+    """What the user sees; "" where the file is read."""
+    try:
+        read(folder)
+    except UsageError as error:
+        return message_of(error)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return ""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_of_any_format_is_read_or_ends_in_one_line(name, formats, tmp_path):
+    """Some may be missing, and a cache computes damaged parts again."""
+    for way, spoil in WAYS.items():
+        folder = Path(shutil.copytree(formats, tmp_path / "files"))
+        path = folder / FORMATS[name].file
+        content = path.read_bytes()
+        path.unlink()
+        spoil(path, content)
+        line = line_of(FORMATS[name].read, folder)
+        assert not line or str(folder) in line and len(line) < 1000, f"{way}: {line}"
         shutil.rmtree(folder)

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from builders.huggingface import make_folder
-from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, run
+from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, parse, run, train
 from fairseq import optim, options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.optim import lr_scheduler
@@ -86,6 +86,12 @@ TRAINING_FLAGS = {
 }
 ANY_VALUE = {"--shorten-data-split-list": "names of splits, some of which another command may read later"}
 FAIRSEQS = {"--lr": ["nan", "inf", "-1"], "--stop-time-hours": ["nan", "inf", "-1", "0"]}  # that ours read
+PARSED = {  # others of fairseq's, refused when they are parsed
+    "--clip-norm": ["nan", "-1"], "--ema-decay": ["nan", "-1", "2"], "--log-interval": ["-1", "0"],
+    "--max-tokens": ["-1", "0"], "--num-workers": ["-1"], "--required-batch-size-multiple": ["0"],
+    "--save-interval": ["0"], "--seed": ["-1", str(2**32)], "--update-freq": ["0", "1,0", "x"],
+    "--validate-interval": ["0"],
+}
 
 TOGETHER = {  # what the line begins with: flags
     "--random-token-prob: 0.6": ["--leave-unmasked-prob", "0.6", "--random-token-prob", "0.6"],
@@ -273,6 +279,18 @@ def test_a_training_names_the_flag(flag, start, files, capsys):
         assert value != "" or "expected" in line, line
 
 
+@pytest.mark.parametrize("flag", PARSED)
+def test_a_flag_of_fairseqs_out_of_its_range_is_named_before_anything_is_made(flag, data_bin, capsys):
+    for value in PARSED[flag]:
+        line = refusal(capsys, parse, [data_bin, *TRAINING, *OURS, *TINY, flag, value])
+        assert re.match(f"{flag}: .+ found, expected ", line), line
+
+
+def test_blocks_that_are_all_longer_than_max_tokens_are_named(data_bin, tmp_path, capsys):
+    line = refusal(capsys, train, data_bin, str(tmp_path), "--mask-strategy", "random", "--max-tokens", "1")
+    assert line.startswith("--max-tokens: 1 found, expected at least")
+
+
 def test_flags_that_exclude_each_other_are_named(start, capsys):
     for begin, flags in TOGETHER.items():
         assert refusal(capsys, start, *flags).startswith(begin)
@@ -371,6 +389,7 @@ def test_hydra_names_a_setting_that_does_not_fit_in_one_line(setting, message, d
 @pytest.mark.parametrize("message, line", [
     ("argument --n: invalid int value: '1.5'", "--n: 1.5 found, expected a whole number"),
     ("argument --x: invalid float value: \"it's\"", "--x: it's found, expected a number"),
+    ("argument --l: invalid <lambda> value: 'x'", "--l: x found, expected numbers separated by commas"),
     ("argument --c: invalid choice: 'x' (choose from 'a', 'b')", "--c: x found, expected one of a, b"),
     ("argument --c: invalid choice: 'x' (choose from a, b)", "--c: x found, expected one of a, b"),
     ("the following arguments are required: --out", "the following arguments are required: --out"),

@@ -278,3 +278,9 @@ def test_records_that_cannot_be_read_are_named_with_what_is_missing(runs):
     (runs / "base" / "cola" / "seed1" / "result.json").write_text("[]")
     with pytest.raises(UsageError, match=r"seed1/result.json is damaged \(a list\), expected JSON as it was written"):
         read_fine_tuning_runs([str(runs / "base")])
+
+
+def test_predictions_without_a_line_are_refused(tmp_path):
+    (tmp_path / "predictions.tsv").write_text("index\tgold\tpredicted\n")
+    with pytest.raises(UsageError, match="predictions.tsv: no predictions found, expected a line for each example"):
+        read_predictions(str(tmp_path / "predictions.tsv"), TASKS["sts-b"])

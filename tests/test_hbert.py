@@ -51,9 +51,9 @@ def test_additive_attention_is_that_of_the_equations():
     nothing = torch.zeros(3, 1, 1, 7, dtype=torch.bool)
     assert attention(x, nothing).isfinite().all()
     found = attention(x, real[:, None, None, :])
-    assert torch.allclose(found.double(), additive_attention(attention, x, real), atol=1e-5)
+    assert torch.allclose(found.double(), additive_attention(attention, x, real), atol=2e-4)  # of up to 77
     everywhere = additive_attention(attention, x, torch.ones_like(real))
-    assert torch.allclose(attention(x, None).double(), everywhere, atol=1e-5)
+    assert torch.allclose(attention(x, None).double(), everywhere, atol=2e-4)
     assert not torch.allclose(found[1].double(), everywhere[1], atol=1e-2)
 
 

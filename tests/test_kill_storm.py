@@ -10,7 +10,7 @@ import pytest
 
 NIGHTLY = int(os.environ.get("KILLS", "0"))
 BRIEF = {  # scenarios: kills of each
-    ("init + KD, cache",): 5, ("accuracy",): 5, ("two ranks, ema",): 5,
+    ("init + KD, cache",): 5, ("accuracy",): 5, ("ema, guided ramp, two ranks",): 5,
     ("prepare-corpus", "build-entropy-cache", "import-hf-bert", "export-hf-bert"): 3,
 }  # test_glue_run and test_studies kill theirs once
 

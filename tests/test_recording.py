@@ -429,7 +429,7 @@ def test_what_is_no_recording_or_a_damaged_one_is_refused_in_one_line(data_bin, 
     Path(part).write_bytes(Path(part).read_bytes()[:-20])
     assert refused(folder) == f"{part}: damaged (its digest is wrong), expected the file as --record-masks wrote it"
     (folder / "facts.json").write_text('{"version": 2}')
-    assert refused(folder) == f"--replay-masks: {folder} is a recording of another version, expected version 1"
+    assert refused(folder) == f"--replay-masks: {folder}, a recording of version 2, found, expected version 1"
     with pytest.raises(UsageError, match="^--fp16 or --amp: with --record-masks found, expected --precision bf16"):
         train(data_bin, str(tmp_path / "run"), *RANDOM, "--fp16", "--record-masks", str(tmp_path / "new"))
 

@@ -3,13 +3,14 @@
 import io
 import os
 import pickle
-from typing import Any
+from typing import Any, Optional, Tuple
 
 import torch
 
 from ..system.errors import UsageError, require
 from .structure import check_structure
 
+SAFE = "a complete file of torch.save with nothing but tensors and plain values"
 NO_HEAD = "masked-LM head"  # key in extra_state of an imported encoder without a head: why it cannot be a teacher
 
 
@@ -24,6 +25,17 @@ def file_or_huggingface_folder(path: str, flag: str) -> str:
     require(flag, f"{path} without config.json", os.path.exists(os.path.join(path, "model.pt")),
             "a checkpoint file or a Hugging Face folder")
     return os.path.join(path, "model.pt")
+
+
+def checkpoint_to_resume_from(cfg: Any) -> Optional[Tuple[str, str]]:
+    """The checkpoint that fairseq-train begins with, as (the flag that names it, its path); None = it begins from
+    scratch. cfg: settings with save_dir, restore_file and finetune_from_model."""
+    last = os.path.join(cfg.save_dir, "checkpoint_last.pt")
+    if cfg.restore_file != "checkpoint_last.pt":
+        return "--restore-file", cfg.restore_file
+    if os.path.exists(last):
+        return "--save-dir", last
+    return ("--finetune-from-model", cfg.finetune_from_model) if cfg.finetune_from_model else None
 
 
 def read_checkpoint(path: str, flag: str) -> dict:
@@ -62,9 +74,11 @@ def load_safely(path: str, flag: str) -> Any:
         return torch.load(content, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "holds more than tensors and plain values" if "global" in str(error).lower() else "cannot be read"
-        raise UsageError(f"{flag}: {path} {reason}; refused, nothing in it was run ({_first_line(error)})") from None
+        raise UsageError(f"{flag}: {path} {reason} ({_first_line(error)}), expected {SAFE}: refused, nothing in it was "
+                         "run") from None
     except Exception as error:  # a file of another format can trip the unpickler anywhere
-        raise UsageError(f"{flag}: {path} is truncated or not a checkpoint ({_first_line(error)})") from None
+        raise UsageError(f"{flag}: {path} is truncated or not a checkpoint ({_first_line(error)}), expected {SAFE}"
+                         ) from None
 
 
 def _is_zip(path: str) -> bool:

@@ -51,8 +51,8 @@ def add_arguments(parser):
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="print every command that would run, and stop")
     what.add_argument("--report-only", action="store_true",
-                      help="run nothing, report what is there of these studies, rows, seeds, with the words they "
-                           "were run with: a report holds what its call asked for, and no more")
+                      help="run nothing, report what is finished of these studies, rows and seeds; give the flags "
+                           "that they were run with")
 
 
 def run(args):

@@ -9,6 +9,8 @@ import struct
 
 import numpy as np
 
+from ..system.errors import naming
+
 HEADER = struct.Struct("<9sQBQ")
 MAGIC, VERSION = b"MMIDIDX\0\0", 1
 TYPE_CODES = {2: 8, 4: 4}  # bytes of an id -> fairseq's code: uint16, int32
@@ -16,7 +18,7 @@ TYPE_CODES = {2: 8, 4: 4}  # bytes of an id -> fairseq's code: uint16, int32
 
 def read_sizes(path: str) -> np.ndarray:
     """(n) int32: the number of ids in each line."""
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         *_, lines = HEADER.unpack(file.read(HEADER.size))
         return np.fromfile(file, np.int32, lines)
 

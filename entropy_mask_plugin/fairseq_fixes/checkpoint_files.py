@@ -16,6 +16,7 @@ from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from fairseq.trainer import Trainer
 
+from ..checkpoints.reading import checkpoint_to_resume_from
 from ..checkpoints.structure import UNFIT
 from ..checkpoints.writing import write_checkpoint
 from ..system.atomic_files import atomic_path
@@ -94,9 +95,12 @@ def validate_before_training() -> None:
         except (UsageError, torch.OutOfMemoryError):
             raise
         except UNFIT as error:
+            resumed = checkpoint_to_resume_from(cfg)
+            if resumed is None:  # the data are read here, too
+                raise
             reason = f"{type(error).__name__}: {one_line(str(error))[:300]}"
-            raise UsageError(f"--restore-file: {cfg.restore_file} of --save-dir {cfg.save_dir} cannot be resumed from "
-                             f"({reason}), expected a checkpoint of the same flags") from error
+            raise UsageError(f"{': '.join(resumed)} cannot be resumed from ({reason}), expected a checkpoint of the "
+                             "same flags") from error
         except Exception as error:  # fairseq raises nothing more precise
             if not str(error).startswith("Cannot load model parameters from checkpoint"):
                 raise

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics
 
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 from .tasks import Task
 
 FUNCTIONS = {
@@ -50,17 +50,19 @@ def read_predictions(path: str, task: Task) -> Predictions:
         path: a predictions.tsv.
         task: the `tasks.Task` that it is of.
     Raises:
-        UsageError: no such file, columns missing, or another task's labels.
+        UsageError: no such file, no line in it, columns missing, or another task's labels.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
         number = float if task.regression else task.labels.index
-        return Predictions(*(np.array([number(row[column]) for row in rows]) for column in ("gold", "predicted")))
+        gold, predicted = (np.array([number(row[column]) for row in rows]) for column in ("gold", "predicted"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}, expected the predictions of a finished trial") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UsageError(f"{path}: {error}, expected index, gold and predicted of {task.folder}") from error
+    require(path, "no predictions", rows, "a line for each example of the dev set")
+    return Predictions(gold, predicted)
 
 
 def score(metric: str, predictions: Predictions) -> float:

@@ -12,6 +12,7 @@ from typing import Dict, List
 
 import sentencepiece
 
+from ..system.atomic_files import read_bytes
 from ..system.errors import UsageError
 
 FAIRSEQ_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -104,8 +105,7 @@ def read_tokenizer(path: str) -> SentencePieceTokenizer:
         UsageError: it cannot be read, or see `SentencePieceTokenizer`.
     """
     try:
-        with open(path, "rb") as file:
-            model = file.read()
+        model = read_bytes(path)
     except OSError as error:
         raise UsageError(f"--tokenizer {path}: {error.strerror}, expected a SentencePiece model") from error
     return SentencePieceTokenizer(model, f"--tokenizer {path}")

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from tokenizers import AddedToken, Tokenizer, processors
 
 from ..checkpoints.vocabulary import data_bin, first_difference
+from ..system.atomic_files import read_bytes
 from ..system.errors import UsageError
 from .fast_tokenizer import fast_tokenizer
 from .sentencepiece_model import read_tokenizer
@@ -125,7 +126,7 @@ def bert_files(path: str, flag: str) -> TokenizerFiles:
         UsageError: see `read_vocabulary` and `read_wordpiece`.
     """
     folder = path if os.path.isdir(path) else None
-    files = {name: content(os.path.join(folder, name)) for name in TOKENIZER_FILE_NAMES
+    files = {name: read_bytes(os.path.join(folder, name)) for name in TOKENIZER_FILE_NAMES
              if folder and os.path.exists(os.path.join(folder, name))}
     vocabulary = read_vocabulary(path, flag)
     if "tokenizer.json" not in files:
@@ -165,9 +166,3 @@ def tokenizer_config(vocabulary: TokenizerVocabulary, kind: str, **settings: Any
     """The content of tokenizer_config.json. kind: transformers' name of the class."""
     specials = {f"{special}_token": name for special, name in vocabulary.specials.items()}
     return json_bytes({"tokenizer_class": kind, **specials, **settings})
-
-
-def content(path: str) -> bytes:
-    """The bytes of a file."""
-    with open(path, "rb") as file:
-        return file.read()

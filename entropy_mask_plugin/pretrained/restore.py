@@ -5,12 +5,11 @@ read, and loads a checkpoint of another vocabulary if the sizes agree.
 """
 
 import logging
-import os
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from torch import nn
 
-from ..checkpoints.reading import read_checkpoint
+from ..checkpoints.reading import checkpoint_to_resume_from, read_checkpoint
 from ..checkpoints.structure import section_of
 from ..checkpoints.vocabulary import check_vocabulary
 from ..config import (
@@ -48,16 +47,10 @@ def read_restore_file(task: Any) -> Optional[Restored]:
     Raises:
         UsageError: see `read_checkpoint` and `check_vocabulary`.
     """
-    cfg = task.cfg
-    last = os.path.join(cfg.save_dir, "checkpoint_last.pt")
-    if cfg.restore_file != "checkpoint_last.pt":
-        flag, path = "--restore-file", cfg.restore_file
-    elif os.path.exists(last):
-        flag, path = "--save-dir", last
-    else:
-        flag, path = "--finetune-from-model", cfg.finetune_from_model
-    if not path:
+    resumed = checkpoint_to_resume_from(task.cfg)
+    if resumed is None:
         return None
+    flag, path = resumed
     state = read_checkpoint(path, flag)
     check_vocabulary(state, path, flag, task)
     refuse_not_finite(state, path, flag)  # averages, optimizer and what a score has learned, too

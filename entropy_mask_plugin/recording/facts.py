@@ -69,8 +69,8 @@ def read_facts(folder: str, flag: str) -> Dict[str, Any]:
     if not os.path.exists(path_of(folder)):
         raise UsageError(f"{flag}: no facts.json in {folder}, expected a folder written with --record-masks")
     content = read_json(path_of(folder))
-    if content.get("version") != VERSION:
-        raise UsageError(f"{flag}: {folder} is a recording of another version, expected version {VERSION}")
+    version = content.get("version")
+    require(flag, f"{folder}, a recording of version {version!r:.60},", version == VERSION, f"version {VERSION}")
     shards = content.get("shards")
     fine = (isinstance(content.get("run"), str) and isinstance(content.get("number of shards"), int)
             and isinstance(shards, dict) and all(isinstance(facts, dict) for facts in shards.values()))

@@ -14,7 +14,7 @@ from ..checkpoints.structure import section_of
 from ..config import recorded_lengths, source_schedule
 from ..fairseq_fixes.checkpoint_files import LEARNED
 from ..scoring import schedule
-from ..system.errors import UsageError, require
+from ..system.errors import UsageError, naming, require
 from ..training import plateau
 from ..training.block_lengths import STATE, lengths_in
 
@@ -126,7 +126,7 @@ def read_pretraining_run(folder: str) -> PretrainingRun:
     if name != "entropy_masked_lm" or section_of(state, "criterion").get("_name") != "entropy_masked_lm":
         raise UsageError(f"{folder}: a run of --task {name} found, expected --task and --criterion entropy_masked_lm: "
                          "only these validate on the same masks")
-    with open(log, encoding="utf-8", errors="replace") as file:
+    with naming(log), open(log, encoding="utf-8", errors="replace") as file:
         text = file.readlines()
     lines = [line for line in parse_log(text) if is_whole(*line)]
     valid, train = (last_of(numbers for kind, numbers in lines if kind == split) for split in ("valid", "train"))

@@ -91,8 +91,8 @@ def refuse_another(out: str, now: Dict[str, Any]) -> None:
         out: folder of the study.
         now: an `identity`, or a part of one.
     Raises:
-        UsageError: the folder is of another commit, other data or sizes, named with what is there; or a
-            record cannot be read.
+        UsageError: the folder is of another commit, other data or sizes, which the message names; or a record cannot be
+            read.
     """
     if not holds_work(out):  # a mistake in the flags of the first call leaves study.json and logs
         return

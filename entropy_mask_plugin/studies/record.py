@@ -33,7 +33,7 @@ from ..reporting.training_log import (
 )
 from ..scoring import schedule
 from ..scoring.sources import SOURCES, models_read
-from ..system.atomic_files import write_json
+from ..system.atomic_files import read_bytes, write_json
 from ..system.errors import require
 from .options import StudyOptions
 from .plan import FINISHED, Step, StudyTrial
@@ -68,7 +68,7 @@ def read_trial_record(path: str) -> Dict[str, Any]:
 
 
 def is_recorded(options: StudyOptions, trial: StudyTrial) -> bool:
-    """Whether its record.json is there, with all tasks of the options."""
+    """Whether its record.json exists, with all tasks of the options."""
     path = trial.record(options)
     return os.path.exists(path) and set(options.tasks) <= read_trial_record(path)["fine_tuning"]["drift"].keys()
 
@@ -96,8 +96,7 @@ def account(folder: str) -> Dict[str, Any]:
 def peak_gpu_memory_bytes(folder: str) -> Optional[float]:
     """From fairseq's log, which has it to a tenth of a GB: the GPU's memory less the least that was free; None without
     a GPU."""
-    with open(os.path.join(folder, TRAIN_LOG), encoding="utf-8", errors="replace") as file:
-        text = file.read()
+    text = read_bytes(os.path.join(folder, TRAIN_LOG)).decode(errors="replace")
     free, total = re.findall(r"gb_free=([\d.]+)", text), re.findall(r"total memory = ([\d.]+) GB", text)
     return 2**30 * (max(map(float, total)) - min(map(float, free))) if free and total else None
 

@@ -1,6 +1,7 @@
 """Locks between processes. A lock is released when its process ends, even by kill -9.
 
-Some network file systems cannot lock: there every lock succeeds, and work may be done twice.
+On network disks they may hold between the processes of one machine only: NFS does not pass on a flock of a folder.
+Where a file system cannot lock, every lock succeeds, and work may be done twice.
 """
 
 import contextlib

@@ -13,7 +13,7 @@ from typing import Any, ContextManager, Dict, List, Mapping, Sequence
 
 import numpy as np
 
-from ...system.atomic_files import atomic_path, make_folder, write_bytes, write_json
+from ...system.atomic_files import atomic_path, make_folder, read_bytes, write_bytes, write_json
 from ...system.errors import require
 from ...system.locks import try_lock
 
@@ -63,8 +63,7 @@ class EntropyStore:
     def is_complete(self, part: int) -> bool:
         """Whether a part exists with the right size and digest."""
         try:
-            with open(self.path(part), "rb") as file:
-                content = file.read()
+            content = read_bytes(self.path(part))
         except FileNotFoundError:
             return False
         values, stored_digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
