@@ -21,7 +21,7 @@ from ..checkpoints.writing import write_checkpoint
 from ..system.atomic_files import atomic_path
 from ..system.errors import UsageError, naming
 from ..system.text import one_line
-from .clock import start_training_clock
+from .clock import has_own_checkpoint, start_training_clock
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,8 @@ def validate_before_training() -> None:
         except (UsageError, torch.OutOfMemoryError):
             raise
         except UNFIT as error:
+            if not (has_own_checkpoint(cfg) or cfg.finetune_from_model or cfg.restore_file != "checkpoint_last.pt"):
+                raise  # there is none to blame
             reason = f"{type(error).__name__}: {one_line(str(error))[:300]}"
             raise UsageError(f"--restore-file: {cfg.restore_file} of --save-dir {cfg.save_dir} cannot be resumed from "
                              f"({reason}), expected a checkpoint of the same flags") from error

@@ -6,8 +6,9 @@ from fairseq import options
 from fairseq.dataclass import utils
 from omegaconf.errors import OmegaConfBaseException
 
-from ..system.command_line import report_mistakes_in_one_line
+from ..system.command_line import refuse_empty_values, report_mistakes_in_one_line
 from ..system.errors import UsageError
+from .ranges import check_numbers
 
 
 def report_bad_flags_in_one_line() -> None:
@@ -17,7 +18,16 @@ def report_bad_flags_in_one_line() -> None:
 
     def parse_args_and_arch(parser: Any, *arguments: Any, **named: Any) -> Any:
         report_mistakes_in_one_line(parser)
-        return fairseq_parse(parser, *arguments, **named)
+        try:
+            values = fairseq_parse(parser, *arguments, **named)
+        except RuntimeError as error:
+            if str(error):
+                raise
+            parser.error("--arch: none found, expected one, such as bertlet")  # fairseq raises it without a word
+        given = values[0] if isinstance(values, tuple) else values
+        refuse_empty_values(parser, given)
+        check_numbers(vars(given))
+        return values
 
     options.parse_args_and_arch = parse_args_and_arch
 

@@ -4,7 +4,8 @@ import difflib
 import re
 from typing import Any
 
-KINDS = {"int": "a whole number", "float": "a number"}
+KINDS = {"int": "a whole number", "float": "a number", "<lambda>": "a number, or several separated by commas"}
+# ^ a lambda is fairseq's type for lists
 MOST_SHOWN = 20  # names in a message
 
 
@@ -32,7 +33,7 @@ def one_line(message: str) -> str:
     """argparse's message in our words: `argument --limit: invalid int value: 'x'` becomes `--limit: x found, expected a
     whole number`."""
     flag, _, reason = " ".join(message.split()).removeprefix("argument ").partition(": ")
-    kind = re.fullmatch(r"invalid (\w+) value: (.*)", reason)
+    kind = re.fullmatch(r"invalid (\S+) value: (.*)", reason)
     if kind and kind[1] in KINDS:
         return f"{flag}: {unquoted(kind[2])} found, expected {KINDS[kind[1]]}"
     choice = re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", reason)
