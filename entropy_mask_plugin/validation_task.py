@@ -17,6 +17,7 @@ from .masking.devices import to_device_async
 from .masking.take import number_to_mask, take
 from .models.positions import SelectedPositions
 from .scoring.precision import autocast
+from .system.errors import require
 from .text_task import TextTask
 from .training import plateau
 from .training.blocks import with_masks
@@ -98,7 +99,13 @@ class ValidationTask(TextTask):
 
     def post_validate(self, model: Any, stats: Dict[str, Any], agg: Any) -> None:
         """Log how far the validation loss is below the unigram entropy, warn where it is on the plateau, and remember
-        it: blocks may grow with it."""
+        it: blocks may grow with it.
+
+        Raises:
+            UsageError: --best-checkpoint-metric is none of the stats, which fairseq reads next.
+        """
+        metric = self.cfg.best_checkpoint_metric
+        require("--best-checkpoint-metric", metric, metric in stats, f"one of {', '.join(sorted(stats))}")
         loss, unigram = float(stats.get("short_loss", stats["loss"])), self.unigram_entropy()
         self.block_lengths.record_loss(self.epoch, int(stats.get("num_updates", 0)), loss)
         if unigram is None:

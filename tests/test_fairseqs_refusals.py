@@ -7,6 +7,7 @@ import hydra._internal.utils as hydra_utils
 import pytest
 import torch
 from builders.training import OURS, TINY, TRAINING, parse, train
+from fairseq import options
 from fairseq.data import data_utils, data_utils_fast
 
 from entropy_mask_plugin.fairseq_fixes.refusals import refusal
@@ -59,9 +60,10 @@ def test_the_numbers_of_hydra_are_checked_before_training(data_bin, tmp_path):
     (["--valid-subset", ""], "--valid-subset: an empty text found, expected a value"),
     (["--log-file", ""], "--log-file: an empty text found, expected a value"),
 ])
-def test_a_flag_of_fairseqs_that_cannot_be_parsed_is_named(flags, line, capsys):
+def test_a_flag_of_fairseqs_that_cannot_be_parsed_is_named(flags, line, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["fairseq-train", "bin", *TRAINING, *OURS, *TINY, *flags])
     with pytest.raises(SystemExit) as ended:
-        parse(["bin", *TRAINING, *OURS, *TINY, *flags])
+        options.parse_args_and_arch(options.get_training_parser())
     assert ended.value.code == 2 and capsys.readouterr().err == f"error: {line}\n"
 
 
@@ -109,4 +111,26 @@ def test_a_scheduler_that_cannot_be_built_is_named(data_bin, tmp_path):
     with pytest.raises(UsageError, match=r"^--lr-scheduler: inverse_sqrt cannot be built .*division by zero"):
         train(data_bin, str(tmp_path), "--mask-strategy", "random", "--lr-scheduler", "inverse_sqrt",
               "--warmup-updates", "0", "--max-update", "1")
+    assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize("flags, line", [
+    (["--restore-file", "{teacher}"], "--finetune-from-model together with --restore-file found, expected one of them"),
+    (["--reset-meters"], "--finetune-from-model together with --reset-meters found, expected one of them"),
+    (["--optimizer-overrides", "{{"], "--optimizer-overrides: { found, expected a dict"),
+    (["--optimizer-overrides", "3"], "--optimizer-overrides: 3 found, expected a dict"),
+])
+def test_what_a_checkpoint_is_reset_to_is_checked(flags, line, data_bin, teacher, tmp_path):
+    flags = [flag.format(teacher=teacher) for flag in flags]
+    start = ["--finetune-from-model", teacher] if "--optimizer-overrides" not in flags else []
+    with pytest.raises(UsageError) as caught:
+        train(data_bin, str(tmp_path), "--mask-strategy", "random", "--max-update", "1", *start, *flags)
+    assert str(caught.value).startswith(line)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_metric_that_validation_does_not_have_is_named(data_bin, tmp_path):
+    with pytest.raises(UsageError, match="^--best-checkpoint-metric: bleu found, expected one of accuracy, .*, loss, "):
+        train(data_bin, str(tmp_path), "--mask-strategy", "random", "--max-update", "1", "--best-checkpoint-metric",
+              "bleu")
     assert not list(tmp_path.glob("*.pt"))

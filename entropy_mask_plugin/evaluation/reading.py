@@ -74,6 +74,8 @@ def pair_of(line: str, file: str, number: int, flag: str) -> Pair:
     origin = f"{file}, line {number}"
     try:
         content = json.loads(line)
+        if "\\u" in line:
+            json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{flag}: {origin}: not JSON ({error}), expected an object") from error
     if not isinstance(content, dict):

@@ -16,16 +16,17 @@ def report_bad_flags_in_one_line() -> None:
     when it makes its parser, before it calls the function that is replaced here."""
     fairseq_parse = options.parse_args_and_arch
 
-    def parse_args_and_arch(parser: Any, *arguments: Any, **named: Any) -> Any:
+    def parse_args_and_arch(parser: Any, input_args: Any = None, *arguments: Any, **named: Any) -> Any:
         report_mistakes_in_one_line(parser)
         try:
-            values = fairseq_parse(parser, *arguments, **named)
+            values = fairseq_parse(parser, input_args, *arguments, **named)
         except RuntimeError as error:
             if str(error):
                 raise
             parser.error("--arch: none found, expected one, such as bertlet")  # fairseq raises it without a word
         given = values[0] if isinstance(values, tuple) else values
-        refuse_empty_values(parser, given)
+        if input_args is None:  # those of the command line
+            refuse_empty_values(parser, given)
         check_numbers(vars(given))
         return values
 
