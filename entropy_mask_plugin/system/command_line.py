@@ -1,12 +1,41 @@
 """argparse's complaints in one line, as other mistakes: the flag, what was found, what was expected."""
 
+import contextlib
 import difflib
+import errno
+import io
+import os
 import re
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 KINDS = {"int": "a whole number", "float": "a number", "<lambda>": "a number, or several separated by commas"}
 # ^ a lambda is fairseq's type for lists
+NO_ROOM = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # of the standard output
 MOST_SHOWN = 20  # names in a message
+
+
+@contextlib.contextmanager
+def writing_to_standard_output() -> Iterator[None]:
+    """End quietly, with status 1, where the reader of the standard output has gone (`… | head`), and in one line where
+    its disk is full. A letter of a path that its encoding lacks is written as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:  # --help ends in SystemExit
+            if sys.stdout is not None:  # closed, as by >&-
+                sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in NO_ROOM:  # errors of files name them
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+        if error.errno != errno.EPIPE:
+            print(f"error: standard output: {error.strerror}, expected room for what is printed", file=sys.stderr)
+        sys.exit(1)
 
 
 def report_mistakes_in_one_line(parser: Any) -> None:
