@@ -1,5 +1,7 @@
 """What fairseq refuses, or should have refused, by itself ends in one line; its accidents keep their traceback."""
 
+import logging
+import os
 import sys
 from argparse import Namespace
 
@@ -9,6 +11,7 @@ import torch
 from builders.training import OURS, TINY, TRAINING, parse, train
 from fairseq import options
 from fairseq.data import data_utils, data_utils_fast
+from omegaconf import MISSING, OmegaConf
 
 from entropy_mask_plugin.fairseq_fixes.refusals import refusal
 from entropy_mask_plugin.system.errors import UsageError
@@ -105,6 +108,19 @@ def test_a_setting_that_hydra_refuses_is_named_as_a_flag(capsys):
     assert isinstance(caught.value, hydra_utils.CompactHydraException)  # it prints no traceback either
     assert not isinstance(KeyError("x"), hydra_utils.CompactHydraException)
     assert isinstance(UsageError("x"), hydra_utils.CompactHydraException)
+
+
+def test_a_setting_that_hydra_misses_is_named():
+    cfg = OmegaConf.structured({"data": MISSING})
+    assert refusal(raised_by(lambda: cfg.data)) == "data: Missing mandatory value: data"
+
+
+def test_a_log_line_whose_reader_has_gone_is_dropped(capsys):
+    logger = logging.Logger("a test")
+    with open(os.devnull) as unwritable:
+        logger.addHandler(logging.StreamHandler(unwritable))
+        logger.warning("x")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_scheduler_that_cannot_be_built_is_named(data_bin, tmp_path):

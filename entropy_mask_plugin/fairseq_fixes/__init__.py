@@ -65,6 +65,7 @@ PATCHES = (
     save_dir.report_unusable_save_dir,
     command_line.report_bad_flags_in_one_line,
     command_line.report_bad_settings_in_one_line,
+    command_line.drop_log_lines_that_cannot_be_written,
     refusals.report_refusals_in_one_line,
     refusals.name_flags_of_parts,
     ranges.check_numbers_before_training,

@@ -1,12 +1,13 @@
 """A flag of the wrong type, or an unknown one, ends fairseq-train and fairseq-hydra-train in one line."""
 
+import logging
 from typing import Any
 
 from fairseq import options
 from fairseq.dataclass import utils
 from omegaconf.errors import OmegaConfBaseException
 
-from ..system.command_line import refuse_empty_values, report_mistakes_in_one_line
+from ..system.command_line import escape_missing_letters, refuse_empty_values, report_mistakes_in_one_line
 from ..system.errors import UsageError
 from .ranges import check_numbers
 
@@ -31,6 +32,13 @@ def report_bad_flags_in_one_line() -> None:
         return values
 
     options.parse_args_and_arch = parse_args_and_arch
+
+
+def drop_log_lines_that_cannot_be_written() -> None:
+    """fairseq logs to the standard output. Where its reader has gone (`… | head`), logging prints a traceback for each
+    line, while the training goes on."""
+    logging.raiseExceptions = False
+    escape_missing_letters()
 
 
 def report_bad_settings_in_one_line() -> None:

@@ -13,6 +13,7 @@ import torch
 from fairseq import optim
 from fairseq.optim import lr_scheduler
 from hydra.errors import CompactHydraException, ConfigCompositionException
+from omegaconf.errors import MissingMandatoryValue, ValidationError
 
 from ..system.errors import UsageError, message_of
 from ..system.text import one_line
@@ -56,6 +57,8 @@ def refusal(error: BaseException) -> Optional[str]:
         setting, _, value = str(error).rpartition(" ")[2].partition("=")
         flag = "--" + setting.rpartition(".")[2].replace("_", "-")
         return f"{flag}: {value} found, expected another value ({one_line(str(error.__cause__))})"
+    if isinstance(error, (MissingMandatoryValue, ValidationError)):
+        return f"{error.full_key}: {one_line(str(error).splitlines()[0])}"
     return reason_of(error) if is_raised_by_fairseq(error.__traceback__) else None
 
 

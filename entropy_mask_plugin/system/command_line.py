@@ -19,10 +19,8 @@ MOST_SHOWN = 20  # names in a message
 @contextlib.contextmanager
 def writing_to_standard_output() -> Iterator[None]:
     """End quietly, with status 1, where the reader of the standard output has gone (`… | head`), and in one line where
-    its disk is full. A letter of a path that its encoding lacks is written as an escape."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    its disk is full."""
+    escape_missing_letters()
     try:
         try:
             yield
@@ -36,6 +34,13 @@ def writing_to_standard_output() -> Iterator[None]:
         if error.errno != errno.EPIPE:
             print(f"error: standard output: {error.strerror}, expected room for what is printed", file=sys.stderr)
         sys.exit(1)
+
+
+def escape_missing_letters() -> None:
+    """Write a letter that the encoding of the standard output lacks, as of a path, as an escape: Python does so for
+    standard error alone."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def report_mistakes_in_one_line(parser: Any) -> None:
