@@ -30,7 +30,7 @@ def writing_to_standard_output() -> Iterator[None]:
     except OSError as error:
         if error.filename is not None or error.errno not in NO_ROOM:  # errors of files name them
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at the end
         if error.errno != errno.EPIPE:
             print(f"error: standard output: {error.strerror}, expected room for what is printed", file=sys.stderr)
         sys.exit(1)
