@@ -155,6 +155,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     save_dir: str = flag(II("checkpoint.save_dir"), study="--out")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
     fp16: bool = II("common.fp16")
     amp: bool = II("common.amp")
     store_ema: bool = II("ema.store_ema")

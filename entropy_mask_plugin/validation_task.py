@@ -17,6 +17,7 @@ from .masking.devices import to_device_async
 from .masking.take import number_to_mask, take
 from .models.positions import SelectedPositions
 from .scoring.precision import autocast
+from .system.errors import require
 from .text_task import TextTask
 from .training import plateau
 from .training.blocks import with_masks
@@ -98,14 +99,19 @@ class ValidationTask(TextTask):
 
     def post_validate(self, model: Any, stats: Dict[str, Any], agg: Any) -> None:
         """Log how far the validation loss is below the unigram entropy, warn where it is on the plateau, and remember
-        it: blocks may grow with it."""
+        it: blocks may grow with it.
+
+        Raises:
+            UsageError: --best-checkpoint-metric is none of the stats, which fairseq reads next.
+        """
         loss, unigram = float(stats.get("short_loss", stats["loss"])), self.unigram_entropy()
         self.block_lengths.record_loss(self.epoch, int(stats.get("num_updates", 0)), loss)
-        if unigram is None:
-            return
-        stats["bits_below_unigram"] = round(unigram - loss, 3)
-        if plateau.is_on_plateau(loss, unigram):
-            logger.warning(plateau.plateau_warning(loss, unigram, self.block_lengths.lengths))
+        if unigram is not None:
+            stats["bits_below_unigram"] = round(unigram - loss, 3)
+            if plateau.is_on_plateau(loss, unigram):
+                logger.warning(plateau.plateau_warning(loss, unigram, self.block_lengths.lengths))
+        metric = self.cfg.best_checkpoint_metric
+        require("--best-checkpoint-metric", metric, metric in stats, f"one of {', '.join(sorted(stats))}")
 
     def reduce_metrics(self, logging_outputs: Sequence[Dict[str, Any]], criterion: Any) -> None:
         """Log short_loss (bits) and pairs_accuracy where there are any."""

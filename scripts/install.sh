@@ -16,6 +16,7 @@ while [ $# -gt 0 ]; do
         *) echo "error: unknown argument $1; usage: bash scripts/install.sh [--venv DIR] [--python PROGRAM]" >&2; exit 1 ;;
     esac
 done
+[ -d "$venv" ] || [ ! -e "$venv" ] || { echo "error: --venv: $venv is no folder, expected one, or a name for a new one" >&2; exit 1; }
 TORCH=${TORCH:-torch==2.13.0}
 EXTRAS=${EXTRAS:-corpus,glue,report,tracking,atlas,dev}
 

@@ -14,7 +14,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 venv=${VENV:-$root/.venv}
-mkdir -p "$out"
+mkdir -p "$out" 2> /dev/null || { echo "error: --out: $out found, expected a folder, or a name for a new one" >&2; exit 1; }
 out=$(cd "$out" && pwd)
 
 # A model that leaves the unigram plateau within two minutes: small vocabulary, short blocks, small batches (for many

@@ -7,6 +7,7 @@ case "${1:-}" in -h | --help) sed -n '2,3s/^# //p' "$0"; exit 0 ;; esac
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=${1:-$root/dist}
+[ -d "$out" ] || [ ! -e "$out" ] || { echo "error: $out is no folder, expected one, or a name for a new one" >&2; exit 1; }
 clone=$(mktemp -d)
 trap 'rm -rf "$clone"' EXIT
 

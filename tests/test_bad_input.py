@@ -9,6 +9,7 @@ import sys
 import pytest
 from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, binarise_task, run, train
 
+from entropy_mask_plugin.system.atomic_files import atomic_path
 from entropy_mask_plugin.system.errors import UsageError
 
 MISTAKES = [
@@ -138,6 +139,13 @@ def test_a_full_disk_leaves_no_half_checkpoint_under_a_final_name(data_bin, tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))))
     assert done.stderr.splitlines()[-1].startswith(f"error: --save-dir: {tmp_path}/checkpoint"), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as caught, atomic_path(str(tmp_path / "file" / "new")) as tmp:
+        open(tmp, "w")
+    assert caught.value.filename == str(tmp_path / "file" / "new")
 
 
 def test_checkpoints_are_copied_whole_or_not_at_all(tmp_path, monkeypatch):

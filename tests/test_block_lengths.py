@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from builders.processes import Killed, kill_before_update, torchrun
-from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, run, same_weights, train
+from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, run, same_weights, train, updates_of_an_epoch
 
 from entropy_mask_plugin.evaluation.shorter_blocks import in_shorter_blocks
 from entropy_mask_plugin.masking.corruption import Corruption
@@ -177,8 +177,7 @@ def planted(monkeypatch, losses):
 
 def end_of_run(data_bin, batches, tmp_path):
     """So many updates that 0.3 and 0.6 of them are over in the second and the third epoch."""
-    train(data_bin, str(tmp_path / "epoch"), *GROWING, "--mask-strategy", "random", "--max-epoch", "1")
-    updates = len(batches)
+    updates = updates_of_an_epoch(data_bin, tmp_path / "epoch", *GROWING, *RANDOM)
     del batches[:]
     return ["--max-update", str(round(3.4 * updates))]
 

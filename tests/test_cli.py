@@ -1,5 +1,6 @@
 """The command line: `entropy-mask`, `python -m entropy_mask_plugin.cli` and the fronts in scripts/ are the same."""
 
+import io
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from builders.training import ROOT
 
 from entropy_mask_plugin import __version__
 from entropy_mask_plugin.cli import COMMANDS
+from entropy_mask_plugin.system.command_line import writing_to_standard_output
 from entropy_mask_plugin.system.errors import UsageError
 from entropy_mask_plugin.system.extras import MODULES, require_extras
 
@@ -114,3 +116,39 @@ def test_a_dataset_without_the_package_that_fetches_it_ends_in_one_line(tmp_path
     assert done.returncode == 1
     assert done.stderr == 'error: not installed: datasets, expected pip install "entropy-mask-plugin[corpus]"\n'
     assert not (tmp_path / "out").exists() or not os.listdir(tmp_path / "out")
+
+
+def start_listing(stdout, *arguments, **environment):
+    """The list of commands, which a shell may cut off."""
+    return subprocess.run([sys.executable, "-m", "entropy_mask_plugin.cli", *arguments], stdout=stdout, text=True,
+                          stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+
+
+@pytest.mark.parametrize("arguments", [[], ["prepare-corpus", "--help"], ["prepare-corpus", "--out", ""]])
+def test_a_reader_that_has_gone_ends_a_command_without_a_traceback(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    done = start_listing(write, *arguments)
+    os.close(write)
+    assert (done.returncode != 0 or "--help" in arguments) and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == (1 if "" in arguments else 0)
+
+
+def test_a_full_disk_behind_the_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = start_listing(full)
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output: No space left on device, expected room for what is printed\n"
+
+
+def test_letters_that_the_encoding_lacks_are_escaped(monkeypatch):
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding="ascii"))
+    with writing_to_standard_output():
+        print("t\u00e4xt")
+    assert file.getvalue() == b"t\\xe4xt\n"
+
+
+def test_the_error_of_another_file_is_not_taken_for_one_of_the_standard_output():
+    with pytest.raises(FileNotFoundError), writing_to_standard_output():
+        open("/nowhere/file")

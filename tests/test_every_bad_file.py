@@ -1,5 +1,6 @@
 """Every kind of file that is read, spoilt in every way: one line names the file, at once, and nothing is left."""
 
+import io
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from builders.file_formats import FORMATS, make_originals
 from builders.huggingface import make_folder
 from builders.training import train
@@ -91,11 +93,29 @@ WAYS = {  # function of the path and its content, which has been removed
     "not UTF-8": lambda path, content: path.write_bytes("é".encode("latin-1") + content),
     "unreadable": lambda path, content: path.symlink_to("/proc/self/mem"),  # for root too: its first byte is an EIO
 }
+PIPE = {"a pipe": lambda path, content: os.mkfifo(path)}  # opening it would wait for a writer
+
+
+def write_untrained(path, content):
+    """A checkpoint whose every prediction is the same."""
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    state["model"]["encoder.embed_tokens.weight"].zero_()
+    torch.save(state, path)
+
+
+MORE_WAYS = {  # of some files
+    "bin/dict.txt": {
+        "an editor's mark": lambda path, content: path.write_bytes(b"\xef\xbb\xbf" + content),
+        "a negative count": lambda path, content: path.write_bytes(content.rpartition(b" ")[0] + b" -3\n"),
+    },
+    "teacher.pt": {**PIPE, "zeros": write_untrained},
+    **dict.fromkeys((reader for reader in READERS if reader.startswith("teacher.pt, ")), PIPE),
+}
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_one_line_names_the_file(reader, originals, tmp_path):
-    for way, spoil in WAYS.items():
+    for way, spoil in (WAYS | MORE_WAYS.get(reader, {})).items():
         folder = tmp_path / way.replace(" ", "-")
         shutil.copytree(originals, folder)
         path = folder / reader.split(",")[0]

@@ -155,11 +155,12 @@ COMMAND_FLAGS = {  # values; a list: with what else they stand on the command li
         "--weight-decay": ["", "x", "nan", "inf", "-1"], "--best": NAME, "--limit": COUNT},
     "glue-table": {"runs": ["", "{nowhere}"], "--out": [""], "--baseline": [""], "--paper": [""]},
     "minimal-pairs": {
-        "--checkpoint": MODEL, "--tokenizer": ["", "{nowhere}"], "--pairs": FILE, "--metric": NAME,
-        "--max-tokens": COUNT, "--limit": COUNT, "--out": [""]},
+        "--checkpoint": MODEL, "--tokenizer": ["", "{nowhere}"], "--pairs": [*FILE, "/dev/zero"], "--metric": NAME,
+        "--max-tokens": COUNT, "--limit": COUNT, "--out": ["", "{text}"]},
     "pseudo-perplexity": {
-        "--checkpoint": MODEL, "--tokenizer": ["", "{nowhere}"], "--data": [""], "--text": ["", "{nowhere}"],
-        "--metric": NAME, "--max-tokens": COUNT, "--limit": COUNT, "--tokens-per-sample": COUNT, "--out": [""]},
+        "--checkpoint": MODEL, "--tokenizer": ["", "{nowhere}"], "--data": [""],
+        "--text": ["", "{nowhere}", "/dev/zero"], "--metric": NAME, "--max-tokens": COUNT, "--limit": COUNT,
+        "--tokens-per-sample": COUNT, "--out": ["", "{text}"]},
     "cross": {"runs": MODEL, "--data": ["", "{nowhere}"], "--teacher": [""], "--limit": COUNT, "--max-tokens": COUNT,
               "--out": ["", "{text}"]},
     "studies": {

@@ -302,6 +302,7 @@ def test_a_limit_takes_the_first_pairs_of_each_paradigm(tmp_path):
     ('{"sentence_good": "a"}', "line 2: no sentence_bad found, expected a sentence"),
     ('{"sentence_good": " ", "sentence_bad": "a"}', "line 2: an empty sentence_good found"),
     ('{"sentence_good": 3, "sentence_bad": "a"}', "line 2: 3 as sentence_good found"),
+    (r'{"sentence_good": "\ud800", "sentence_bad": "a"}', "line 2: not JSON ('utf-8' codec can't encode"),
 ])
 def test_a_line_that_is_no_pair_is_named(content, message, tmp_path):
     file = tmp_path / "pairs.jsonl"

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from builders.processes import Killed, kill_before_update, torchrun
 from builders.tracking import tensorboard_scalars, wandb_runs
-from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, run, train
+from builders.training import OURS, PLUGIN, ROOT, TINY, TRAINING, run, train, updates_of_an_epoch
 from fairseq.logging import progress_bar
 
 from entropy_mask_plugin.fairseq_fixes import tracking
@@ -135,9 +135,11 @@ def wait_for_next_second():
 
 
 def test_a_resumed_run_continues_its_curves_from_the_checkpoint(data_bin, tmp_path, monkeypatch):
-    """Killed before update 8 of epochs of nine, with a checkpoint after update 4. Resumed for one update only, then for
-    the rest."""
-    flags = [*GUIDED, "--save-interval-updates", "4", "--max-update", "12"]
+    """Killed before update 8 of the first epoch, with a checkpoint after update 4. Resumed for one update only, then for
+    the rest, three updates of the second epoch."""
+    epoch = updates_of_an_epoch(data_bin, tmp_path / "epoch", *GUIDED)
+    end = epoch + 3
+    flags = [*GUIDED, "--save-interval-updates", "4", "--max-update", str(end)]
     train(data_bin, str(tmp_path / "straight"), *flags, "--tensorboard-logdir", str(tmp_path / "straight.tb"))
     mine = [*flags, *logged_to(tmp_path)]
     with monkeypatch.context() as patch:
@@ -155,13 +157,14 @@ def test_a_resumed_run_continues_its_curves_from_the_checkpoint(data_bin, tmp_pa
     wait_for_next_second()
     train(data_bin, str(tmp_path / "run"), *mine)
     assert curves(tmp_path / "tb", "train_inner") == curves(tmp_path / "straight.tb", "train_inner")
-    assert steps(tensorboard_scalars(tmp_path / "tb" / "train")["loss"]) == [5, 9, 12]  # 5: the end of the second run
-    assert steps(tensorboard_scalars(tmp_path / "tb" / "valid")["loss"]) == [4, 5, 8, 9, 12]
+    assert steps(tensorboard_scalars(tmp_path / "tb" / "train")["loss"]) == [5, epoch, end]  # 5: the end of the second run
+    validated = sorted({5, epoch, end, *range(4, end, 4)})
+    assert steps(tensorboard_scalars(tmp_path / "tb" / "valid")["loss"]) == validated
     end_tracking()
     runs = wandb_runs(tmp_path)
     assert len({run_id for run_id, *_ in runs}) == 1
     assert [steps(values["train_inner/loss"]) for *_, values in runs] == [
-        [1, 2, 3, 4, 5, 6, 7], [5], [6, 7, 8, 9, 10, 11, 12]]
+        [1, 2, 3, 4, 5, 6, 7], [5], list(range(6, end + 1))]
 
 
 def test_a_process_killed_with_sigkill_and_resumed_has_each_update_once(data_bin, tmp_path):

@@ -203,7 +203,7 @@ def test_a_training_logs_the_pairs_and_is_the_same_with_them(data_bin, tmp_path,
 def message_sum(message):
     """Whether the numbers of the swaps add up to that of the pairs."""
     total, *of_swaps = map(int, re.findall(r" (\d+)(?= pairs|,|\))", message))
-    return total == sum(of_swaps) > 20
+    return total == sum(of_swaps) > 9
 
 
 def test_a_resumed_training_logs_the_same(data_bin, tmp_path, caplog):
@@ -254,7 +254,7 @@ def test_two_ranks_log_what_one_logs(data_bin, tmp_path, caplog):
     torchrun(2, data_bin, tmp_path / "two", *flags, "--ddp-backend", "c10d", "--log-file", str(tmp_path / "log"),
              cwd=tmp_path)
     two = VALID.findall((tmp_path / "log").read_text())
-    assert len(two) == 1 and two == accuracies(caplog) and two[0][1] != "0.5"
+    assert len(two) == 1 and two == accuracies(caplog) and 0 < float(two[0][1]) < 1
 
 
 # ---- files

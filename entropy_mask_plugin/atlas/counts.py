@@ -20,7 +20,7 @@ def jaccard(one: np.ndarray, other: np.ndarray) -> Optional[float]:
         one: bool, of any shape.
         other: the same shape.
     """
-    return ratio((one & other).sum(), (one | other).sum())
+    return ratio(int((one & other).sum()), int((one | other).sum()))
 
 
 def jaccard_by_chance(p: float, q: float) -> Optional[float]:
@@ -39,7 +39,7 @@ def repetition(masked: np.ndarray) -> Optional[float]:
 
 def never_masked(masked: np.ndarray) -> Optional[float]:
     """The fraction of the positions that no draw masks. masked: D x P bool."""
-    return ratio((~masked.any(0)).sum(), masked.shape[1])
+    return ratio(int((~masked.any(0)).sum()), masked.shape[1])
 
 
 def ranks(scores: np.ndarray, blocks: np.ndarray) -> np.ndarray:

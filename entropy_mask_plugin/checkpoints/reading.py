@@ -48,10 +48,10 @@ def read_checkpoint(path: str, flag: str) -> dict:
         UsageError: missing, a folder, truncated, not a fairseq checkpoint (see `check_structure`), or a pickle that
             would run code.
     """
-    if os.path.isdir(path):
-        raise UsageError(f"{flag}: {path} is a folder, expected a checkpoint file written by fairseq-train")
-    if not os.path.exists(path):
-        raise UsageError(f"{flag}: {path} does not exist, expected a checkpoint file written by fairseq-train")
+    if not os.path.isfile(path):
+        there = "is a folder" if os.path.isdir(path) else "is no regular file"  # a pipe or a device has no end
+        problem = there if os.path.exists(path) else "does not exist"
+        raise UsageError(f"{flag}: {path} {problem}, expected a checkpoint file written by fairseq-train")
     state = load_safely(path, flag)
     check_structure(state, path, flag)
     return state

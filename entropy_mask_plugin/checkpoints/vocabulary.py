@@ -12,7 +12,7 @@ from typing import Any, List, Optional
 from fairseq import utils
 from fairseq.data import Dictionary
 
-from ..system.errors import UsageError
+from ..system.errors import UsageError, require
 from ..system.text import one_line
 
 RECORD = "vocabulary"  # key in a checkpoint's extra_state
@@ -123,4 +123,7 @@ def read_dictionary(folder: str) -> Dictionary:
                          "count a line") from error
     if len(dictionary) == dictionary.nspecial:
         raise UsageError(f"data: {file} is empty, expected one symbol and its count a line")
+    first = dictionary.symbols[dictionary.nspecial]  # an editor's mark would belong to it
+    require("data", f"{file} with a byte order mark", not first.startswith("\ufeff"), "UTF-8 without one")
+    require("data", f"{file} with a count of {min(dictionary.count)}", min(dictionary.count) >= 0, "0 or more")
     return dictionary

@@ -18,7 +18,7 @@ import os
 import sys
 from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
-from ..system.command_line import refuse_empty_values, report_mistakes_in_one_line
+from ..system.command_line import refuse_empty_values, report_mistakes_in_one_line, writing_to_standard_output
 
 ExitStatus = Union[int, str, None]  # what sys.exit takes: None is success, a string is printed as an error
 
@@ -65,7 +65,11 @@ SCRIPTS = {"reproduce": "studies", "finetune-glue": "glue"}  # whose names in sc
 
 def main(arguments: Optional[Sequence[str]] = None, prog: str = "entropy-mask") -> ExitStatus:
     """Run the command that the first argument names. Returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    with writing_to_standard_output():
+        return choose_command(sys.argv[1:] if arguments is None else arguments, prog)
+
+
+def choose_command(arguments: Sequence[str], prog: str) -> ExitStatus:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(list_of_commands(prog))
         return 0
@@ -92,9 +96,10 @@ def list_of_commands(prog: str) -> str:
 
 def run_command(name: str, arguments: Optional[Sequence[str]] = None, prog: str = "entropy-mask") -> ExitStatus:
     """Run one command. `prog` is how --help says that it was called. Returns the exit status."""
-    args = parse(name, sys.argv[1:] if arguments is None else arguments, prog)
-    prepare_process(COMMANDS[name])
-    return module_of(name).run(args)
+    with writing_to_standard_output():
+        args = parse(name, sys.argv[1:] if arguments is None else arguments, prog)
+        prepare_process(COMMANDS[name])
+        return module_of(name).run(args)
 
 
 def parse(name: str, arguments: Sequence[str], prog: str = "entropy-mask") -> argparse.Namespace:

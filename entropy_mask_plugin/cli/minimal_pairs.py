@@ -44,9 +44,12 @@ def add_scoring(parser):
 def run(args):
     from ..evaluation import minimal_pairs, reading
     from ..evaluation.models import read_model
+    from ..system.atomic_files import make_folder
 
     pairs = reading.read_pairs(args.pairs, args.limit)
     model = read_model(args.checkpoint, args.tokenizer)
+    if args.out:
+        make_folder(args.out, "--out")  # a name that cannot be one is refused before the work
     scored = minimal_pairs.score_pairs(model, pairs, args.metric, args.max_tokens, show_progress=True)
     print(minimal_pairs.markdown(minimal_pairs.summaries(scored)))  # first: an unwritable folder must not cost it
     if args.out:

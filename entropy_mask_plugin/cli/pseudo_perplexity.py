@@ -31,12 +31,15 @@ def add_arguments(parser):
 def run(args):
     from ..evaluation import pseudo_perplexity
     from ..evaluation.models import read_model
+    from ..system.atomic_files import make_folder
     from ..system.errors import require
 
     require("--tokens-per-sample", "--text", args.data or args.tokens_per_sample is None, "it together with --data")
     model = read_model(args.checkpoint, args.tokenizer)
     passages = (pseudo_perplexity.passages_of_text(model, args.text, args.limit) if args.text else
                 pseudo_perplexity.passages_of_data(model, args.data, args.limit, args.tokens_per_sample))
+    if args.out:
+        make_folder(args.out, "--out")  # a name that cannot be one is refused before the work
     record = pseudo_perplexity.pseudo_perplexity(model, passages, args.metric, args.max_tokens, show_progress=True)
     print(pseudo_perplexity.markdown(record))  # first: an unwritable folder must not cost it
     if args.out:

@@ -26,6 +26,7 @@ from .pseudo_likelihood import (
     pseudo_log_likelihood,
     visible_log_probabilities,
 )
+from .reading import refuse_device
 
 
 class Passage(NamedTuple):
@@ -60,6 +61,7 @@ def passages_of_text(model: EvaluatedModel, path: str, limit: Optional[int] = No
 
 
 def read_lines(path: str) -> List[str]:
+    refuse_device(path, "--text")
     try:
         with open(path, encoding="utf-8-sig") as file:
             return list(file)

@@ -8,6 +8,7 @@
 import glob
 import json
 import os
+import stat
 from collections import Counter
 from typing import Any, List, NamedTuple, Optional
 
@@ -60,7 +61,14 @@ def files_of(path: str, flag: str) -> List[str]:
     return files
 
 
+def refuse_device(path: str, flag: str) -> None:
+    """A pipe, as <(zcat FILE), is fine; /dev/zero is one line without an end."""
+    is_device = os.path.exists(path) and stat.S_ISCHR(os.stat(path).st_mode)
+    require(flag, f"{path}, a device,", not is_device, "a file")
+
+
 def read_file(file: str, flag: str) -> List[Pair]:
+    refuse_device(file, flag)
     try:
         with open(file, encoding="utf-8-sig") as lines:
             return [pair_of(line, file, number, flag) for number, line in enumerate(lines, 1) if line.strip()]
@@ -74,6 +82,8 @@ def pair_of(line: str, file: str, number: int, flag: str) -> Pair:
     origin = f"{file}, line {number}"
     try:
         content = json.loads(line)
+        if "\\u" in line:
+            json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{flag}: {origin}: not JSON ({error}), expected an object") from error
     if not isinstance(content, dict):

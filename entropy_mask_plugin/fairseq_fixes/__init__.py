@@ -4,8 +4,10 @@ registry            arch names that fairseq already uses, warnings about fairseq
 checkpoint_files    content and writing of checkpoints, checks before a run resumes
 save_dir            one run at a time
 command_line        a bad flag is one line
+refusals            what fairseq refuses by itself is one line
 clock               training time
 ranks               distributed training
+ranges              fairseq's own numbers
 background_reader   the thread that prefetches batches
 data_files          data that cannot be opened
 training_step       overhead of an update
@@ -31,7 +33,9 @@ from . import (
     late_log,
     late_norm,
     meters,
+    ranges,
     ranks,
+    refusals,
     registry,
     save_dir,
     tracking,
@@ -62,6 +66,10 @@ PATCHES = (
     save_dir.report_unusable_save_dir,
     command_line.report_bad_flags_in_one_line,
     command_line.report_bad_settings_in_one_line,
+    command_line.drop_log_lines_that_cannot_be_written,
+    refusals.report_refusals_in_one_line,
+    refusals.name_flags_of_parts,
+    ranges.check_numbers_before_training,
     save_dir.refuse_second_run,
     tracking.continue_curves_over_resumes,
     clock.pass_training_time_to_schedulers,

@@ -1,6 +1,7 @@
 """Checkpoints: what they may contain, how they are written, and what is checked before a run resumes from one."""
 
 import argparse
+import ast
 import contextlib
 import functools
 import importlib
@@ -20,7 +21,7 @@ from ..checkpoints.reading import checkpoint_to_resume_from
 from ..checkpoints.structure import UNFIT
 from ..checkpoints.writing import write_checkpoint
 from ..system.atomic_files import atomic_path
-from ..system.errors import UsageError, naming
+from ..system.errors import UsageError, naming, require
 from ..system.text import one_line
 from .clock import start_training_clock
 
@@ -90,6 +91,7 @@ def validate_before_training() -> None:
     def load_checkpoint(cfg, trainer, **kwargs):
         if cfg.restore_file != "checkpoint_last.pt" and not PathManager.exists(cfg.restore_file):
             raise UsageError(f"--restore-file: {cfg.restore_file} does not exist, expected a checkpoint file")
+        check_what_to_reset(cfg)
         try:
             loaded = fairseq_load(cfg, trainer, **kwargs)
         except (UsageError, torch.OutOfMemoryError):
@@ -117,6 +119,21 @@ def validate_before_training() -> None:
         return loaded
 
     checkpoint_utils.load_checkpoint = load_checkpoint
+
+
+def check_what_to_reset(cfg: Any) -> None:
+    """fairseq refuses these flags in a traceback, in which it prints all others. cfg: its CheckpointConfig."""
+    others = [name for name in ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+              if getattr(cfg, name)]
+    others += ["restore_file"] if cfg.restore_file != "checkpoint_last.pt" else []
+    if cfg.finetune_from_model and others:
+        raise UsageError(f"--finetune-from-model together with --{others[0].replace('_', '-')} found, expected one of "
+                         "them: it resets optimizer, scheduler, meters and data")
+    try:
+        overrides = ast.literal_eval(cfg.optimizer_overrides)
+    except (ValueError, SyntaxError, TypeError):
+        overrides = None
+    require("--optimizer-overrides", cfg.optimizer_overrides, isinstance(overrides, dict), "a dict, such as {'lr': 1}")
 
 
 def save_plain_numbers() -> None:

@@ -1,25 +1,16 @@
 """A flag of the wrong type or out of its range, or an unknown one, ends fairseq-train in one line, and a setting of the
 wrong type fairseq-hydra-train."""
 
-import math
-from argparse import Namespace
+import logging
 from typing import Any
 
 from fairseq import options
 from fairseq.dataclass import utils
 from omegaconf.errors import OmegaConfBaseException
 
-from ..system.command_line import report_mistakes_in_one_line
-from ..system.errors import UsageError, require
-
-RANGES = {  # fairseq's own flags: lowest and highest value, what is expected
-    **dict.fromkeys(("log_interval", "max_tokens", "required_batch_size_multiple", "save_interval", "update_freq",
-                     "validate_interval"), (1, math.inf, "1 or more")),
-    "num_workers": (0, math.inf, "0 or more"),
-    "seed": (0, 2**32 - 1, "0 to 4,294,967,295"),
-    "clip_norm": (0, math.inf, "0 (gradients are not clipped) or more"),
-    "ema_decay": (0, 1, "a number from 0 to 1"),
-}
+from ..system.command_line import escape_missing_letters, refuse_empty_values, report_mistakes_in_one_line
+from ..system.errors import UsageError
+from .ranges import check_numbers
 
 
 def report_bad_flags_in_one_line() -> None:
@@ -28,23 +19,28 @@ def report_bad_flags_in_one_line() -> None:
     makes its parser, before it calls the function that is replaced here."""
     fairseq_parse = options.parse_args_and_arch
 
-    def parse_args_and_arch(parser: Any, *arguments: Any, **named: Any) -> Any:
+    def parse_args_and_arch(parser: Any, input_args: Any = None, *arguments: Any, **named: Any) -> Any:
         report_mistakes_in_one_line(parser)
-        parsed = fairseq_parse(parser, *arguments, **named)
-        if isinstance(parsed, Namespace):  # with parse_known=True, a tuple
-            refuse_values_out_of_range(parsed)
-        return parsed
+        try:
+            values = fairseq_parse(parser, input_args, *arguments, **named)
+        except RuntimeError as error:
+            if str(error):
+                raise
+            parser.error("--arch: none found, expected one, such as bertlet")  # fairseq raises it without a word
+        given = values[0] if isinstance(values, tuple) else values
+        if input_args is None:  # those of the command line
+            refuse_empty_values(parser, given)
+        check_numbers(vars(given))
+        return values
 
     options.parse_args_and_arch = parse_args_and_arch
 
 
-def refuse_values_out_of_range(args: Namespace) -> None:
-    """Raise a UsageError that names the first flag outside its range in RANGES. args: of fairseq's parser, in which
-    some of them may be missing."""
-    for name, (lowest, highest, expected) in RANGES.items():
-        values = getattr(args, name, None)
-        for value in values if isinstance(values, list) else [values]:
-            require(f"--{name.replace('_', '-')}", value, value is None or lowest <= value <= highest, expected)
+def drop_log_lines_that_cannot_be_written() -> None:
+    """fairseq logs to the standard output. Where its reader has gone (`… | head`), logging prints a traceback for each
+    line, while the training goes on."""
+    logging.raiseExceptions = False
+    escape_missing_letters()
 
 
 def report_bad_settings_in_one_line() -> None:

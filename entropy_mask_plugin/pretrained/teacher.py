@@ -34,12 +34,14 @@ def load_teacher(path: str, task: Any) -> "Teacher":
         a model in eval mode whose parameters require no gradient, with `lm_hidden` and `output_projection`.
     Raises:
         UsageError: see `read_checkpoint` and `read_bert`; another vocabulary; too few positions; no (trained) masked-LM
-            head; weights that are nan or infinite.
+            head; weights that are nan, infinite, or zero.
     """
     path = file_or_huggingface_folder(path, "--teacher")
     model = huggingface_teacher(path, task) if os.path.isdir(path) else checkpoint_teacher(path, task)
     check_positions(path, model.max_positions(), task)
     refuse_not_finite(model.state_dict(), path, "--teacher")
+    require("--teacher", f"{path} with an output projection of zeros", model.output_projection()[0].any(),
+            "a trained model: with these weights, each prediction is the same")
     logger.info(f"teacher: {path}, {sum(p.numel() for p in model.parameters()):,} parameters, frozen")
     return model.requires_grad_(False).eval()
 

@@ -61,6 +61,8 @@ def disk_trouble_in_one_line(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         file = str(error.filename2 or error.filename or path)  # of a copy, the second is what is written
+        if str(error.filename).startswith(temporary_name(path)):
+            error.filename = path  # for a message: the temporary name is gone by then
         if error.errno not in DISK_TROUBLE or not file.startswith(path):
             raise
         final = path if file.startswith(temporary_name(path)) else file

@@ -1,12 +1,46 @@
 """argparse's complaints in one line, as other mistakes: the flag, what was found, what was expected."""
 
+import contextlib
 import difflib
+import errno
+import io
+import os
 import re
+import sys
+from collections.abc import Iterator
 from typing import Any
 
-KINDS = {"int": "a whole number", "float": "a number",
-         "<lambda>": "numbers separated by commas"}  # fairseq's lists
+KINDS = {"int": "a whole number", "float": "a number", "<lambda>": "a number, or several separated by commas"}
+# ^ a lambda is fairseq's type for lists
+NO_ROOM = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # of the standard output
 MOST_SHOWN = 20  # names in a message
+
+
+@contextlib.contextmanager
+def writing_to_standard_output() -> Iterator[None]:
+    """End quietly, with status 1, where the reader of the standard output has gone (`… | head`), and in one line where
+    its disk is full."""
+    escape_missing_letters()
+    try:
+        try:
+            yield
+        finally:  # --help ends in SystemExit
+            if sys.stdout is not None:  # closed, as by >&-
+                sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in NO_ROOM:  # errors of files name them
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at the end
+        if error.errno != errno.EPIPE:
+            print(f"error: standard output: {error.strerror}, expected room for what is printed", file=sys.stderr)
+        sys.exit(1)
+
+
+def escape_missing_letters() -> None:
+    """Write a letter that the encoding of the standard output lacks, as of a path, as an escape: Python does so for
+    standard error alone."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def report_mistakes_in_one_line(parser: Any) -> None:

@@ -1,7 +1,6 @@
 """A user's mistake ends in one line: the flag or file, what was found, what was expected."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -54,8 +53,7 @@ def naming(file: str) -> Iterator[None]:
 
 def show_usage_errors_as_one_line() -> None:
     """Print only the message of an uncaught `UsageError`, the file and the reason of an OSError that has both (it
-    vanished, the disk is broken, …), that nobody reads the output any more (as after `| head`), and "interrupted" for
-    an interrupt; other exceptions are shown as before.
+    vanished, the disk is broken, …), and "interrupted" for an interrupt; other exceptions are shown as before.
 
     fairseq's command lines offer no hook for this: an error in a task's constructor would end in twenty lines of
     traceback.
@@ -68,9 +66,6 @@ def show_usage_errors_as_one_line() -> None:
         elif issubclass(kind, OSError) and error.filename and error.strerror:
             file = error.filename2 or error.filename  # of a renamed file, its new name: the old one is temporary
             print(f"error: {file}: {error.strerror}", file=sys.stderr)
-        elif issubclass(kind, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes it once more when it ends
-            print("error: standard output: Broken pipe", file=sys.stderr)
         elif kind is KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
         else:

@@ -72,6 +72,12 @@ def train(data, save_dir, *flags, model=TINY, task=OURS):
     return os.path.join(save_dir, "checkpoint_last.pt")
 
 
+def updates_of_an_epoch(data, folder, *flags):
+    """How many updates an epoch of a training with these flags has; it is trained in a folder."""
+    checkpoint = train(data, str(folder), *flags, "--max-epoch", "1")
+    return torch.load(checkpoint, weights_only=True)["optimizer_history"][-1]["num_updates"]
+
+
 def weights(checkpoint):
     return torch.load(checkpoint, weights_only=True)["model"]
 
