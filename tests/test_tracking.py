@@ -157,8 +157,9 @@ def test_a_resumed_run_continues_its_curves_from_the_checkpoint(data_bin, tmp_pa
     wait_for_next_second()
     train(data_bin, str(tmp_path / "run"), *mine)
     assert curves(tmp_path / "tb", "train_inner") == curves(tmp_path / "straight.tb", "train_inner")
-    assert steps(tensorboard_scalars(tmp_path / "tb" / "train")["loss"]) == [5, epoch, end]  # 5: the end of the second run
-    validated = sorted({5, epoch, end, *range(4, end, 4)})
+    ends = [5, epoch, end]  # 5: of the second run
+    assert steps(tensorboard_scalars(tmp_path / "tb" / "train")["loss"]) == ends
+    validated = sorted({*ends, *range(4, end, 4)})
     assert steps(tensorboard_scalars(tmp_path / "tb" / "valid")["loss"]) == validated
     end_tracking()
     runs = wandb_runs(tmp_path)
