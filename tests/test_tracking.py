@@ -135,8 +135,8 @@ def wait_for_next_second():
 
 
 def test_a_resumed_run_continues_its_curves_from_the_checkpoint(data_bin, tmp_path, monkeypatch):
-    """Killed before update 8 of the first epoch, with a checkpoint after update 4. Resumed for one update only, then for
-    the rest, three updates of the second epoch."""
+    """Killed before update 8 of the first epoch, with a checkpoint after update 4. Resumed for one update, then for the
+    rest, three updates of the second epoch."""
     epoch = updates_of_an_epoch(data_bin, tmp_path / "epoch", *GUIDED)
     end = epoch + 3
     flags = [*GUIDED, "--save-interval-updates", "4", "--max-update", str(end)]
