@@ -80,5 +80,5 @@ def run(args):
     begin = time.monotonic()
     prepare_corpus(CorpusSettings(**vars(args)))
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{time.monotonic() - begin:,.0f} seconds, {megabytes:,.0f} MB of memory at most, fairseq-preprocess apart",
+    print(f"{time.monotonic() - begin:,.0f} seconds, {megabytes:,.0f} MB of memory at most, without fairseq-preprocess",
           file=sys.stderr)  # the last line of standard output is the path
