@@ -59,7 +59,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
 
     data: str = flag(MISSING, "data-bin folder; several, separated by colons, are shards: one per epoch")
     tokens_per_sample: Any = flag(  # int, or FIRST:LAST
-        512, "positions of a block, <s> included; FIRST:LAST, as 32:128, doubles them in the course of the run",
+        512, "positions of a block, <s> included; FIRST:LAST, such as 32:128, doubles them over the run",
         policy=True, scores=True, rate=True, study=SCALE)
     grow_tokens_per_sample: str = flag(
         STALLED, "when --tokens-per-sample FIRST:LAST doubles: left, after an epoch whose validation loss has left the "
@@ -67,7 +67,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         "0.3,0.6", policy=True, study=SCALE)
     sample_break_mode: SAMPLE_BREAK_MODE_CHOICES = flag(  # pyright: ignore[reportInvalidTypeForm]  # made by a call
         "none", "none: full blocks; complete: whole sentences; complete_doc: also no new document within a block; eos: "
-        "one sentence a block", policy=True, scores=True, study=SCALE)
+        "one sentence per block", policy=True, scores=True, study=SCALE)
     shorten_method: SHORTEN_METHOD_CHOICES = flag(  # pyright: ignore[reportInvalidTypeForm]  # made by a call
         "none", "how lines longer than a block are shortened: none, truncate or random_crop", scores=True, study=SCALE)
     shorten_data_split_list: str = flag(
@@ -75,7 +75,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     mask_strategy: str = flag(
         "high", f"which tokens are masked, by their scores: {names(STRATEGIES)}", policy=True, chooses=True, study=ROWS)
     mask_score: str = flag(
-        "entropy", f"what is measured of the prediction at each token: {names(SCORES)}", policy=True, chooses=True,
+        "entropy", f"what about the prediction at each token is scored: {names(SCORES)}", policy=True, chooses=True,
         scores=True)
     mask_source: str = flag(
         "teacher", f"whose predictions are scored before --self-mask-from-epoch: {names(SOURCES)}", policy=True,
@@ -88,7 +88,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
     mask_count: Optional[int] = flag(
         None, "mask this many tokens of each sequence instead (1 or more)", policy=True, chooses=True, study=ROWS)
     guided_fraction: str = flag(
-        "1", "fraction of the masked tokens that follows the scores, in [0, 1]; the others are random; FIRST:LAST "
+        "1", "fraction of the masked tokens that is chosen by score, in [0, 1]; the others are random; FIRST:LAST "
         "changes linearly over the run", policy=True, chooses=True, rate=True, study=ROWS)
     guided_by: str = flag(
         "tokens", "tokens: that fraction of each sequence's masked tokens; sequences: all of them in that fraction of "
@@ -97,7 +97,7 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         False, "noise does not depend on the epoch: random masks repeat (control for a static teacher)", policy=True,
         study=ROWS)
     leave_unmasked_prob: Optional[float] = flag(
-        None, "fraction of the masked tokens that stays as it is, in [0, 1] (BERT: 0.1; default: 0; 0.1 for --arch "
+        None, "fraction of the masked tokens that stays unchanged, in [0, 1] (BERT: 0.1; default: 0; 0.1 for --arch "
         "…_3ml)", policy=True, study="--corruption")
     random_token_prob: Optional[float] = flag(
         None, "fraction of the masked tokens that becomes a random token, in [0, 1] (BERT: 0.1; default: 0; 0.1 for "
@@ -117,13 +117,13 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         "current", "whose weights --self-mask-from-epoch means: current, or ema: the slow average that fairseq keeps "
         "with --store-ema --ema-decay 0.999", policy=True, chooses=True, study=ROWS)
     entropy_cache: Optional[str] = flag(
-        None, "folder that keeps the teacher's scores: computed once, read by later epochs and runs", chooses=True,
+        None, "folder that stores the teacher's scores: computed once, read by later epochs and runs", chooses=True,
         study=ROWS)
     self_entropy_every: int = flag(
         1, "compute the model's own scores in one of this many passes over a shard and read them from "
         "--entropy-cache in the others (default: in each)", policy=True, chooses=True)
     record_masks: Optional[str] = flag(
-        None, "folder that keeps which tokens were masked, for --replay-masks and entropy-mask diff", study=ALONE)
+        None, "folder that stores which tokens were masked, for --replay-masks and entropy-mask diff", study=ALONE)
     replay_masks: Optional[str] = flag(
         None, "mask the tokens that another run on the same blocks of text has recorded in this folder with "
         "--record-masks; flags that choose masks have no effect then", policy=True, study=ALONE)
@@ -137,9 +137,9 @@ class EntropyMaskedLMConfig(FairseqDataclass):
         1, "score each token while it is hidden: in this many passes, each of which replaces an equal part of the "
         "maskable tokens by <mask> (default: 1, all tokens are visible)", policy=True, chooses=True, scores=True)
     valid_pairs: Optional[str] = flag(
-        None, "measure after each validation how often the model prefers the right one of a minimal pair: text makes "
-        "pairs of the validation text (is/are, was/were, has/have, this/these, a/an); else a folder of *.jsonl files, "
-        "such as BLiMP, or one file")
+        None, "measure at each validation how often the model prefers the acceptable side of a minimal pair: text "
+        "makes pairs from the validation text (is/are, was/were, has/have, this/these, a/an); otherwise a folder of "
+        "*.jsonl files, such as BLiMP, or one file")
     valid_pairs_limit: Optional[int] = flag(
         None, "the most pairs of each swap of --valid-pairs text, or of each paradigm of a folder, 2 or more (default: "
         "200; 10 of a folder)")

@@ -7,7 +7,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 venv=$root/.venv
-PYTHON=${PYTHON:-python3}
+PYTHON=${PYTHON:-}
 while [ $# -gt 0 ]; do
     case $1 in
         --venv) [ $# -ge 2 ] || { echo "error: --venv: no folder given" >&2; exit 1; }; venv=$2; shift 2 ;;
@@ -16,7 +16,6 @@ while [ $# -gt 0 ]; do
         *) echo "error: unknown argument $1; usage: bash scripts/install.sh [--venv DIR] [--python PROGRAM]" >&2; exit 1 ;;
     esac
 done
-[ -d "$venv" ] || [ ! -e "$venv" ] || { echo "error: --venv: $venv is no folder, expected one, or a name for a new one" >&2; exit 1; }
 TORCH=${TORCH:-torch==2.13.0}
 EXTRAS=${EXTRAS:-corpus,glue,report,tracking,atlas,dev}
 
@@ -29,8 +28,19 @@ oldest = runpy.run_path(sys.argv[1])["OLDEST"]["torch"]
 sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < oldest)' "$supported" 2> /dev/null
 }
 
-[ ! -x "$venv/bin/python" ] || PYTHON=$venv/bin/python # an environment keeps its Python
-command -v "$PYTHON" > /dev/null || { echo "error: --python: $PYTHON not found, expected a Python program" >&2; exit 1; }
+chosen=${PYTHON:-python3}
+command -v "$chosen" > /dev/null || { echo "error: --python: $chosen not found, expected a Python program" >&2; exit 1; }
+version_of() { "$1" -c 'import sys; print("Python {}.{}".format(*sys.version_info))'; }
+if [ -x "$venv/bin/python" ]; then # an environment keeps its Python
+    existing=$(version_of "$venv/bin/python" 2> /dev/null) || existing="a Python that does not run"
+    given=$(version_of "${PYTHON:-$venv/bin/python}" 2> /dev/null) || given="a program that does not run"
+    if [ -n "$PYTHON" ] && [ "$given" != "$existing" ]; then
+        echo "error: --python: $PYTHON is $given, but the environment $venv has $existing: delete it, or choose another folder with --venv" >&2
+        exit 1
+    fi
+    chosen=$venv/bin/python
+fi
+PYTHON=$chosen
 # Refuses a Python that is not supported, in one line.
 fairseq=$("$PYTHON" "$supported")
 read -r fairseq form <<< "$fairseq"
@@ -49,6 +59,10 @@ fi
 
 say "1/3 environment: $venv"
 if [ ! -x "$venv/bin/python" ]; then
+    if ! mkdir -p "$venv" 2> /dev/null || [ ! -w "$venv" ]; then
+        echo "error: --venv: cannot write to $venv, expected a folder in which an environment can be created" >&2
+        exit 1
+    fi
     # On top of a python that has torch already (as in a GPU image), so that torch need not be downloaded again.
     if has_usable_torch "$PYTHON"; then on_top=--system-site-packages; else on_top=; fi
     "$PYTHON" -m venv $on_top "$venv"

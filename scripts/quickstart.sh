@@ -14,7 +14,10 @@ while [ $# -gt 0 ]; do
     esac
 done
 venv=${VENV:-$root/.venv}
-mkdir -p "$out" 2> /dev/null || { echo "error: --out: $out found, expected a folder, or a name for a new one" >&2; exit 1; }
+if ! mkdir -p "$out" 2> /dev/null || [ ! -w "$out" ]; then
+    echo "error: --out: cannot write to $out, expected a folder for the corpus and the runs" >&2
+    exit 1
+fi
 out=$(cd "$out" && pwd)
 
 # A model that leaves the unigram plateau within two minutes: small vocabulary, short blocks, small batches (for many

@@ -186,7 +186,7 @@ def test_a_second_run_in_a_save_dir_is_refused_until_the_first_is_killed(data_bi
         second = fairseq_train(data_bin, tmp_path, *RANDOM)
         assert second.returncode == 1
         assert second.stderr.splitlines()[-1] == (
-            f"error: --save-dir: {tmp_path}: another run is writing there, expected no other run")
+            f"error: --save-dir: {tmp_path}: another run is writing there: wait for it to end, or stop it")
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()

@@ -479,6 +479,10 @@ def test_a_finished_corpus_is_neither_repeated_nor_overwritten(text, tmp_path, w
     assert "already there" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"holds another corpus \(--seed: 1 there, 2 requested\)"):
         prepare_corpus(CorpusSettings(**settings, seed=2))
+    (tmp_path / "more.txt").write_text("more")
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match=r"--text .*more.txt: nothing there, 4 bytes requested\)"):
+        prepare_corpus(CorpusSettings(**{**settings, "text": [text, str(tmp_path / "more.txt")]}))
     assert contents(tmp_path) == before
 
 

@@ -1,5 +1,6 @@
 """Every flag with a value, given values that it cannot have: one line names it, at once, and nothing is written."""
 
+import argparse
 import copy
 import logging
 import os
@@ -17,7 +18,7 @@ from fairseq.optim import lr_scheduler
 from omegaconf import DictConfig
 
 from entropy_mask_plugin.cli import COMMANDS, make_parser, run_command
-from entropy_mask_plugin.system.command_line import one_line
+from entropy_mask_plugin.system.command_line import one_line, report_mistakes_in_one_line
 from entropy_mask_plugin.system.errors import UsageError
 
 HUGE = "1" + 30 * "0"
@@ -400,3 +401,17 @@ def test_hydra_names_a_setting_that_does_not_fit_in_one_line(setting, message, d
 ])
 def test_a_message_of_argparse_becomes_a_line_like_others(message, line):
     assert one_line(message) == line
+
+
+@pytest.mark.parametrize(("typed", "line"), [
+    (["--mask-prop", "0.2"], "error: unrecognized arguments: --mask-prop 0.2 (did you mean --mask-prob?)\n"),
+    (["--mask_prob=0.2"], "error: unrecognized arguments: --mask_prob=0.2 (did you mean --mask-prob?)\n"),
+    (["--colour", "red"], "error: unrecognized arguments: --colour red\n"),
+])
+def test_a_flag_that_does_not_exist_is_answered_with_the_nearest_one(typed, line, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mask-prob", "--mp")
+    report_mistakes_in_one_line(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(typed)
+    assert capsys.readouterr().err == line

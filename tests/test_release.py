@@ -74,3 +74,15 @@ def test_the_wheel_holds_the_package_and_its_licence_alone(released, tmp_path):
     (tmp_path / "wheel").write_bytes(released[0][f"{SOURCE}-py3-none-any.whl"])
     folders = {name.split("/")[0] for name in zipfile.ZipFile(tmp_path / "wheel").namelist()}
     assert folders == {"entropy_mask_plugin", f"{SOURCE}.dist-info"}
+
+
+def test_the_release_script_names_a_missing_package_and_an_unknown_argument(repository, tmp_path):
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    for argument, problem in [(tmp_path / "dist", "the package build was not found"), ("--wheel", "unknown argument")]:
+        done = subprocess.run(["bash", repository / "scripts" / "release.sh", argument], capture_output=True, text=True,
+                              env=env, cwd=tmp_path)
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 1 and line.startswith(f"error: {problem}"), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["python"]

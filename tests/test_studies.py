@@ -737,3 +737,9 @@ def test_a_dictionary_without_counts_has_no_plateau():
     assert unigram_entropy([1, 1, 1]) is None and unigram_entropy([]) is None and not is_on_plateau(20.0, None)
     assert unigram_entropy([2, 1, 1]) == pytest.approx(1.5)
     assert is_on_plateau(1.21, 1.5) and not is_on_plateau(1.19, 1.5) and is_on_plateau(float("nan"), 1.5)
+
+
+def test_the_help_explains_every_study():
+    text = cli.make_parser("studies").format_help().split("\nstudies:\n")[1]
+    explained = re.findall(r"^  ([a-z-]+) +\S", text, re.MULTILINE)
+    assert explained == list(STUDIES)

@@ -170,13 +170,34 @@ def test_the_install_script_names_a_python_that_is_missing(tmp_path):
     assert done.returncode == 1 and not (tmp_path / "venv").exists()
 
 
+def test_the_install_script_refuses_another_python_than_that_of_the_environment(environment, tmp_path):
+    folder, log = environment
+    other = tmp_path / "python8.8"
+    other.write_text("#!/bin/sh\necho Python 8.8\n")
+    other.chmod(0o755)
+    done = install("--venv", folder, "--python", other)
+    assert done.stderr == f"error: --python: {other} is Python 8.8, but the environment {folder} has Python " \
+                          "{}.{}: delete it, or choose another folder with --venv\n".format(*sys.version_info)
+    assert (done.returncode, done.stdout) == (1, "") and not log.exists()
+    assert install("--venv", folder, "--python", sys.executable, EXTRAS="dev").returncode == 0
+
+
+@pytest.mark.parametrize(("script", "flag"), [("install.sh", "--venv"), ("quickstart.sh", "--out")])
+def test_a_folder_that_cannot_be_created_is_named(script, flag, tmp_path):
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "folder"
+    done = subprocess.run(["bash", ROOT / "scripts" / script, flag, folder], capture_output=True, text=True, timeout=60)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"error: {flag}: cannot write to {folder}, expected a folder ")
+
+
 @pytest.mark.parametrize(("form", "has_headers", "has_venv", "missing"), [
     ("wheel", False, True, ""), ("wheel", False, False, "python3-venv"), ("source", True, True, "g++"),
     ("source", False, False, "python3-venv g++ python3-dev")])
 def test_what_only_compiling_needs_is_asked_for_where_there_is_no_wheel(form, has_headers, has_venv, missing, tmp_path):
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("bash", "cat", "dirname", "grep", "ln", "sed"):
+    for tool in ("bash", "cat", "dirname", "grep", "ln", "mkdir", "sed"):
         (tools / tool).symlink_to(shutil.which(tool))
     if has_headers:
         (tmp_path / "Python.h").touch()

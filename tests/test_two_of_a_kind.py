@@ -70,7 +70,7 @@ def test_a_double_is_refused_in_one_line_while_the_first_lives(name, start, tmp_
         assert status_of(double) == 1
         folder = own / LOCKED_WITH[name].split("/")[0]
         lines = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
-        assert lines == [f"error: --out: {folder}: another run is writing there, expected no other run"]
+        assert lines == [f"error: --out: {folder}: another run is writing there: wait for it to end, or stop it"]
     finally:
         os.kill(first, signal.SIGKILL)
         os.waitpid(first, 0)

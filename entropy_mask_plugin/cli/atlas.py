@@ -8,7 +8,7 @@ text, chosen as the run would choose them in its next update. The page needs no 
 """
 
 EPILOG = """
-what it leaves in DIR:
+output in DIR:
   atlas.html             passages, token map, masked fractions: one file, also without a network
   atlas.json             all numbers
   tokens.csv             a row for each token type of the text

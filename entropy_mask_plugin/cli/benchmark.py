@@ -1,4 +1,4 @@
-"""How long does a training step take, beside transformers' and fairseq's own?
+"""How long does a training step take, compared with transformers' and fairseq's own?
 
     %(prog)s --quick --out benchmark        one arch, three rounds: some minutes on two cores
     %(prog)s --out benchmark                both archs, 128 and 512 positions, fp32 and bf16

@@ -1,10 +1,10 @@
-"""Compute a teacher's entropies ahead of the trainings that will read them.
+"""Compute a teacher's entropies before the training runs that will read them.
 
     %(prog)s corpora/mine/bin --teacher teacher.pt --entropy-cache cache
 
-Give the flags of the training: other block lengths are other entropies. For blocks that
-grow (--tokens-per-sample 32:128), those of every length are computed. Rerun the same command
-to resume; two at once share the work.
+Use the same flags as for training: entropies depend on the block length, for example. For growing
+blocks (--tokens-per-sample 32:128), those of every length are computed. Rerun the same command
+to resume; two processes at the same time share the work.
 """
 
 
@@ -16,10 +16,10 @@ def add_arguments(parser):
     from ..config import EntropyMaskedLMConfig, names_with, with_options
 
     parser.add_argument("data", help="data-bin; several shards separated by colons")
-    parser.add_argument("--teacher", required=True, metavar="PATH")
-    parser.add_argument("--entropy-cache", required=True, metavar="DIR")
+    parser.add_argument("--teacher", required=True, metavar="PATH", help="checkpoint, or Hugging Face folder of a BERT")
+    parser.add_argument("--entropy-cache", required=True, metavar="DIR", help="where the entropies are stored")
     parser.add_argument("--train-subset", default="train", help="as in the training (default: %(default)s)")
-    parser.add_argument("--cpu", action="store_true", help="use the CPU where there is a GPU")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
     training = parser.add_argument_group("as in the training")
     decisive = [(field.name, field.type, field) for field in fields(with_options(EntropyMaskedLMConfig))
                 if field.name in names_with("scores") and "help" in field.metadata]

@@ -8,7 +8,7 @@ tokens of every policy; random masks are always among them. Rerun the same comma
 """
 
 EPILOG = """
-what it leaves in DIR:
+output in DIR:
   cross.md, .csv, .json, .png          the matrix, and a picture of it
 """
 

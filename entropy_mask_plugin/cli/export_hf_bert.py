@@ -12,7 +12,7 @@ def add_arguments(parser):
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="written by fairseq-train")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--tokenizer", metavar="PATH",
-                        help="tokenizer.model, vocab.txt or Hugging Face folder (default: looked for beside the "
+                        help="tokenizer.model, vocab.txt or Hugging Face folder (default: next to the "
                              "checkpoint, then in the corpus that it was trained on)")
     parser.add_argument("--architecture", metavar="CLASS", help="BertModel: the encoder alone, of any checkpoint")
 

@@ -9,7 +9,7 @@ Rerun the same command to resume. Arguments after -- go to fairseq-train and ove
 import sys
 
 EPILOG = """
-what it leaves in RUN:
+output in RUN:
   TASK/seedN/predictions.tsv    index, gold, predicted, probabilities: every score is computed from these
   TASK/seedN/POINT/             the best checkpoint and the log of each point of the grid (one in the paper's)
   data/TASK/                    the binarised task
@@ -28,10 +28,10 @@ def add_arguments(parser):
     parser.add_argument("--tasks", default="all", metavar="T,T,…",
                         help="all, or some of cola,sst-2,mrpc,sts-b,qqp,mnli,qnli,rte,wnli (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2, as the paper")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="fine-tunings at once (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="fine-tuning runs in parallel (default: 1)")
     parser.add_argument("--data", metavar="DIR", help="where the binarised tasks are kept; runs of models with one "
                                                       "vocabulary can share it (default: RUN/data)")
-    parser.add_argument("--tokenizer", metavar="PATH", help="default: beside the checkpoint or its training data")
+    parser.add_argument("--tokenizer", metavar="PATH", help="default: next to the checkpoint or its training data")
     group = parser.add_argument_group("protocol")
     group.add_argument("--protocol", choices=("paper", "standard"), default="paper",
                        help="paper: lr 5e-5, batch 256, up to 50 epochs, patience 5 on the dev loss, lowest dev loss "
@@ -40,7 +40,7 @@ def add_arguments(parser):
     group.add_argument("--batch-size", type=int, nargs="+", metavar="N", help="batch sizes; several make a grid")
     group.add_argument("--max-epochs", type=int, metavar="N")
     group.add_argument("--patience", type=int, metavar="N", help="epochs without improvement before the end; -1: none")
-    group.add_argument("--warmup", type=float, metavar="X", help="share of the updates")
+    group.add_argument("--warmup", type=float, metavar="X", help="fraction of the updates")
     group.add_argument("--weight-decay", type=float, metavar="X")
     group.add_argument("--best", choices=("loss", "metric"), help="which epoch counts, on the dev set")
     group.add_argument("--freeze-encoder", action="store_true",

@@ -11,7 +11,7 @@ def add_arguments(parser):
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--out", required=True, metavar="DIR", help="where table.md, .csv, .json, .tex and .png go")
     parser.add_argument("--baseline", metavar="NAME", help="folder name of the run to compare the others with")
-    parser.add_argument("--paper", nargs="+", default=[], metavar="ROW", help="rows of the paper to put beside")
+    parser.add_argument("--paper", nargs="+", default=[], metavar="ROW", help="rows of the paper to add")
 
 
 def run(args):

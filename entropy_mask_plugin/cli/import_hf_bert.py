@@ -7,7 +7,7 @@
 import os
 
 EPILOG = """
-what it leaves in DIR:
+output in DIR:
   model.pt             for --teacher, --finetune-from-model (which, unlike --restore-file, lets a killed run go on)
                        and fine-tuning
   flags.txt            its --arch and sizes as flags of fairseq-train

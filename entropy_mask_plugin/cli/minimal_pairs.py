@@ -7,11 +7,11 @@ Chance is 50 %%; a tie counts one half.
 """
 
 EPILOG = """
-what it reads in PAIRS, a file of JSON lines or a folder of *.jsonl:
+input in PAIRS, a file of JSON lines or a folder of *.jsonl:
   sentence_good, sentence_bad          in every line
   UID, field, linguistics_term         optional; the paradigm is UID, or else the name of the file
 
-what it leaves in DIR:
+output in DIR:
   minimal_pairs.md, .csv, .json        accuracy overall, by field, linguistic term and paradigm
   pairs.csv                            both scores of each pair, in nats
 """
@@ -29,8 +29,8 @@ def add_model(parser):
     parser.add_argument("--checkpoint", required=True, metavar="PATH",
                         help="a pretrained model of this plug-in, or the Hugging Face folder of a BERT")
     parser.add_argument("--tokenizer", metavar="PATH",
-                        help="tokenizer.model, vocab.txt or Hugging Face folder (default: in the folder, or beside the "
-                             "checkpoint or its training data)")
+                        help="tokenizer.model, vocab.txt or Hugging Face folder (default: in the folder, or next to "
+                             "the checkpoint or its training data)")
 
 
 def add_scoring(parser):

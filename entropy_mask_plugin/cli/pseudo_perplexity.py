@@ -9,7 +9,7 @@ Of masked tokens, each one a forward pass, and of tokens that the model sees.
 from .minimal_pairs import add_model, add_scoring
 
 EPILOG = """
-what it leaves in DIR:
+output in DIR:
   pseudo_perplexity.md, .csv, .json
 """
 

@@ -4,7 +4,7 @@
     %(prog)s teacher-masking self-masking distillation --scale paper --arch bertlet --teacher bert …
 
 Each row of a table is pretrained and fine-tuned with each seed; the teacher, its entropies and the binarised tasks are
-made once. Rerun the same command to resume. Several studies share their rows.
+made once. Rerun the same command to resume. Studies that run together share their rows.
 Arguments after -- go to every fairseq-train that pretrains and override the scale's (--cpu: to all of them).
 """
 
@@ -15,12 +15,14 @@ studies:
                    random-static (masks that repeat, as a static teacher's do), the teacher itself, no pretraining
   self-masking     table 2: cold start, init
   frozen           section 3.3: the encoder frozen while fine-tuning
-  masking-rate     section 3.4: 40 per cent, one token
-  corpus           section 3.5: two corpora (--data A B, of one vocabulary)
+  masking-rate     section 3.4: 40 %%, one token
+  corpus           section 3.5: two corpora (--data A B, with the same vocabulary)
   distillation     section 3.6: KD only, complete transfer, after initialization
   drift            section 3.7: how far fine-tuning moves the weights
+  adaptive         not in the paper: policies that choose masks and train at the same time, each next to random masks
+                   at the same rate
 
-what it leaves in RUN:
+output in RUN:
   report.html                                   everything, in one file
   report.md, .csv, .tex, *.png                  the same in parts
   ROW/CORRUPTION/seedN/record.json              commands, versions, curves, FLOPs, time, memory
@@ -35,7 +37,7 @@ def add_arguments(parser):
     parser.add_argument("--data", required=True, nargs="+", metavar="DATA-BIN", help="what to pretrain on; two for "
                                                                                      "the study `corpus`")
     parser.add_argument("--glue", required=True, metavar="DIR", help="folder with CoLA, MRPC, … as GLUE ships them")
-    parser.add_argument("--out", required=True, metavar="RUN", help="folder of all that the studies leave")
+    parser.add_argument("--out", required=True, metavar="RUN", help="folder for all results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2, as the paper")
     parser.add_argument("--arch", default="bertlet", help="bertlet (default) or bert_base, in the scale's size")
     parser.add_argument("--corruption", nargs="+", default=["all-mask"], metavar="C",

@@ -20,6 +20,11 @@ def is_list_of_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) and "\0" not in name for name in value)
 
 
+def shown(value: Any) -> Any:
+    """A parameter as messages give it; an input file may be part of one corpus only."""
+    return "nothing" if value is None else value
+
+
 class CorpusFolder:
     """The state of a corpus on disk.
 
@@ -54,7 +59,7 @@ class CorpusFolder:
         recorded = self.record.get("parameters", {})
         names = [name for name in {**recorded, **self.parameters} if name != CONTENT or CONTENT in self.parameters]
         pairs = [(name, recorded.get(name), self.parameters.get(name)) for name in names]
-        return [f"{name}: {old} there, {new} requested" for name, old, new in pairs if old != new]
+        return [f"{name}: {shown(old)} there, {shown(new)} requested" for name, old, new in pairs if old != new]
 
     def refuse_another(self) -> None:
         """Raise a UsageError rather than overwrite a finished corpus of other parameters, or other files."""

@@ -2,7 +2,7 @@
 
     0.15               the same in every update
     0.3:0.15           from the first to the last along a straight line, over all updates of the run
-    NAME:0.3:0.15      along a registered curve:
+    NAME:0.3:0.15      along a registered schedule:
 
     @RATES.add("name")
     def name(first, last, progress):
@@ -21,15 +21,15 @@ INTERVALS = 8  # of Simpson's rule, even
 
 
 class Ramp(NamedTuple):
-    """A number that goes from `first` to `last` along a curve of RATES."""
+    """A number that goes from `first` to `last` along a schedule of RATES."""
 
     first: float
     last: float
-    curve: str = "linear"
+    schedule: str = "linear"
 
     def __str__(self) -> str:  # as the user types it
-        curve = "" if self.curve == "linear" else f"{self.curve}:"
-        return f"{curve}{self.first:g}:{self.last:g}"
+        schedule = "" if self.schedule == "linear" else f"{self.schedule}:"
+        return f"{schedule}{self.first:g}:{self.last:g}"
 
 
 Rate = Union[float, Ramp]
@@ -45,23 +45,23 @@ def parse_rate(text: Union[str, float, Ramp]) -> Rate:
     """What a user typed, see above; numbers and ramps are returned as they are.
 
     Raises:
-        ValueError: not of that form, or there is no such curve.
+        ValueError: not of that form, or there is no such schedule.
     """
     if not isinstance(text, str):
         return text
-    *curve, first, last = text.split(":") if ":" in text else (text, text)
-    if len(curve) > 1:
-        raise ValueError(f"{text} has {len(curve) + 2} parts")
-    for name in curve:
+    *schedule, first, last = text.split(":") if ":" in text else (text, text)
+    if len(schedule) > 1:
+        raise ValueError(f"{text} has {len(schedule) + 2} parts")
+    for name in schedule:
         if name not in RATES:
-            raise ValueError(f"{name} is no curve, expected {RATES.expected(name)}")
-    ramp = Ramp(float(first), float(last), *curve)
+            raise ValueError(f"{name} is not a registered schedule, expected {RATES.expected(name)}")
+    ramp = Ramp(float(first), float(last), *schedule)
     return ramp.first if ramp.first == ramp.last else ramp
 
 
 def rate_at(rate: Rate, progress: float) -> float:
     """The value of a rate when this fraction of the run is over."""
-    return RATES[rate.curve].fn(rate.first, rate.last, progress) if isinstance(rate, Ramp) else rate
+    return RATES[rate.schedule].fn(rate.first, rate.last, progress) if isinstance(rate, Ramp) else rate
 
 
 def ends(rate: Rate) -> Tuple[float, float]:

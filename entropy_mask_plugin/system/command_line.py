@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, List
 
 KINDS = {"int": "a whole number", "float": "a number", "<lambda>": "a number, or several separated by commas"}
 # ^ a lambda is fairseq's type for lists
@@ -46,7 +46,8 @@ def escape_missing_letters() -> None:
 def report_mistakes_in_one_line(parser: Any) -> None:
     """Let an `argparse.ArgumentParser` end with one line and status 2. Its own message comes after the usage, which for
     fairseq-train has 300 lines."""
-    parser.error = lambda message: parser.exit(2, f"error: {one_line(message)}\n")
+    parser.error = lambda message: parser.exit(
+        2, f"error: {one_line(message)}{nearest_flags(message, list(parser._option_string_actions))}\n")
 
 
 def refuse_empty_values(parser: Any, values: Any) -> None:
@@ -74,6 +75,15 @@ def one_line(message: str) -> str:
     if choice:
         return f"{flag}: {unquoted(choice[1])} found, expected {one_of(unquoted(choice[1]), choice[2])}"
     return f"{flag}: {reason}" if reason else flag
+
+
+def nearest_flags(message: str, flags: List[str]) -> str:
+    """For flags that the parser does not have, those that may be meant."""
+    if not message.startswith("unrecognized arguments: "):
+        return ""
+    unknown = [word.partition("=")[0] for word in message.split()[2:] if word.startswith("--")]
+    near = [match for flag in unknown for match in difflib.get_close_matches(flag, flags, n=1, cutoff=0.8)]
+    return f" (did you mean {', '.join(near)}?)" if near else ""
 
 
 def unquoted(text: str) -> str:

@@ -33,7 +33,7 @@ def exclusive_lock(folder: str, flag: str = "--out") -> Iterator[None]:
     with _opened(folder, os.O_RDONLY) as handle:
         try:
             if not _lock(fcntl.flock, handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                raise UsageError(f"{flag}: {folder}: another run is writing there, expected no other run")
+                raise UsageError(f"{flag}: {folder}: another run is writing there: wait for it to end, or stop it")
             yield
         finally:
             if is_new and os.path.isdir(folder) and not os.listdir(folder):

@@ -15,7 +15,7 @@ from .registry import SCORES
 NOISE = 1e-3  # in nats; without it, tokens of one type would be masked from the left
 
 OPTIONS = {
-    "accuracy_window": Option(200, "updates after which --mask-score accuracy renews the error rates of token types",
+    "accuracy_window": Option(200, "updates after which --mask-score accuracy updates the error rates of token types",
                               lambda value: value >= 1, "1 or more"),
     "accuracy_mix": Option(0.8, "weight of the latest window in the error rates of --mask-score accuracy, in (0, 1]",
                            lambda value: 0 < value <= 1, "a weight in (0, 1]"),
