@@ -391,7 +391,7 @@ def test_hydra_names_a_setting_that_does_not_fit_in_one_line(setting, message, d
 @pytest.mark.parametrize("message, line", [
     ("argument --n: invalid int value: '1.5'", "--n: 1.5 found, expected a whole number"),
     ("argument --x: invalid float value: \"it's\"", "--x: it's found, expected a number"),
-    ("argument --l: invalid <lambda> value: 'x'", "--l: x found, expected numbers separated by commas"),
+    ("argument --l: invalid <lambda> value: 'x'", "--l: x found, expected a number, or several separated by commas"),
     ("argument --c: invalid choice: 'x' (choose from 'a', 'b')", "--c: x found, expected one of a, b"),
     ("argument --c: invalid choice: 'x' (choose from a, b)", "--c: x found, expected one of a, b"),
     ("the following arguments are required: --out", "the following arguments are required: --out"),
