@@ -183,3 +183,13 @@ def test_a_small_checkpoint_with_huge_sizes_is_refused_before_memory_is_allocate
     for name in ("teacher", "init-from", "export-hf-bert", "minimal-pairs, checkpoint"):
         with pytest.raises(UsageError, match="weights found, expected at least"):
             FORMATS[name].read(files)
+
+
+@pytest.mark.parametrize("part", ["cfg", "model", "extra_state", "task_state", "optimizer_history"])
+def test_a_part_of_a_checkpoint_that_is_a_tensor_is_refused_before_it_is_walked(part, files):
+    """A million rows, each a tensor of its own once they are walked, in a few bytes."""
+    state = torch.load(files / "teacher.pt", weights_only=True)
+    state[part] = torch.zeros(1).expand(10**6, 10**6)
+    torch.save(state, files / "teacher.pt")
+    (line,) = refusal("teacher", files)
+    assert line.startswith("--teacher: ") and ("is damaged" in line or "is not a fairseq checkpoint" in line), line

@@ -102,9 +102,10 @@ def has_type(value: Any, kind: Any, default: Any) -> bool:
 
 def check_progress(state: Dict[str, Any], origin: str, flag: str) -> None:
     """How far the training was: its iterator, its updates, its vocabulary."""
-    extra = state.get("extra_state")
-    require(flag, f"{origin} extra_state {shown(extra)}", isinstance(extra, (dict, type(None))), "a dict")
-    symbols, iterator = ((extra or {}).get(name) for name in ("vocabulary", "train_iterator"))
+    for part in ("extra_state", "task_state"):
+        require(flag, f"{origin} {part} {shown(state.get(part))}", isinstance(state.get(part), (dict, type(None))),
+                "a dict")
+    symbols, iterator = ((state.get("extra_state") or {}).get(name) for name in ("vocabulary", "train_iterator"))
     fine = symbols is None or isinstance(symbols, list) and all(isinstance(symbol, str) for symbol in symbols)
     require(flag, f"{origin} its vocabulary", fine, "a list of symbols")
     fine = iterator is None or isinstance(iterator, dict) and all(is_count(iterator.get(name)) for name in COUNTERS)
