@@ -179,6 +179,7 @@ def test_a_process_killed_with_sigkill_and_resumed_has_each_update_once(data_bin
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    wait_for_next_second()
     train(data_bin, str(tmp_path / "run"), *flags, "--tensorboard-logdir", str(tmp_path / "tb"))
     assert curves(tmp_path / "tb", "train_inner") == curves(tmp_path / "straight.tb", "train_inner")
     assert steps(tensorboard_scalars(tmp_path / "tb" / "train_inner")["loss"]) == list(range(1, 17))
