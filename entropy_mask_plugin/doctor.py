@@ -160,25 +160,17 @@ def data_bins(data: str) -> Iterator[Finding]:
     yield OK, f"data: {len(dictionary) + 1:,} symbols, <mask> included"
     for i, folder in enumerate(folders):
         for split in ("train", "valid") if i == 0 else ("train",):
-            yield split_of(folder, split)
+            yield split_of(folder, split, dictionary)
 
 
-def split_of(folder: str, split: str) -> Finding:
+def split_of(folder: str, split: str, dictionary: Any) -> Finding:
     """Is a split of a data-bin complete? The checks are those of a training."""
-    from fairseq.data import data_utils
+    from .training.data_files import load_lines
 
-    from .training.data_files import check_indices, check_sizes, check_split
-
-    prefix, combine = os.path.join(folder, split), split == "train"
     try:
-        check_split(prefix)
-        check_indices(prefix, combine)
-        lines: Any = data_utils.load_indexed_dataset(prefix, combine=combine)
-        check_sizes(prefix, combine)
+        lines = load_lines(os.path.join(folder, split), dictionary, combine=split == "train")
     except UsageError as error:
         return ERROR, f"{error}: create it again with entropy-mask prepare-corpus"
-    except Exception as error:  # a damaged index can trip its reader anywhere
-        return ERROR, f"data: {prefix}.bin or .idx cannot be read ({first_line(error)}): create it again"
     return OK, f"data: {folder}: {len(lines):,} lines of {split}, {int(lines.sizes.sum()):,} tokens"
 
 

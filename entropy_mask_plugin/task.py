@@ -165,9 +165,10 @@ class EntropyMaskedLMTask(ValidationTask):
             UsageError: all blocks of the training data are longer than --max-tokens, so that fairseq would drop them.
         """
         if dataset is self.datasets.get(self.cfg.train_subset):
-            most, shortest = kwargs.get("max_tokens"), int(dataset.sizes.min())
-            require("--max-tokens", most, most is None or shortest <= most,
-                    f"at least the {shortest} tokens of the shortest block")
+            most = kwargs.get("max_tokens")
+            if most is not None:
+                shortest = int(dataset.sizes.min())
+                require("--max-tokens", most, shortest <= most, f"at least the {shortest} tokens of the shortest block")
             if self.recorder is not None:
                 self.recorder.flush()  # fairseq asks for the next epoch at the end of each, the last one too
         return super().get_batch_iterator(dataset, *args, **kwargs)

@@ -63,13 +63,10 @@ COMMANDS = {
 SCRIPTS = {"reproduce": "studies", "finetune-glue": "glue"}  # whose names in scripts/ are others
 
 
+@writing_to_standard_output()
 def main(arguments: Optional[Sequence[str]] = None, prog: str = "entropy-mask") -> ExitStatus:
     """Run the command that the first argument names. Returns the exit status."""
-    with writing_to_standard_output():
-        return choose_command(sys.argv[1:] if arguments is None else arguments, prog)
-
-
-def choose_command(arguments: Sequence[str], prog: str) -> ExitStatus:
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(list_of_commands(prog))
         return 0
@@ -94,12 +91,12 @@ def list_of_commands(prog: str) -> str:
     return "\n".join([f"usage: {prog} COMMAND [arguments], {prog} COMMAND --help", "", "commands:", *lines])
 
 
+@writing_to_standard_output()
 def run_command(name: str, arguments: Optional[Sequence[str]] = None, prog: str = "entropy-mask") -> ExitStatus:
     """Run one command. `prog` is how --help says that it was called. Returns the exit status."""
-    with writing_to_standard_output():
-        args = parse(name, sys.argv[1:] if arguments is None else arguments, prog)
-        prepare_process(COMMANDS[name])
-        return module_of(name).run(args)
+    args = parse(name, sys.argv[1:] if arguments is None else arguments, prog)
+    prepare_process(COMMANDS[name])
+    return module_of(name).run(args)
 
 
 def parse(name: str, arguments: Sequence[str], prog: str = "entropy-mask") -> argparse.Namespace:

@@ -23,8 +23,7 @@ from fairseq.data.shorten_dataset import maybe_shorten_dataset
 from torch import Tensor
 
 from ..masking.devices import to_device_async
-from ..system.errors import UsageError
-from .data_files import check_indices, check_sizes, check_split, check_symbols
+from .data_files import check_symbols, load_lines
 
 
 def load_samples(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combine: bool) -> FairseqDataset:
@@ -58,17 +57,8 @@ def load_blocks(cfg: Any, dictionary: Dictionary, split: str, epoch: int, combin
     Arguments and errors as those of `load_samples`.
     """
     prefix = prefix_of(cfg, split, epoch)
-    check_split(prefix)
     length = cfg.tokens_per_sample - 1  # without <s>
-    lines: Any
-    try:
-        check_indices(prefix, combine)
-        lines = data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
-    except UsageError:
-        raise
-    except Exception as error:  # a damaged index can trip its reader anywhere
-        raise UsageError(f"data: {prefix}.bin or .idx cannot be read ({error}), expected complete files") from error
-    check_sizes(prefix, combine)
+    lines = load_lines(prefix, dictionary, combine)
     lines = maybe_shorten_dataset(
         lines, split, cfg.shorten_data_split_list, cfg.shorten_method, length, cfg.seed
     )

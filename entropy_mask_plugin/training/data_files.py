@@ -5,9 +5,10 @@ import itertools
 import os
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from fairseq.data import indexed_dataset
+from fairseq.data import Dictionary, data_utils, indexed_dataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 from torch import Tensor
 
@@ -31,6 +32,28 @@ def check_split(prefix: str) -> None:
         raise UsageError(f"data: {prefix}.bin and .idx not found, expected {instead}")
     if os.path.getsize(prefix + ".bin") == 0:
         raise UsageError(f"data: {prefix}.bin holds no sequences, expected at least one")
+
+
+def load_lines(prefix: str, dictionary: Dictionary, combine: bool) -> Any:
+    """fairseq's dataset of the lines of a split, once its files have passed all checks.
+
+    Args:
+        prefix: path of the files without .bin and .idx.
+        dictionary: of the data.
+        combine: also split1, split2, ….
+    Raises:
+        UsageError: a file is missing, or damaged.
+    """
+    check_split(prefix)
+    try:
+        check_indices(prefix, combine)
+        lines = data_utils.load_indexed_dataset(prefix, dictionary, combine=combine)
+    except UsageError:
+        raise
+    except Exception as error:  # a damaged index can trip its reader anywhere
+        raise UsageError(f"data: {prefix}.bin or .idx cannot be read ({error}), expected complete files") from error
+    check_sizes(prefix, combine)
+    return lines
 
 
 def parts_of(prefix: str, combine: bool) -> Iterator[str]:
